@@ -1,0 +1,80 @@
+"""Write the reference pages of docs/ from the code: `make docs`. With --check, only say which pages are out of date."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from forecastle.settings import PREFIX, Settings
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+NOTE = "<!-- Written by `make docs` from {source}; change it there. -->\n"
+
+
+def main(arguments: list[str]) -> int:
+    pages = {DOCS / "commands.md": commands_page(), DOCS / "settings.md": settings_page()}
+    stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if "--check" in arguments:
+        for path in stale:
+            print(f"{path.relative_to(DOCS.parent)} is not what the code says; run: make docs")
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(pages[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(DOCS.parent)}")
+    return 0
+
+
+def commands_page() -> str:
+    """Return Typer's own Markdown for the command line."""
+    page = subprocess.run(
+        [sys.executable, "-m", "typer", "--app", "app", "forecastle.cli", "utils", "docs", "--name", "forecastle"],
+        env={**os.environ, "COLUMNS": "120", "TERM": "dumb", "NO_COLOR": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    body = page.partition("\n")[2].strip()
+    body = re.sub(
+        r"^\* `([a-z][a-z-]*)`: .*$", r"* [`\1`](#forecastle-\1)", body, flags=re.MULTILINE
+    )  # Typer cuts these short
+    return f"{NOTE.format(source='src/forecastle/cli.py')}\n# Commands\n\n{body}\n"
+
+
+def settings_page() -> str:
+    """Return one table row for each setting."""
+    rows = "\n".join(
+        f"| `{PREFIX}{name.upper()}` | {_kind(field.annotation)} | {_default(field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    )
+    return f"""{NOTE.format(source='src/forecastle/settings.py')}
+# Settings
+
+Settings say where things lie and what is secret; what changes a forecast stands in the [task file](task-file.md).
+Each is an environment variable. A file named `.env` in the working folder may hold them too; the environment wins.
+A variable of the environment that starts with `{PREFIX}` and is not in this table is refused, so that a misspelt one is
+noticed.
+
+| Variable | Kind | Default | What it is |
+|---|---|---|---|
+{rows}
+"""
+
+
+def _kind(annotation: object) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{option}`" for option in get_args(annotation))
+    names = {"str": "text", "int": "whole number", "float": "number", "Path": "folder", "bool": "`true` or `false`"}
+    name = getattr(annotation, "__name__", str(annotation))
+    return names.get(name, name)
+
+
+def _default(value: object) -> str:
+    return f"`{value}`" if str(value) else "(empty)"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
