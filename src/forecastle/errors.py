@@ -1,0 +1,89 @@
+"""Every error a user can meet, as one tree.
+
+    ForecastleError
+    ├─ UserError       exit 2, never retried: the user can mend it
+    │  ├─ TaskError         a task file that cannot be (every bad field at once)
+    │  └─ SettingsError     an environment variable that cannot be
+    ├─ GateError       exit 3, never retried: the data must not go on
+    │  ├─ QualityGateFailed the mandatory gate said no
+    │  ├─ NotEnoughHistory  too little to train or to forecast on
+    │  └─ AnswerChanged     the source answered something else than agreed
+    └─ OutsideError    exit 4, retried: somebody else's machine
+       ├─ SourceUnavailable   no answer, an empty one, 429, 5xx
+       ├─ StorageUnavailable  a folder, bucket or database that does not answer
+       └─ RegistryUnavailable the model registry does not answer
+
+A message has three parts: what was expected, what was found, what to do. Doors (command line, HTTP, DAG)
+translate an error once, by its ``exit_code`` and ``retried``; nothing below a door prints or exits.
+"""
+
+from __future__ import annotations
+
+UNEXPECTED_EXIT = 1
+WORSE_CHALLENGER_EXIT = 5
+INTERRUPTED_EXIT = 130
+
+
+class ForecastleError(Exception):
+    """Say what was expected, what was found (series, column, time) and what to do about it."""
+
+    exit_code = UNEXPECTED_EXIT
+    retried = False
+
+    def __init__(self, expected: str, found: str, action: str) -> None:
+        self.expected = expected
+        self.found = found
+        self.action = action
+        stop = "" if found.endswith(("?", "\n")) else "."
+        super().__init__(f"Expected {expected}; found {found.rstrip('.')}{stop} {action}")
+
+
+class UserError(ForecastleError):
+    """Name a mistake the user can mend."""
+
+    exit_code = 2
+
+
+class TaskError(UserError):
+    """Name every mistake of a task file at once."""
+
+
+class SettingsError(UserError):
+    """Name a setting that cannot be."""
+
+
+class GateError(ForecastleError):
+    """Stop data, or a lack of it, from going on."""
+
+    exit_code = 3
+
+
+class QualityGateFailed(GateError):
+    """Say which checks failed and where the batch lies in quarantine."""
+
+
+class NotEnoughHistory(GateError):
+    """Say how much history there is and when it will be enough."""
+
+
+class AnswerChanged(GateError):
+    """Say how a source's answer differs from what was agreed."""
+
+
+class OutsideError(ForecastleError):
+    """Name a fault outside forecastle that may heal by itself."""
+
+    exit_code = 4
+    retried = True
+
+
+class SourceUnavailable(OutsideError):
+    """Say which source did not answer, or answered with nothing."""
+
+
+class StorageUnavailable(OutsideError):
+    """Say which store did not answer."""
+
+
+class RegistryUnavailable(OutsideError):
+    """Say that the model registry did not answer."""

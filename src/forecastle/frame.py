@@ -1,0 +1,132 @@
+"""The long table every room shares: its columns, its order, and how it is read and written.
+
+An observation table has one row a series and timestamp (or, where versions are kept, a row a version):
+
+    series_id     String                which place, asset or stop
+    timestamp     Datetime[us, UTC]     start of the step the values belong to
+    available_at  Datetime[us, UTC]     when the values could be known
+    collected_at  Datetime[us, UTC]     when they were collected
+    <columns>     Float64               the measured values; null is missing (never NaN)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from forecastle.errors import StorageUnavailable
+
+SERIES = "series_id"
+TIMESTAMP = "timestamp"
+AVAILABLE_AT = "available_at"
+COLLECTED_AT = "collected_at"
+TIME = pl.Datetime("us", "UTC")
+KEYS = (SERIES, TIMESTAMP)
+BITEMPORAL = (SERIES, TIMESTAMP, AVAILABLE_AT, COLLECTED_AT)
+
+
+def observation_schema(columns: Iterable[str]) -> dict[str, pl.DataType]:
+    """Return the schema of an observation table that holds these value columns."""
+    times = {name: TIME for name in BITEMPORAL[1:]}
+    return {SERIES: pl.String(), **times, **{name: pl.Float64() for name in columns}}
+
+
+def empty_observations(columns: Iterable[str]) -> pl.DataFrame:
+    """Return an observation table without rows."""
+    return pl.DataFrame(schema=observation_schema(columns))
+
+
+def conform(table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return the table with exactly the contract's columns and types, NaN as null, in canonical order.
+
+    Value columns the table lacks become null. The order is series, timestamp, available_at, collected_at, so the
+    order in which rows arrived changes nothing after this.
+    """
+    schema = observation_schema(columns)
+    return (
+        table.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in columns if name not in table.columns)
+        .select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+        .with_columns(pl.col(name).fill_nan(None) for name in columns)
+        .sort(BITEMPORAL)
+    )
+
+
+def value_columns(table: pl.DataFrame) -> list[str]:
+    """Return the names of the measured columns of an observation table."""
+    return [name for name in table.columns if name not in BITEMPORAL]
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all: to a neighbour first, flushed to the disk, then renamed into place.
+
+    Raises StorageUnavailable where the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageUnavailable(
+            f"to write {path}", str(error.strerror or error), "Free some space or mend the folder's permissions."
+        ) from error
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a UTF-8 file whole or not at all."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a value as readable, strict JSON (a NaN becomes null), whole or not at all."""
+    return write_text(path, to_json(value, indent=2) + "\n")
+
+
+def write_table(path: Path, table: pl.DataFrame) -> Path:
+    """Write a table as Parquet, whole or not at all; equal tables give equal bytes."""
+    buffer = BytesIO()
+    table.write_parquet(buffer, compression="zstd", statistics=True)
+    return write_bytes(path, buffer.getvalue())
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return strict JSON: times as ISO 8601 in UTC, numbers that are not finite as null."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def iso(moment: datetime) -> str:
+    """Return a time as ISO 8601 in UTC, to the second where that is exact."""
+    moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, Path):
+        return str(value)
+    return value

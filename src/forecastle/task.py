@@ -1,0 +1,362 @@
+"""The task: what is forecast, read from one small TOML file.
+
+Everything that changes a forecast stands here; where things lie stands in ``settings``. A Task is frozen, and its
+``digest`` names it: two tasks with one digest give the same forecasts from the same history.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from forecastle.errors import TaskError
+from forecastle.frame import to_json
+
+DAY = timedelta(days=1)
+Domain = Literal["environmental", "financial", "logistics"]
+Verdict = Literal["warn", "mask", "fail"]
+Provider = Literal["open-meteo", "file"]
+HOLIDAY_COUNTRY = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
+
+_DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d)")
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: object) -> timedelta:
+    """Read a duration such as ``90s``, ``10m``, ``1h`` or ``7d``; anything else is a ValueError that says so."""
+    if isinstance(text, timedelta):
+        return text
+    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"expected a duration such as '30m', '1h' or '7d', found {text!r}")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def duration_text(duration: timedelta) -> str:
+    """Write a duration in its largest whole unit, as a task file would."""
+    seconds = int(duration.total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds // _UNITS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+def _known_zone(name: object) -> object:
+    if not isinstance(name, str) or name not in available_timezones():
+        near = nearest(str(name), available_timezones())
+        raise ValueError(f"there is no time zone {name!r}{near}")
+    return name
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the valid name nearest to a wrong one, or an empty string."""
+    folded = {option.casefold(): option for option in sorted(valid)}
+    close = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    return f"; did you mean {folded[close[0]]!r}?" if close else ""
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text)]
+Zone = Annotated[str, BeforeValidator(_known_zone)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=60)]
+
+
+class Part(BaseModel):
+    """A frozen part of a task; a field it does not know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Series(Part):
+    """One place, asset or stop: its id, and what its provider needs to ask for it."""
+
+    id: str = Field(min_length=1)
+    latitude: float | None = Field(default=None, ge=-90, le=90)
+    longitude: float | None = Field(default=None, ge=-180, le=180)
+
+
+class Column(Part):
+    """One measured value: its unit, the range it can be in, and what the gate does to a value outside."""
+
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    outside: Verdict = "mask"
+    max_null_share: float | None = Field(default=None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _range_is_open(self) -> Column:
+        if self.minimum is not None and self.maximum is not None and self.minimum >= self.maximum:
+            raise ValueError(f"minimum {self.minimum} is not below maximum {self.maximum}")
+        return self
+
+
+class Source(Part):
+    """Which API (or file) the observations come from, and how they are asked for."""
+
+    provider: Provider
+    start: date | None = None
+    window: Duration = timedelta(hours=48)
+    publication_delay: Duration = timedelta(0)
+    instantaneous: bool = False
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _file_has_a_path(self) -> Source:
+        if self.provider == "file" and not self.path:
+            raise ValueError("provider 'file' needs path = \"table.parquet\" (or .csv)")
+        return self
+
+
+class Gate(Part):
+    """How strict the mandatory quality gate is."""
+
+    window: Duration = timedelta(hours=48)
+    max_null_share: float = Field(default=0.01, ge=0, le=1)
+    max_missing_share: float = Field(default=0.25, ge=0, le=1)
+    max_age: Duration = timedelta(hours=6)
+    flatline: Duration | None = None
+
+
+class Features(Part):
+    """What a model sees beside the calendar; lengths are in steps of the task's frequency."""
+
+    lags: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    windows: tuple[Annotated[int, Field(ge=2)], ...] = (3, 6, 24)
+    season: int | None = Field(default=None, ge=1)
+    holidays: str | None = Field(default=None, pattern=HOLIDAY_COUNTRY)
+
+
+class Training(Part):
+    """How models are fitted and judged."""
+
+    backtest_share: float = Field(default=0.15, gt=0, lt=0.5)
+    min_history: Duration = timedelta(days=30)
+    coverage: float = Field(default=0.9, gt=0.5, lt=1)
+    seed: int = 0
+
+
+class Monitoring(Part):
+    """When data is stale and when drift is an alarm."""
+
+    stale_after: Duration = timedelta(hours=3)
+    drift_ratio: float = Field(default=0.1, gt=0, lt=1)
+
+
+class Task(Part):
+    """What is forecast: source, series, target, frequency, horizon, gate, features, training, monitoring."""
+
+    name: Name
+    domain: Domain
+    description: str = ""
+    timezone: Zone = "UTC"
+    frequency: Duration
+    horizon: Duration
+    grid: Literal["regular", "observed"] = "regular"
+    target: str
+    source: Source
+    series: tuple[Series, ...] = ()
+    columns: dict[str, Column]
+    gate: Gate = Gate()
+    features: Features = Features()
+    training: Training = Training()
+    monitoring: Monitoring = Monitoring()
+
+    @property
+    def steps(self) -> int:
+        """The number of forecasts an origin gets: horizon divided by frequency."""
+        return self.horizon // self.frequency
+
+    @property
+    def series_ids(self) -> tuple[str, ...]:
+        """The ids the task names, in order; empty where the source decides (a file may hold any series)."""
+        return tuple(series.id for series in self.series)
+
+    @property
+    def knowable_after(self) -> timedelta:
+        """How long after its timestamp a value can be known at all: one step, or nothing for instantaneous values."""
+        return timedelta(0) if self.source.instantaneous else self.frequency
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The measured columns beside the target, in the order of the task file."""
+        return tuple(name for name in self.columns if name != self.target)
+
+    @property
+    def unit(self) -> str:
+        """The target's unit."""
+        return self.columns[self.target].unit
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone calendars are read in."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def start(self) -> datetime:
+        """The first moment of history to collect (UTC)."""
+        first = self.source.start or date(1970, 1, 1)
+        return datetime(first.year, first.month, first.day, tzinfo=UTC)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that change with anything that changes a forecast."""
+        what = self.model_dump(mode="json", exclude={"description"})
+        return hashlib.sha256(to_json(what).encode()).hexdigest()[:12]
+
+    def find_series(self, series_id: str) -> str:
+        """Return the id if the task has it, else raise a TaskError with the nearest one."""
+        if self.series and series_id not in self.series_ids:
+            raise TaskError(
+                f"a series of task {self.name!r} ({', '.join(self.series_ids)})",
+                f"{series_id!r}{nearest(series_id, self.series_ids)}",
+                "Name a series as the task file does.",
+            )
+        return series_id
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_fit(cls, data: Any) -> Any:
+        """Check what spans several fields before the fields, so that every mistake is named in one answer."""
+        mistakes = list(_mistakes(data)) if isinstance(data, dict) else []
+        if not mistakes:
+            return data
+        fields = list(_field_mistakes(cls, data))
+        raise ValueError("\n".join(dict.fromkeys([*fields, *mistakes])))
+
+
+def load_task(path: Path | str) -> Task:
+    """Read a task file; relative paths inside it are relative to the file.
+
+    Raises TaskError with every mistake at once, each with its place and the nearest valid name.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        neighbours = [str(other) for other in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
+        raise TaskError(
+            f"a task file at {path}",
+            f"no such file{nearest(str(path), neighbours)}",
+            "Write one with: forecastle init my-task",
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TaskError(f"a readable TOML file at {path}", str(error), "Mend the file at that place.") from None
+    if isinstance(data.get("source"), dict) and isinstance(data["source"].get("path"), str):
+        data["source"]["path"] = str((path.parent / data["source"]["path"]).resolve())
+    return make_task(data, where=str(path))
+
+
+def make_task(data: dict[str, Any], where: str = "the task") -> Task:
+    """Build a Task from plain data, or raise a TaskError that names every mistake."""
+    try:
+        return Task.model_validate(data)
+    except ValidationError as error:
+        mistakes = list(dict.fromkeys(line for entry in error.errors() for line in _describe(Task, entry)))
+    count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    listing = "".join(f"\n  - {mistake}" for mistake in mistakes)
+    raise TaskError(f"a valid task in {where}", f"{count}:{listing}\n", "Mend each line named above.")
+
+
+def load_tasks(places: Iterable[Path | str]) -> tuple[Task, ...]:
+    """Read task files, and every ``*.toml`` of folders, in order; two tasks of one name are a TaskError."""
+    tasks: dict[str, Task] = {}
+    for place in map(Path, places):
+        files = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+        if not files:
+            raise TaskError(f"task files in {place}", "none", "Write one with: forecastle init my-task")
+        for file in files:
+            task = load_task(file)
+            if task.name in tasks:
+                raise TaskError("tasks with names of their own", f"{task.name!r} twice", f"Rename the one in {file}.")
+            tasks[task.name] = task
+    return tuple(tasks.values())
+
+
+def _mistakes(data: dict[str, Any]) -> Iterable[str]:
+    """Yield the mistakes that no single field shows."""
+    frequency, horizon = _duration_or_none(data.get("frequency")), _duration_or_none(data.get("horizon"))
+    if frequency is not None and (frequency <= timedelta(0) or DAY % frequency):
+        yield f"frequency: {data['frequency']!r} does not divide the day; use one that does, such as '1h' or '10m'"
+    elif frequency is not None and horizon is not None and horizon % frequency:
+        yield f"horizon: {data['horizon']!r} is not a whole number of steps of {data['frequency']!r}"
+    if horizon is not None and horizon <= timedelta(0):
+        yield f"horizon: {data['horizon']!r} is no time ahead; use at least one step, such as {data.get('frequency')!r}"
+    columns = data.get("columns")
+    if isinstance(columns, dict) and isinstance(data.get("target"), str) and data["target"] not in columns:
+        yield f"target: {data['target']!r} is not one of [columns]{nearest(data['target'], columns)}"
+    series = [one for one in data.get("series") or () if isinstance(one, dict)]
+    ids = [one["id"] for one in series if isinstance(one.get("id"), str)]
+    for twice in sorted({one for one in ids if ids.count(one) > 1}):
+        yield f"series: {twice!r} is listed twice"
+    source = data.get("source")
+    if isinstance(source, dict) and source.get("provider") == "open-meteo":
+        if not series:
+            yield "series: provider 'open-meteo' needs at least one [[series]] with id, latitude and longitude"
+        for number, one in enumerate(series):
+            for field in ("latitude", "longitude"):
+                if field not in one:
+                    yield f"series[{number}].{field}: missing; provider 'open-meteo' asks by coordinates"
+
+
+def _duration_or_none(value: object) -> timedelta | None:
+    try:
+        return parse_duration(value)
+    except ValueError:
+        return None
+
+
+def _field_mistakes(model: type[Task], data: dict[str, Any]) -> Iterable[str]:
+    """Yield the mistakes of single fields, by validating without the checks that span several."""
+    plain = {name: (field.annotation, field) for name, field in model.model_fields.items()}
+    from pydantic import create_model
+
+    shadow = create_model("Task", __config__=model.model_config, **plain)  # type: ignore[call-overload]
+    try:
+        shadow.model_validate(data)
+    except ValidationError as error:
+        for entry in error.errors():
+            yield from _describe(model, entry)
+
+
+def _describe(model: type[BaseModel], entry: Any) -> Iterable[str]:
+    """Turn one of pydantic's findings into sentences with their place and the nearest valid name."""
+    place, names = _place(model, entry["loc"])
+    kind, found = entry["type"], entry.get("input")
+    if kind == "value_error":
+        message = str(entry["ctx"]["error"])
+        yield from message.splitlines() if not entry["loc"] else [f"{place}: {message}"]
+    elif kind == "extra_forbidden":
+        yield f"{place}: there is no such field{nearest(str(entry['loc'][-1]), names)}"
+    elif kind == "missing":
+        yield f"{place}: missing"
+    elif kind == "literal_error":
+        options = re.findall(r"'([^']*)'", entry["ctx"]["expected"])
+        yield f"{place}: expected one of {', '.join(options)}; found {found!r}{nearest(str(found), options)}"
+    else:
+        yield f"{place}: {entry['msg'][0].lower()}{entry['msg'][1:]}; found {found!r}"
+
+
+def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """Return a location as text, and the field names that are valid beside its last part."""
+    text, here, siblings = "", model, list(model.model_fields)
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        siblings = list(here.model_fields)
+        if isinstance(part, str) and part in here.model_fields:
+            here = _inner(here.model_fields[part].annotation) or here
+    return text, siblings
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := _inner(argument))), None)

@@ -1,0 +1,126 @@
+"""Reading a task file: what it may say, and how every mistake in it is named at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from forecastle.errors import TaskError
+from forecastle.task import duration_text, load_task, load_tasks, make_task, nearest, parse_duration
+
+
+def write(folder, text: str, name: str = "task.toml"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+GOOD = """
+name = "good"
+domain = "logistics"
+frequency = "1h"
+horizon = "6h"
+target = "delay"
+timezone = "America/New_York"
+[source]
+provider = "file"
+path = "table.csv"
+[columns.delay]
+unit = "min"
+"""
+
+
+def test_a_task_knows_its_steps_series_and_columns(task):
+    assert task.steps == 6
+    assert task.series_ids == ("EWR", "JFK", "LGA")
+    assert task.target not in task.covariates
+    assert (task.target, *task.covariates) == tuple(task.columns)
+    assert task.unit == "°C"
+
+
+def test_a_relative_path_is_relative_to_the_task_file(tmp_path):
+    assert load_task(write(tmp_path, GOOD)).source.path == str(tmp_path / "table.csv")
+
+
+def test_three_mistakes_are_named_at_once_each_with_place_and_nearest_name(tmp_path):
+    text = GOOD.replace("timezone =", "timezon =").replace('"logistics"', '"logistic"').replace('"delay"', '"dely"', 1)
+    with pytest.raises(TaskError) as caught:
+        load_task(write(tmp_path, text))
+    said = str(caught.value)
+    assert "3 mistakes" in said
+    assert "timezon: there is no such field; did you mean 'timezone'?" in said
+    assert "domain: expected one of environmental, financial, logistics; found 'logistic'; did you mean" in said
+    assert "target: 'dely' is not one of [columns]; did you mean 'delay'?" in said
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('horizon = "6h"', 'horizon = "0h"', "horizon: '0h' is no time ahead"),
+        ('horizon = "6h"', 'horizon = "90m"', "horizon: '90m' is not a whole number of steps"),
+        ('frequency = "1h"', 'frequency = "7h"', "frequency: '7h' does not divide the day"),
+        ('frequency = "1h"', 'frequency = "hourly"', "frequency: expected a duration such as"),
+        ("America/New_York", "America/New_Yrok", "there is no time zone 'America/New_Yrok'; did you mean"),
+        ('path = "table.csv"', "", "provider 'file' needs path"),
+        ('unit = "min"', "minimum = 3\nmaximum = 1", "minimum 3.0 is not below maximum 1.0"),
+        ('provider = "file"', 'provider = "fil"', "source.provider: expected one of open-meteo, file; found 'fil'"),
+        ('name = "good"', 'name = "Good Name"', "name: string should match pattern"),
+        ('domain = "logistics"', "", "domain: missing"),
+    ],
+)
+def test_each_mistake_is_named_with_its_place(tmp_path, old, new, expected):
+    with pytest.raises(TaskError, match="one mistake") as caught:
+        load_task(write(tmp_path, GOOD.replace(old, new)))
+    assert expected in str(caught.value)
+
+
+def test_a_place_without_coordinates_and_a_series_listed_twice_are_mistakes(task):
+    data = task.model_dump(mode="json")
+    data["series"] = [{"id": "EWR", "latitude": 1.0, "longitude": 2.0}, {"id": "EWR", "latitude": 1.0}]
+    with pytest.raises(TaskError) as caught:
+        make_task(data)
+    assert "'EWR' is listed twice" in str(caught.value)
+    assert "series[1].longitude: missing" in str(caught.value)
+
+
+def test_an_unknown_series_is_answered_with_the_nearest(task):
+    assert task.find_series("JFK") == "JFK"
+    with pytest.raises(TaskError, match="did you mean 'JFK'"):
+        task.find_series("JKF")
+
+
+def test_a_missing_or_broken_file_says_what_to_do(tmp_path):
+    write(tmp_path, GOOD, "mine.toml")
+    with pytest.raises(TaskError, match="did you mean.*mine.toml.*forecastle init"):
+        load_task(tmp_path / "min.toml")
+    with pytest.raises(TaskError, match="readable TOML"):
+        load_task(write(tmp_path, "name = ", "broken.toml"))
+
+
+def test_the_digest_changes_with_what_changes_a_forecast_and_with_nothing_else(task):
+    assert task.model_copy(update={"description": "other words"}).digest == task.digest
+    assert task.model_copy(update={"horizon": timedelta(hours=3)}).digest != task.digest
+    assert make_task(task.model_dump(mode="json")).digest == task.digest
+
+
+def test_folders_of_tasks_are_read_and_names_must_differ(tmp_path):
+    write(tmp_path, GOOD, "a.toml")
+    assert [one.name for one in load_tasks([tmp_path])] == ["good"]
+    write(tmp_path, GOOD, "b.toml")
+    with pytest.raises(TaskError, match="'good' twice"):
+        load_tasks([tmp_path])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TaskError, match="found none"):
+        load_tasks([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("text", ["90s", "30m", "1h", "36h", "7d"])
+def test_durations_are_written_as_they_are_read(text):
+    assert duration_text(parse_duration(text)) == text
+
+
+def test_the_nearest_name_ignores_case_and_gives_up_on_strangers():
+    assert nearest("TEMPERATURE", ["temperature_2m"]) == "; did you mean 'temperature_2m'?"
+    assert nearest("zzz", ["temperature_2m"]) == ""
