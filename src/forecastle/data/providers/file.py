@@ -1,0 +1,166 @@
+"""A user's own long table, as CSV or Parquet: series_id, timestamp, and the task's value columns.
+
+Times are UTC; those without a zone count as UTC, those with an offset are converted. In a CSV they are ISO 8601, and
+an empty field, NA, NaN and null are missing values. Columns the task does not name are ignored. Times off the task's
+grid are kept as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import polars as pl
+
+from forecastle.errors import AnswerChanged, SourceUnavailable
+from forecastle.frame import SERIES, TIME, TIMESTAMP, iso
+from forecastle.http import Answer, Request, excerpt
+from forecastle.settings import Settings
+from forecastle.task import Task, nearest
+
+SCHEME = "file://"
+
+_MISSING = ("", "na", "n/a", "nan", "null", "none")
+_ROW = "row of the file"
+
+
+def requests(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> tuple[Request, ...]:
+    """Return the one request for the task's file, whatever the time."""
+    return (Request(Path(task.source.path or "").absolute().as_uri()),)
+
+
+def read(request: Request) -> Answer:
+    """Return a file's bytes as an answer. Raises SourceUnavailable where there is no file, or none that can be read."""
+    path = Path(unquote(urlsplit(request.url).path))
+    try:
+        return Answer(request.url, 200, {}, path.read_bytes())
+    except FileNotFoundError:
+        beside = (str(other) for other in path.parent.glob("*")) if path.parent.is_dir() else ()
+        found = f"no such file{nearest(str(path), beside)}"
+    except OSError as error:
+        found = str(error.strerror or error)
+    raise SourceUnavailable(f"a table at {path}", found, "Put it there, or mend path in [source] of the task file.")
+
+
+def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
+    """Return the observations of a Parquet or CSV table.
+
+    Raises AnswerChanged for a body that is neither, for a column that is missing, a time or a value that is none, or
+    a series the task does not have; each with its place. Raises SourceUnavailable for a table without rows.
+    """
+    table = _table(request, body)
+    for name in (SERIES, TIMESTAMP, *task.columns):
+        if name not in table.columns:
+            raise AnswerChanged(
+                f"a column {name!r} in {request.source}",
+                f"the columns {', '.join(table.columns)}{nearest(name, table.columns)}",
+                "Rename the column in the file or in the task.",
+            )
+    if table.is_empty():
+        raise SourceUnavailable(f"rows in {request.source}", "none", "Put the observations into the file.")
+    table = table.select(
+        pl.Series(_ROW, range(1, table.height + 1), dtype=pl.Int64),
+        _series_ids(request, table[SERIES]),
+        pl.col(TIMESTAMP),
+        *(pl.col(name) for name in task.columns),
+    )
+    times = _times(request, table)
+    _check_series(task, request, table)
+    values = [_numbers(request, table, times, name) for name in task.columns]
+    return pl.DataFrame([table[SERIES], times, *values])
+
+
+def _table(request: Request, body: bytes) -> pl.DataFrame:
+    if not body.strip():
+        raise SourceUnavailable(f"a table in {request.source}", "an empty file", "Put the observations into the file.")
+    try:
+        if body.startswith(b"PAR1"):
+            return pl.read_parquet(BytesIO(body))
+        return pl.read_csv(BytesIO(body), infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        found = f"{str(error).splitlines()[0]} (it begins with: {excerpt(body, 60)})"
+    raise AnswerChanged(f"a CSV or Parquet table in {request.source}", found, "Mend the file or name another.")
+
+
+def _series_ids(request: Request, series: pl.Series) -> pl.Series:
+    if series.dtype.is_nested() or series.dtype.is_float() or series.dtype.is_temporal():
+        raise AnswerChanged(
+            f"text in series_id of {request.source}", f"{series.dtype}", "Write the ids as text or whole numbers."
+        )
+    ids = series.cast(pl.String)
+    empty = (ids.is_null() | (ids == "")).arg_true()
+    if len(empty):
+        raise AnswerChanged(
+            f"a series_id in every row of {request.source}", f"none in row {empty[0] + 1}", "Fill or drop that row."
+        )
+    return ids
+
+
+def _check_series(task: Task, request: Request, table: pl.DataFrame) -> None:
+    strange = table.filter(~pl.col(SERIES).is_in(task.series_ids)) if task.series else table.clear()
+    if strange.height:
+        name, row = strange.item(0, SERIES), strange.item(0, _ROW)
+        raise AnswerChanged(
+            f"only series of task {task.name!r} ({', '.join(task.series_ids)}) in {request.source}",
+            f"{name!r} in row {row}{nearest(name, task.series_ids)}",
+            "Name it under [[series]] in the task, drop every [[series]] to take all, or mend the file.",
+        )
+
+
+def _times(request: Request, table: pl.DataFrame) -> pl.Series:
+    """Return the timestamps in UTC; whatever type they have in the file."""
+    times = table[TIMESTAMP]
+    if isinstance(times.dtype, pl.Datetime):
+        moments = (
+            times.dt.replace_time_zone("UTC") if times.dtype.time_zone is None else times.dt.convert_time_zone("UTC")
+        )
+    elif times.dtype == pl.Date:
+        moments = times.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    elif times.dtype == pl.String:
+        moments = times.replace_strict(_moments(times.unique()), default=None, return_dtype=TIME)
+    else:
+        raise AnswerChanged(
+            f"times (UTC) or ISO 8601 text in timestamp of {request.source}", f"{times.dtype}", "Convert the column."
+        )
+    wrong = table.filter(moments.is_null())
+    if wrong.height:
+        raise AnswerChanged(
+            f"an ISO 8601 time such as 2013-01-31T06:00:00Z in every row of {request.source}",
+            f"{wrong.item(0, TIMESTAMP)!r} in row {wrong.item(0, _ROW)}, series {wrong.item(0, SERIES)}",
+            "Mend or drop that row.",
+        )
+    return moments.cast(TIME)
+
+
+def _moments(texts: Iterable[str | None]) -> dict[str, datetime]:
+    moments = {}
+    for text in texts:
+        try:
+            moment = datetime.fromisoformat((text or "").strip())
+            moments[text or ""] = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            continue
+    return moments
+
+
+def _numbers(request: Request, table: pl.DataFrame, times: pl.Series, name: str) -> pl.Series:
+    """Return a value column as numbers, NaN as null."""
+    given = table[name]
+    if given.dtype == pl.String:
+        given = given.str.strip_chars()
+        given = given.set(given.str.to_lowercase().is_in(_MISSING), None)
+    elif not (given.dtype.is_numeric() or given.dtype in (pl.Boolean, pl.Null)):
+        raise AnswerChanged(f"numbers in {name} of {request.source}", f"{given.dtype}", "Convert the column.")
+    numbers = given.cast(pl.Float64, strict=False)
+    wrong = (numbers.is_null() & given.is_not_null()).arg_true()
+    if len(wrong):
+        at = wrong[0]
+        raise AnswerChanged(
+            f"numbers in {name} of {request.source}",
+            f"{given[at]!r} in row {table.item(at, _ROW)}, series {table.item(at, SERIES)} at {iso(times[at])}",
+            "Mend or empty that field.",
+        )
+    return numbers.fill_nan(None)

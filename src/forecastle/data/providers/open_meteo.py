@@ -1,0 +1,226 @@
+"""Open-Meteo: hourly weather of many places in one call, without a key (https://open-meteo.com/en/docs).
+
+The last days come from ``/v1/forecast`` with ``past_days``, older ones from ``/v1/archive``, a quarter a call. Both
+answer the same layout: one object a place, a list of them for several. Times carry no zone; they are local to
+``utc_offset_seconds``. An hour in which every asked value is null is an hour the source does not have (not yet, or not
+any more): it is no observation.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NoReturn
+
+import polars as pl
+
+from forecastle.errors import AnswerChanged, SourceUnavailable
+from forecastle.frame import SERIES, TIME, TIMESTAMP
+from forecastle.http import Request, excerpt
+from forecastle.settings import Settings
+from forecastle.task import DAY, Series, Task, nearest
+
+RECENT = timedelta(days=90)
+"""How far back ``/v1/forecast`` is asked for; the API allows 92 days."""
+
+PLACES_PER_CALL = 100
+
+UNITS = frozenset(
+    [
+        "°C",
+        "%",
+        "m/s",
+        "hPa",
+        "kPa",
+        "mm",
+        "cm",
+        "m",
+        "°",
+        "W/m²",
+        "MJ/m²",
+        "J/kg",
+        "μg/m³",
+        "grains/m³",
+        "EAQI",
+        "USAQI",
+    ]
+    + ["m³/m³", "wmo code", "s", ""]
+)
+"""The units Open-Meteo answers in when it is asked for SI; a unit outside is one it did not have before."""
+
+_HOURLY = "%Y-%m-%dT%H:%M"
+_COMPARE = "The answer is archived; compare it with https://open-meteo.com/en/docs."
+
+
+def requests(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> tuple[Request, ...]:
+    """Return the calls whose answers hold every hour from start to end, as far as there is a past at ``now``.
+
+    Days are asked for whole (UTC), and no day is asked for in two calls of one place.
+    """
+    today = now.astimezone(UTC).date()
+    first, last = start.astimezone(UTC).date(), min(end, now).astimezone(UTC).date()
+    turn = max(first, today - RECENT)
+    archive, forecast = f"{settings.open_meteo_archive_url}/v1/archive", f"{settings.open_meteo_url}/v1/forecast"
+    calls = [
+        Request(archive, {**asked, "start_date": begin.isoformat(), "end_date": finish.isoformat()})
+        for begin, finish in _quarters(first, min(last, turn - DAY))
+        for asked in _asked(task)
+    ]
+    if last >= turn:
+        days = {"past_days": str((today - turn).days), "forecast_days": "1"}
+        calls += [Request(forecast, {**asked, **days}) for asked in _asked(task)]
+    return tuple(calls)
+
+
+def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
+    """Return the observations of one answer.
+
+    Raises AnswerChanged for what is not the agreed layout (HTML, an error body, another number of places, unequal
+    arrays, text for numbers, another unit than the task's), SourceUnavailable for an empty answer or a spent limit.
+    """
+    answer = _json(request, body)
+    blocks = answer if isinstance(answer, list) else [answer]
+    for block in blocks:
+        if isinstance(block, dict) and block.get("error"):
+            _refuse(request, str(block.get("reason", "no reason given")))
+    series = _series_asked(task, request)
+    if len(blocks) != len(series):
+        names = ", ".join(one.id for one in series)
+        raise AnswerChanged(f"{len(series)} places ({names})", f"{len(blocks)} in the answer", _COMPARE)
+    table = pl.concat([_observations(task, one.id, block) for one, block in zip(series, blocks, strict=True)])
+    if table.is_empty():
+        raise SourceUnavailable(f"hours of weather from {request.source}", "none", "Ask again later.")
+    return table.filter(~pl.all_horizontal(pl.col(name).is_null() for name in task.columns))
+
+
+def _asked(task: Task) -> Iterator[dict[str, str]]:
+    """Yield the parameters every call has, for as many places as one call may ask for."""
+    for places in _calls(task):
+        yield {
+            **_coordinates(places),
+            "hourly": ",".join(task.columns),
+            "timezone": "GMT",
+            "wind_speed_unit": "ms",
+        }
+
+
+def _calls(task: Task) -> list[tuple[Series, ...]]:
+    return [task.series[at : at + PLACES_PER_CALL] for at in range(0, len(task.series), PLACES_PER_CALL)]
+
+
+def _coordinates(places: Iterable[Series]) -> dict[str, str]:
+    places = tuple(places)
+    return {
+        "latitude": ",".join(f"{one.latitude}" for one in places),
+        "longitude": ",".join(f"{one.longitude}" for one in places),
+    }
+
+
+def _series_asked(task: Task, request: Request) -> tuple[Series, ...]:
+    """Return the series a call asked for, in the order in which the answer lists them."""
+    for places in _calls(task):
+        if _coordinates(places).items() <= request.params.items():
+            return places
+    raise AnswerChanged(
+        f"a call for places of task {task.name!r}", request.address, "Collect again; the task's places have changed."
+    )
+
+
+def _quarters(first: date, last: date) -> Iterator[tuple[date, date]]:
+    """Yield the days from first to last (both included) as pieces that end with a quarter of the year."""
+    while first <= last:
+        month = 3 * ((first.month - 1) // 3) + 4
+        following = date(first.year + month // 13, (month - 1) % 12 + 1, 1)
+        yield first, min(last, following - DAY)
+        first = following
+
+
+def _json(request: Request, body: bytes) -> Any:
+    if not body.strip():
+        raise SourceUnavailable(f"an answer from {request.source}", "an empty body", "Ask again later.")
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        kind = "HTML" if body.lstrip().startswith(b"<") else "something else"
+        raise AnswerChanged(f"JSON from {request.source}", f"{kind}: {excerpt(body)}", _COMPARE) from None
+    if answer == []:
+        raise SourceUnavailable(f"an answer from {request.source}", "an empty list", "Ask again later.")
+    return answer
+
+
+def _refuse(request: Request, reason: str) -> NoReturn:
+    if "limit exceeded" in reason.casefold():
+        raise SourceUnavailable(f"weather from {request.source}", reason, "Ask again when the limit allows it.")
+    raise AnswerChanged(f"weather from {request.source}", f"an error: {reason}", "Mend what the reason names.")
+
+
+def _observations(task: Task, series_id: str, block: Any) -> pl.DataFrame:
+    """Return one place's hours, every agreed part of the layout checked."""
+    hourly, units, offset = (
+        block.get(key) if isinstance(block, dict) else None for key in ("hourly", "hourly_units", "utc_offset_seconds")
+    )
+    if not isinstance(hourly, dict) or not isinstance(units, dict) or type(offset) is not int:
+        there = ", ".join(block) if isinstance(block, dict) else type(block).__name__
+        raise AnswerChanged(
+            f"hourly, hourly_units and utc_offset_seconds for series {series_id}", there or "an empty object", _COMPARE
+        )
+    _check_arrays(task, series_id, hourly)
+    _check_units(task, series_id, units)
+    times = _times(series_id, hourly["time"], offset)
+    values = [_numbers(series_id, name, hourly["time"], hourly[name]) for name in task.columns]
+    return pl.DataFrame([times, *values]).select(pl.lit(series_id).alias(SERIES), pl.all())
+
+
+def _check_arrays(task: Task, series_id: str, hourly: dict[str, Any]) -> None:
+    for name in ("time", *task.columns):
+        if not isinstance(hourly.get(name), list):
+            raise AnswerChanged(
+                f"an array {name!r} for series {series_id}", f"{', '.join(hourly)}{nearest(name, hourly)}", _COMPARE
+            )
+    steps = len(hourly["time"])
+    for name in task.columns:
+        if len(hourly[name]) != steps:
+            raise AnswerChanged(
+                f"arrays of one length for series {series_id}",
+                f"{steps} times but {len(hourly[name])} values of {name}"
+                + (f", from {hourly['time'][0]}" if steps else ""),
+                _COMPARE,
+            )
+
+
+def _check_units(task: Task, series_id: str, units: dict[str, Any]) -> None:
+    for name, column in task.columns.items():
+        unit = _spelling(units.get(name))
+        if unit == _spelling(column.unit):
+            continue
+        strange = "" if unit in {_spelling(known) for known in UNITS} else ", a unit it did not have before"
+        raise AnswerChanged(
+            f"{name} of series {series_id} in {column.unit!r}, as the task says",
+            f"{units.get(name)!r}{strange}",
+            f"If the source's unit is right, write it as unit in [columns.{name}] of the task file.",
+        )
+
+
+def _spelling(unit: object) -> str | None:
+    """Return a unit in one spelling: the micro sign and the Greek mu look the same and are not."""
+    return unicodedata.normalize("NFKC", unit) if isinstance(unit, str) else None
+
+
+def _times(series_id: str, texts: list[Any], offset: int) -> pl.Series:
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    times = pl.Series(TIMESTAMP, [] if wrong is not None else texts, dtype=pl.String)
+    moments = times.str.to_datetime(_HOURLY, time_unit="us", strict=False)
+    if wrong is None and moments.null_count():
+        wrong = times.filter(moments.is_null())[0]
+    if wrong is not None:
+        raise AnswerChanged(f"times such as 2013-01-31T06:00 for series {series_id}", f"{wrong!r}", _COMPARE)
+    return (moments - timedelta(seconds=offset)).dt.replace_time_zone("UTC").cast(TIME)
+
+
+def _numbers(series_id: str, name: str, times: list[Any], values: list[Any]) -> pl.Series:
+    for time, value in zip(times, values, strict=True):
+        if type(value) not in (float, int, type(None)):
+            raise AnswerChanged(f"numbers in {name} of series {series_id}", f"{value!r} at {time}", _COMPARE)
+    return pl.Series(name, values, dtype=pl.Float64, strict=False).fill_nan(None)

@@ -1,0 +1,168 @@
+"""The gate: what each check meets, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from forecastle.data.quality_check import CHECKS, MOST_ROWS, QualityReport, judge, save_report
+from forecastle.frame import conform
+
+NOW = datetime(2013, 2, 12, 9, tzinfo=UTC)
+START = NOW - timedelta(hours=48)
+HOUR = timedelta(hours=1)
+T = pl.col("timestamp")
+
+
+@pytest.fixture
+def batch(task) -> pl.DataFrame:
+    """A good batch: 48 hours of three airports, as of now."""
+    steps = pl.datetime_range(START, NOW - HOUR, "1h", time_zone="UTC", eager=True).alias("timestamp")
+    names = pl.DataFrame({"series_id": task.series_ids})
+    hour = pl.col("timestamp").dt.epoch("s") / 3600
+    table = names.join(steps.to_frame(), how="cross").with_columns(
+        temperature_2m=hour % 24,
+        relative_humidity_2m=40 + hour % 24,
+        wind_speed_10m=hour % 7,
+        pressure_msl=1000 + hour % 9,
+        available_at=pl.lit(NOW),
+        collected_at=pl.lit(NOW),
+    )
+    return conform(table, tuple(task.columns))
+
+
+def report(task, rows: pl.DataFrame, start=START, end=NOW, now=NOW) -> QualityReport:
+    return judge(task, rows, start, end, now)[0]
+
+
+def verdicts(task, rows: pl.DataFrame, **window) -> dict[str, str]:
+    """The checks that did not pass, with their verdicts."""
+    return {one.check: one.verdict for one in report(task, rows, **window).findings if one.verdict != "pass"}
+
+
+def put(column: str, value: object, where: pl.Expr) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    return lambda table: table.with_columns(pl.when(where).then(value).otherwise(column).alias(column))
+
+
+ONE = (pl.col("series_id") == "EWR") & (T == NOW - HOUR)
+FAULTS = {
+    "a column gone": (lambda t: t.drop("pressure_msl"), "schema", "fail"),
+    "a column of text": (lambda t: t.with_columns(pl.col("temperature_2m").cast(pl.String)), "schema", "fail"),
+    "a row of no series": (put("series_id", None, ONE), "keys", "fail"),
+    "an unknown series": (put("series_id", pl.lit("EWQ"), ONE), "unknown series", "fail"),
+    "a row twice": (lambda t: pl.concat([t, t.filter(ONE)]), "duplicates", "warn"),
+    "two values for one time": (
+        lambda t: pl.concat([t, t.filter(ONE).with_columns(temperature_2m=pl.lit(9.5))]),
+        "duplicates",
+        "fail",
+    ),
+    "a row of tomorrow": (lambda t: pl.concat([t, t.filter(ONE).with_columns(T + 24 * HOUR)]), "times", "fail"),
+    "a row known before its time": (put("available_at", T - HOUR, ONE), "times", "fail"),
+    "a row collected tomorrow": (put("collected_at", NOW + HOUR, ONE), "times", "fail"),
+    "nothing since yesterday": (lambda t: t.filter(T < NOW - 24 * HOUR), "freshness", "fail"),
+    "one station silent": (
+        lambda t: t.filter((pl.col("series_id") != "EWR") | (T < NOW - 7 * HOUR)),
+        "freshness",
+        "warn",
+    ),
+    "an absent hour": (lambda t: t.filter(~ONE), "volume", "warn"),
+    "half the hours": (lambda t: t.filter(T.dt.hour() % 2 == 0), "volume", "fail"),
+    "one station gone": (lambda t: t.filter(pl.col("series_id") != "EWR"), "volume", "fail"),
+    "no rows": (lambda t: t.clear(), "volume", "fail"),
+    "30 % nulls in the target": (put("temperature_2m", None, T.dt.hour() % 10 < 3), "null share", "fail"),
+    "a NaN too many": (put("temperature_2m", float("nan"), T > NOW - 3 * HOUR), "null share", "fail"),
+    "an infinite value": (put("pressure_msl", float("inf"), ONE), "finite", "fail"),
+    "one impossible gust": (put("wind_speed_10m", 468.5, ONE), "range", "mask"),
+    "all in Fahrenheit": (lambda t: t.with_columns(pl.col("temperature_2m") * 1.8 + 32), "range", "fail"),
+}
+
+
+def test_a_good_batch_passes_every_check(task, batch):
+    good = report(task, batch)
+    assert [one.check for one in good.findings] == list(CHECKS)
+    assert (good.passed, good.verdict, good.masked, good.rows) == (True, "pass", 0, 144)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_check_that_should_meet_a_fault_meets_it(task, batch, fault):
+    inject, check, verdict = FAULTS[fault]
+    assert verdicts(task, inject(batch)).get(check) == verdict
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_all_checks_run_whatever_is_wrong_and_in_any_order_of_rows(task, batch, fault):
+    broken = FAULTS[fault][0](batch)
+    one, other = report(task, broken), report(task, broken.sample(fraction=1, shuffle=True, seed=3))
+    assert [finding.check for finding in one.findings] == list(CHECKS)
+    assert {f.check: (f.verdict, f.found) for f in one.findings} == {
+        f.check: (f.verdict, f.found) for f in other.findings
+    }
+
+
+def test_the_impossible_gust_of_newark_is_masked_recorded_and_null_afterwards(task, batch):
+    judged, masked = judge(task, put("wind_speed_10m", 468.5, ONE)(batch), START, NOW, NOW)
+    assert judged.passed and judged.masked == 1
+    assert masked.filter(ONE)["wind_speed_10m"].to_list() == [None]
+    assert masked.filter(~ONE).equals(batch.filter(~ONE))
+    finding = next(one for one in judged.findings if one.check == "range")
+    assert finding.found == "1 in wind_speed_10m, such as 468.5 at EWR 2013-02-12T08:00:00Z"
+    assert finding.rows["value"].to_list() == [468.5]
+
+
+@pytest.mark.parametrize("verdict", ["warn", "fail"])
+def test_a_column_says_what_a_value_outside_its_range_is(task, batch, verdict):
+    wind = task.columns["wind_speed_10m"].model_copy(update={"outside": verdict})
+    strict = task.model_copy(update={"columns": {**task.columns, "wind_speed_10m": wind}})
+    judged, kept = judge(strict, put("wind_speed_10m", 468.5, ONE)(batch), START, NOW, NOW)
+    assert judged.verdict == verdict and judged.masked == 0
+    assert kept.filter(ONE)["wind_speed_10m"].to_list() == [468.5]
+
+
+def test_a_backfill_is_not_asked_to_be_fresh(task, batch):
+    assert verdicts(task, batch, now=NOW + timedelta(days=300)) == {}
+
+
+def test_a_step_that_could_not_be_known_yet_is_not_missed(task, batch):
+    assert verdicts(task, batch, end=NOW + timedelta(hours=20)) == {
+        "volume": "warn"
+    }  # only the hour that has just begun
+    hourly = task.model_copy(update={"source": task.source.model_copy(update={"instantaneous": False})})
+    assert verdicts(hourly, batch, end=NOW + timedelta(hours=20)) == {}
+
+
+def test_where_the_source_decides_which_steps_there_are_gaps_only_warn(task, batch):
+    observed = task.model_copy(update={"grid": "observed"})
+    assert verdicts(observed, batch.filter(T.dt.hour() % 2 == 0)) == {"volume": "warn"}
+    assert verdicts(observed, batch.clear())["volume"] == "fail"
+
+
+def test_a_flat_line_is_a_warning_if_the_task_asks_for_it(task, batch):
+    flat = put("temperature_2m", 5.0, (pl.col("series_id") == "JFK") & (T.dt.day() == 11))(batch)
+    assert verdicts(task, flat) == {}
+    asking = task.model_copy(update={"gate": task.gate.model_copy(update={"flatline": timedelta(hours=12)})})
+    assert verdicts(asking, flat) == {"flatline": "warn"}
+    assert "JFK at 5" in next(one.found for one in report(asking, flat).findings if one.check == "flatline")
+
+
+def test_a_finding_names_the_nearest_series_and_keeps_at_most_fifty_rows(task, batch):
+    broken = batch.with_columns(series_id=pl.lit("EWQ"))
+    finding = next(one for one in report(task, broken).findings if one.check == "unknown series")
+    assert finding.found == "'EWQ'; did you mean 'EWR'?"
+    assert finding.rows.height == MOST_ROWS
+
+
+def test_the_report_is_saved_as_strict_json_and_as_a_page_without_scripts(task, batch, tmp_path):
+    broken = put("series_id", pl.lit("<script>alert(1)</script>"), ONE)(put("pressure_msl", float("inf"), ONE)(batch))
+    page = save_report(tmp_path, report(task, broken))
+    plain = json.loads((tmp_path / "quality.json").read_text())
+    assert (plain["passed"], plain["verdict"], plain["task"]) == (False, "fail", "nyc-temperature")
+    assert [one["check"] for one in plain["findings"]] == list(CHECKS)
+    text = page.read_text()
+    assert page == tmp_path / "quality.html"
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert all(f"<td>{check}</td>" in text for check in CHECKS)
+    assert "2013-02-12T08:00:00Z" in text

@@ -1,0 +1,68 @@
+"""Task files that init writes load as they are and fit the table they were written for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from forecastle.data.starter import file_task, make_name, open_meteo_task
+from forecastle.errors import TaskError
+from forecastle.task import load_task
+
+
+@pytest.fixture
+def table(tmp_path, observations) -> Path:
+    path = tmp_path / "table.parquet"
+    rows = observations().select("series_id", "timestamp", "y", "x")
+    rows.with_columns(
+        pl.when(pl.int_range(pl.len()) % 4 == 0).then(None).otherwise(pl.col("y")).alias("y")
+    ).write_parquet(path)
+    return path
+
+
+def written(folder: Path, text: str):
+    path = folder / "made.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_task(path)
+
+
+def test_the_open_meteo_task_loads(tmp_path):
+    assert written(tmp_path, open_meteo_task("my-task")).source.provider == "open-meteo"
+
+
+def test_the_file_task_loads_with_everything_that_was_asked_for(tmp_path, table):
+    text = file_task("bikes", table, tmp_path, "y", "30m", "2h", "Europe/Dublin", ["x"], 48, "observed", "IE")
+    task = written(tmp_path, text)
+    assert (task.target, task.covariates, task.steps, task.grid) == ("y", ("x",), 4, "observed")
+    assert (task.features.season, task.features.holidays, task.timezone) == (48, "IE", "Europe/Dublin")
+    assert Path(task.source.path or "") == table
+    assert 'path = "table.parquet"' in text
+
+
+def test_the_null_share_the_gate_accepts_is_what_the_table_shows(tmp_path, table):
+    task = written(tmp_path, file_task("bikes", table, tmp_path, "y", "1h", "2h", covariates=["x"]))
+    assert task.columns["y"].max_null_share == pytest.approx(0.26)
+    assert task.columns["x"].max_null_share is None
+
+
+def test_columns_with_odd_names_are_quoted(tmp_path, table):
+    odd = tmp_path / "odd.csv"
+    pl.read_parquet(table).rename({"y": "PM 2.5 [µg]"}).write_csv(odd)
+    assert written(tmp_path, file_task("odd", odd, tmp_path, "PM 2.5 [µg]", "1h", "2h")).target == "PM 2.5 [µg]"
+
+
+def test_a_wrong_column_or_file_is_named_with_the_nearest(tmp_path, table):
+    with pytest.raises(TaskError, match="'yy'; did you mean 'y'"):
+        file_task("bikes", table, tmp_path, "yy", "1h", "2h")
+    with pytest.raises(TaskError, match="no such file"):
+        file_task("bikes", tmp_path / "none.csv", tmp_path, "y", "1h", "2h")
+    with pytest.raises(TaskError, match="no column 'timestamp'"):
+        pl.DataFrame({"series_id": ["a"], "y": [1.0]}).write_csv(tmp_path / "short.csv")
+        file_task("bikes", tmp_path / "short.csv", tmp_path, "y", "1h", "2h")
+
+
+def test_a_name_that_cannot_be_is_refused():
+    with pytest.raises(TaskError, match="small letters"):
+        make_name("My Task")

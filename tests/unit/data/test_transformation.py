@@ -1,0 +1,131 @@
+"""Features and naive forecasts: values one can check by hand, and clocks that change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecastle.data.clock import utc_offsets
+from forecastle.data.panel import build_panel, micros, moment
+from forecastle.data.transformation import (
+    Recipe,
+    make_recipe,
+    origin_features,
+    seasonal_value,
+    step_features,
+    target_times,
+    targets,
+)
+from forecastle.frame import conform
+
+HOUR = timedelta(hours=1)
+
+
+def hourly(start: datetime, values: list[float | None]) -> pl.DataFrame:
+    at = [start + hour * HOUR for hour in range(len(values))]
+    rows = pl.DataFrame(
+        {
+            "series_id": "a",
+            "timestamp": at,
+            "available_at": [one + HOUR for one in at],
+            "collected_at": at[-1] + HOUR,
+            "y": pl.Series(values, dtype=pl.Float64),
+            "x": [float(number) for number in range(len(values))],
+        }
+    )
+    return conform(rows, ["y", "x"])
+
+
+def served(task, table: pl.DataFrame):
+    panel = build_panel(table, task)
+    return make_recipe(task, panel), panel
+
+
+def row_of(panel, at: datetime) -> np.ndarray:
+    return np.flatnonzero(panel.timestamps == micros(at))
+
+
+def test_lags_and_rolling_windows_are_what_one_computes_by_hand(small_task):
+    recipe, panel = served(small_task(), hourly(datetime(2024, 1, 1, tzinfo=UTC), [1.0, 2.0, None, 5.0]))
+    found = origin_features(recipe, panel, np.array([3]))
+    row = dict(zip(found.names, found.matrix[0].tolist(), strict=True))
+    assert (row["lag_0"], row["lag_2"]) == (5.0, 2.0)
+    assert np.isnan(row["lag_1"]) and np.isnan(row["lag_4"])
+    assert (row["last"], row["change_1"], row["x_mean_6"]) == (5.0, pytest.approx(np.nan, nan_ok=True), 1.5)
+    assert row["mean_3"] == pytest.approx(3.5)
+    assert row["std_3"] == pytest.approx(np.std([2.0, 5.0], ddof=1))
+    assert (row["min_3"], row["max_3"], row["max_24"]) == (2.0, 5.0, 5.0)
+    assert (row["x_lag_0"], row["x_lag_1"]) == (3.0, 2.0)
+    assert (row["series"], row["age"]) == (0.0, 0.0)
+
+
+def test_the_calendar_is_the_targets_local_one(small_task):
+    task = small_task(timezone="America/New_York", features={"holidays": "US"})
+    recipe, panel = served(task, hourly(datetime(2024, 7, 3, 20, tzinfo=UTC), [1.0] * 10))
+    found = step_features(recipe, panel, row_of(panel, datetime(2024, 7, 4, 3, tzinfo=UTC)), 1)
+    row = dict(zip(found.names, found.matrix[0].tolist(), strict=True))
+    assert (row["minute"], row["weekday"], row["holiday"]) == (0.0, 3.0, 1.0)  # Thursday, the 4th of July, midnight
+
+
+def test_the_truth_is_so_many_steps_ahead_and_missing_where_it_has_not_come(small_task):
+    recipe, panel = served(small_task(), hourly(datetime(2024, 1, 1, tzinfo=UTC), [1.0, 2.0, 3.0]))
+    assert targets(panel, np.array([0]), 2).tolist() == [3.0]
+    assert np.isnan(targets(panel, np.array([2]), 1)).all()
+    assert moment(target_times(panel, np.array([2]), 2)[0]) == datetime(2024, 1, 1, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("zone", "night"),
+    [("Europe/Berlin", datetime(2024, 3, 31, tzinfo=UTC)), ("Europe/Berlin", datetime(2024, 10, 27, tzinfo=UTC))],
+)
+def test_the_seasonal_naive_looks_back_by_the_local_clock_through_both_nights(small_task, zone, night):
+    start = night - timedelta(days=3)
+    local = [(start + hour * HOUR).astimezone(ZoneInfo(zone)).hour for hour in range(24 * 6)]
+    recipe, panel = served(small_task(timezone=zone), hourly(start, [float(hour) for hour in local]))
+    after = row_of(panel, night + timedelta(hours=6))
+    for horizon in (1, 2, 3):
+        target_hour = (night + (6 + horizon) * HOUR).astimezone(ZoneInfo(zone)).hour
+        assert seasonal_value(recipe, panel, after, horizon).tolist() == [float(target_hour)]
+
+
+def test_the_seasonal_naive_takes_an_older_season_where_one_is_missing(small_task):
+    values: list[float | None] = [float(day) for day in range(4) for _ in range(24)]
+    values[24 * 3 + 1 - 24] = None  # the same hour one day before the target
+    recipe, panel = served(small_task(), hourly(datetime(2024, 1, 1, tzinfo=UTC), values))
+    assert seasonal_value(recipe, panel, np.array([24 * 3]), 1).tolist() == [1.0]
+
+
+def test_a_horizon_beyond_the_season_never_sees_what_has_not_come(small_task):
+    values: list[float | None] = [float(hour) for hour in range(24 * 4)]
+    recipe, panel = served(small_task(horizon="30h"), hourly(datetime(2024, 1, 1, tzinfo=UTC), values))
+    assert seasonal_value(recipe, panel, np.array([60]), 30).tolist() == [float(60 + 30 - 48)]
+
+
+@pytest.mark.parametrize(
+    "zone", ["Asia/Kolkata", "Australia/Lord_Howe", "America/St_Johns", "UTC", "Africa/Casablanca"]
+)
+def test_offsets_are_those_of_the_zone_at_every_hour_of_two_years(zone):
+    start = datetime(2023, 1, 1, tzinfo=UTC)
+    times = [start + hour * HOUR for hour in range(24 * 731)]
+    expected = [int(one.astimezone(ZoneInfo(zone)).utcoffset().total_seconds()) * 1_000_000 for one in times]  # type: ignore[union-attr]
+    assert utc_offsets(np.array([micros(one) for one in times]), zone).tolist() == expected
+
+
+def test_a_bar_to_come_is_dated_as_the_same_bar_a_week_before(small_task):
+    task = small_task(grid="observed")
+    bars = [
+        datetime(2024, 1, day, hour, tzinfo=UTC) for day in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12) for hour in (15, 16, 17)
+    ]
+    table = pl.concat(hourly(at, [1.0]) for at in bars)
+    recipe, panel = served(task, table)
+    last = panel.last_rows
+    assert moment(target_times(panel, last, 1, "observed")[0]) == datetime(2024, 1, 15, 15, tzinfo=UTC)
+
+
+def test_a_recipe_survives_being_written(small_task, observations):
+    recipe, _ = served(small_task(), observations())
+    assert Recipe.from_dict(recipe.as_dict()) == recipe

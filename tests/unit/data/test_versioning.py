@@ -1,0 +1,169 @@
+"""Versions of the training table: the digest, the commit and the remote agree, whatever happens in between."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from forecastle.data import versioning
+from forecastle.data.versioning import version_table
+from forecastle.errors import SettingsError, StorageUnavailable
+from forecastle.frame import write_table
+from forecastle.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_table(tmp_path / "table.parquet", pl.DataFrame({"x": [1.0, 2.0]}))
+
+
+def log(settings: Settings) -> list[str]:
+    """Author and subject of every commit of the workspace, the newest first, as git itself tells them."""
+    command = ["git", "-C", str(settings.versions), "log", "--format=%an <%ae> %s"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def status(settings: Settings) -> str:
+    command = ["git", "-C", str(settings.versions), "status", "--porcelain", "-uall"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_plain_dvc_pull_in_a_fresh_clone_gives_the_same_bytes(settings, task, table, tmp_path):
+    snapshot = version_table(settings, task, table, "run-1")
+    subprocess.run(["git", "clone", "-q", str(settings.versions), str(tmp_path / "clone")], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "pull", "-q"], cwd=tmp_path / "clone", check=True)
+    assert (tmp_path / "clone" / task.name / "training.parquet").read_bytes() == table.read_bytes()
+    assert snapshot.rows == 2
+
+
+def test_the_pointer_is_committed_with_the_run_s_name_and_the_given_identity(settings, task, table, capfd):
+    snapshot = version_table(settings, task, table, "run-1")
+    assert log(settings)[0] == (
+        f"forecastle <forecastle@localhost> Version nyc-temperature {snapshot.version[:8]}: 2 rows of run run-1"
+    )
+    assert snapshot.version in snapshot.path.with_suffix(".parquet.dvc").read_text()
+    assert status(settings) == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_unchanged_data_gives_the_same_snapshot_and_no_new_commit(settings, task, table):
+    first = version_table(settings, task, table, "run-1")
+    commits = log(settings)
+    assert version_table(settings, task, table, "run-2") == first
+    assert log(settings) == commits
+
+
+def test_changed_data_gives_a_new_version_and_the_old_one_stays_in_the_remote(settings, task, table):
+    first = version_table(settings, task, table, "run-1")
+    write_table(table, pl.DataFrame({"x": [1.0, 3.0, 4.0]}))
+    second = version_table(settings, task, table, "run-2")
+    assert (second.version != first.version, second.commit != first.commit, second.rows) == (True, True, 3)
+    for version in (first.version, second.version):
+        assert (Path(settings.remote) / "files" / "md5" / version[:2] / version[2:]).is_file()
+
+
+def test_two_tasks_share_the_workspace_without_moving_each_other_s_commit(settings, task, table):
+    first = version_table(settings, task, table, "run-1")
+    other = task.model_copy(update={"name": "other"})
+    assert version_table(settings, other, table, "run-2").commit != first.commit
+    assert version_table(settings, task, table, "run-3") == first
+
+
+def test_no_home_folder_and_no_git_identity_are_needed(settings, task, table, monkeypatch):
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    assert len(version_table(settings, task, table, "run-1").commit) == 40
+
+
+def test_a_push_that_fails_is_said_and_nothing_is_committed(settings, task, table, tmp_path):
+    (tmp_path / "a-file").write_text("no folder")
+    broken = Settings(home=settings.home, dvc_remote=str(tmp_path / "a-file"))
+    with pytest.raises(StorageUnavailable, match="training table to be pushed"):
+        version_table(broken, task, table, "run-1")
+    assert not any("Version" in line for line in log(settings))
+    assert version_table(settings, task, table, "run-2").rows == 2
+
+
+def test_a_crash_after_the_push_is_healed_by_the_next_call(settings, task, table, monkeypatch):
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versioning, "_last_commit", crash)
+        with pytest.raises(KeyboardInterrupt):
+            version_table(settings, task, table, "run-1")
+    with monkeypatch.context() as patch:
+        write_table(table, pl.DataFrame({"x": [9.0]}))
+        patch.setattr(versioning, "_commit", crash)
+        with pytest.raises(KeyboardInterrupt):
+            version_table(settings, task, table, "run-2")
+    healed = version_table(settings, task, table, "run-2")
+    assert "1 rows of run run-2" in log(settings)[0]
+    assert (healed.rows, status(settings)) == (1, "")
+
+
+def test_a_half_made_workspace_is_made_anew(settings, task, table):
+    (settings.home / ".versions.part" / ".git").mkdir(parents=True)
+    assert version_table(settings, task, table, "run-1").rows == 2
+
+
+def test_locks_and_torn_pointers_of_a_killed_process_are_cleared(settings, task, table):
+    first = version_table(settings, task, table, "run-1")
+    (settings.versions / ".git" / "index.lock").touch()
+    (settings.versions / ".dvc" / "tmp" / "rwlock").write_text("{")
+    first.path.with_suffix(".parquet.dvc").write_text("outs:\n- md5: torn")
+    (settings.versions / "other").mkdir()
+    (settings.versions / "other" / "training.parquet.dvc").write_text("ou")
+    assert version_table(settings, task, table, "run-2") == first
+
+
+def test_a_process_killed_at_random_moments_is_healed_by_a_rerun(settings, task, table, root):
+    program = (
+        "import sys; from pathlib import Path\n"
+        "import dvc.repo, dulwich.porcelain\n"
+        "from forecastle.data.versioning import version_table\n"
+        "from forecastle.settings import Settings\n"
+        "from forecastle.task import load_task\n"
+        "home, task, table = sys.argv[1:]\n"
+        "print('ready', flush=True)\n"
+        "version_table(Settings(home=Path(home)), load_task(task), Path(table), 'run-1')\n"
+    )
+    moments = random.Random(3)
+    arguments = [str(settings.home), str(root / "tasks" / "nyc-temperature.toml"), str(table)]
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                process.wait(timeout=moments.uniform(0.05, 0.8))
+            except subprocess.TimeoutExpired:
+                process.kill()
+    snapshot = version_table(settings, task, table, "run-1")
+    version = snapshot.version
+    assert sum("Version" in line for line in log(settings)) == 1
+    assert (Path(settings.remote) / "files" / "md5" / version[:2] / version[2:]).read_bytes() == table.read_bytes()
+    assert status(settings) == ""
+
+
+def test_a_remote_with_a_password_is_refused_before_it_is_committed(settings, task, table):
+    secret = Settings(home=settings.home, dvc_remote="https://user:hunter2@example.org/store")
+    with pytest.raises(SettingsError) as refused:
+        version_table(secret, task, table, "run-1")
+    assert "hunter2" not in str(refused.value)
+    assert not settings.versions.exists()
+
+
+def test_a_table_that_is_not_there_is_said(settings, task, tmp_path):
+    with pytest.raises(StorageUnavailable):
+        version_table(settings, task, tmp_path / "missing.parquet", "run-1")
