@@ -1,0 +1,43 @@
+"""The pages that data rooms leave behind: one file each, without scripts and without anything to fetch."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forecastle.frame import iso, write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def save_page(path: Path, template: str, **context: Any) -> Path:
+    """Fill a template of this package and write it, whole or not at all.
+
+    The page holds its own style and allows itself nothing else: its content security policy names the style's digest,
+    so a value from a source can never become markup or script.
+    """
+    return write_text(path, _template(template).render(**context))
+
+
+@lru_cache
+def _template(name: str) -> Template:
+    """Return a template that knows the pages' style and its digest; compiled once."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["iso"] = iso
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return environment.get_template(name, globals={"style": style, "style_digest": digest})
