@@ -1,0 +1,268 @@
+"""Observations on their time grid, with what was known when: the one shape features and models read.
+
+A Panel holds every series of a task, series after series in name order, one row a step. On the regular grid a missing
+hour is a row whose values are NaN, so that "24 rows back" is "24 hours back"; on the observed grid (markets that
+close) a row is a bar that was traded. Times are microseconds since 1970 in UTC, as int64.
+
+Late and revised values: a panel keeps every version of a cell. ``known`` answers with the version that could be known
+at the asked moment, so that a training row sees what a live run would have seen, not what we know today.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from forecastle.errors import NotEnoughHistory, TaskError
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIMESTAMP
+from forecastle.task import DAY, Task, nearest
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
+
+_MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def micros(moment: datetime) -> int:
+    """Return a time as microseconds since 1970 (UTC)."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(microseconds: int) -> datetime:
+    """Return microseconds since 1970 as a time in UTC."""
+    return _EPOCH + int(microseconds) * _MICROSECOND
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Every version of every cell, sorted by row and then by the moment it became known."""
+
+    row: Integers  # (V,)
+    available_at: Integers  # (V,)
+    values: Floats  # (C, V)
+
+    @cached_property
+    def _moments(self) -> Integers:
+        return np.unique(self.available_at)
+
+    @cached_property
+    def _keys(self) -> Integers:
+        return self.row * (len(self._moments) + 1) + np.searchsorted(self._moments, self.available_at) + 1
+
+    def known(self, column: int, at: Integers, issued: Integers) -> Floats:
+        """Return the newest version of rows ``at`` that was known at ``issued``, NaN where there was none yet."""
+        wanted = at * (len(self._moments) + 1) + np.searchsorted(self._moments, issued, side="right")
+        place = np.searchsorted(self._keys, wanted, side="right") - 1
+        safe = np.maximum(place, 0)
+        there = (place >= 0) & (self.row[safe] == at)
+        return np.where(there, self.values[column, safe], np.nan)
+
+    def ever_observed(self, column: int, size: int) -> Booleans:
+        """Return which of ``size`` rows had a value in any version."""
+        seen = np.zeros(size, dtype=bool)
+        seen[self.row[~np.isnan(self.values[column])]] = True
+        return seen
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Every series on its grid: S series, N rows in all, C columns (the target first)."""
+
+    series_ids: tuple[str, ...]
+    offsets: Integers  # (S + 1,) series s owns rows offsets[s] to offsets[s + 1]
+    timestamps: Integers  # (N,) start of the step
+    issued_at: Integers  # (N,) when a forecast from this row could be made: its first version's available_at
+    columns: tuple[str, ...]
+    values: Floats  # (C, N) newest version, NaN = missing
+    settled_at: Integers  # (N,) available_at of the newest version; 0 where nothing was ever observed
+    step: int  # microseconds of one step
+    versions: Versions | None = None  # every version, where any came late or was revised
+
+    @cached_property
+    def series_of(self) -> Integers:
+        """The series number of each row, (N,)."""
+        return np.repeat(np.arange(len(self.series_ids)), np.diff(self.offsets))
+
+    @cached_property
+    def first_of(self) -> Integers:
+        """The first row of each row's series, (N,)."""
+        return self.offsets[:-1][self.series_of]
+
+    @cached_property
+    def end_of(self) -> Integers:
+        """One past the last row of each row's series, (N,)."""
+        return self.offsets[1:][self.series_of]
+
+    @cached_property
+    def first_known(self) -> tuple[Floats, Integers]:
+        """The first target value that became known of each row, NaN where none did, and when; both (N,)."""
+        if self.versions is None:
+            return self.values[0], self.settled_at
+        value, at = np.full(self.size, np.nan), np.zeros(self.size, dtype=np.int64)
+        seen = np.flatnonzero(~np.isnan(self.versions.values[0]))
+        rows, first = np.unique(self.versions.row[seen], return_index=True)
+        value[rows] = self.versions.values[0, seen[first]]
+        at[rows] = self.versions.available_at[seen[first]]
+        return value, at
+
+    @property
+    def size(self) -> int:
+        """The number of rows of all series together."""
+        return len(self.timestamps)
+
+    @property
+    def last_rows(self) -> Integers:
+        """The newest row of each series, (S,)."""
+        return self.offsets[1:] - 1
+
+    def rows_of(self, series_id: str) -> slice:
+        """Return the rows of one series; TaskError with the nearest name where the panel has none."""
+        if series_id not in self.series_ids:
+            raise TaskError(
+                f"one of the series {', '.join(self.series_ids)}",
+                f"{series_id!r}{nearest(series_id, self.series_ids)}",
+                "Name a series that has history.",
+            )
+        number = self.series_ids.index(series_id)
+        return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+
+    def known(self, column: int, at: Integers, inside: Booleans, issued: Integers) -> Floats:
+        """Return a column at the rows ``at`` as known at the moments ``issued``; NaN where unknown or not ``inside``.
+
+        All arrays have one shape (n,). A row outside its series must be marked by ``inside`` (its number may then be
+        any valid row).
+        """
+        found = np.where(inside, self.values[column, at], np.nan)
+        if self.versions is not None:
+            late = inside & (self.settled_at[at] > issued)
+            if late.any():
+                found[late] = self.versions.known(column, at[late], issued[late])
+        return found
+
+    def back(self, column: int, rows: Integers, steps: int, issued: Integers) -> Floats:
+        """Return a column ``steps`` rows before the given rows (n,), as known at ``issued``."""
+        at = rows - steps
+        inside = at >= self.first_of[rows]
+        return self.known(column, np.where(inside, at, rows), inside, issued)
+
+    def last_known(self, column: int, rows: Integers, issued: Integers, reach: int) -> tuple[Floats, Integers]:
+        """Return the last value observed at most ``reach`` steps before each row and known at ``issued``, and its age.
+
+        The value is NaN, and the age ``reach`` + 1, where nothing was observed within reach.
+        """
+        previous = self._previous_observed(column)
+        first = np.maximum(self.first_of[rows], rows - reach)
+        at = previous[rows]
+        found = self.known(column, np.maximum(at, 0), at >= first, issued)
+        while (open_ := np.isnan(found) & (at > first)).any():
+            at = np.where(open_, previous[np.maximum(at - 1, 0)], at)
+            found = self.known(column, np.maximum(at, 0), at >= first, issued)
+        return found, np.where(np.isnan(found), reach + 1, rows - at)
+
+    def _previous_observed(self, column: int) -> Integers:
+        """Return, for each row, the newest row at or before it in its series that ever had a value, or -1."""
+        cache: dict[int, Integers] = self.__dict__.setdefault("_observed", {})
+        if column not in cache:
+            observed = ~np.isnan(self.values[column])
+            if self.versions is not None:
+                observed |= self.versions.ever_observed(column, self.size)
+            newest = np.maximum.accumulate(np.where(observed, np.arange(self.size), -1))
+            cache[column] = np.where(newest >= self.first_of, newest, -1)
+        return cache[column]
+
+
+def build_panel(versions: pl.DataFrame, task: Task, until: datetime | None = None) -> Panel:
+    """Put observation versions (see ``frame``) on the task's grid.
+
+    Give every version known at a moment (``History.versions(as_of=…)``). A timestamp inside a step counts for that
+    step; the last of several is the newest version. On the regular grid every series reaches from its first row to
+    ``until`` (default: its own last row), missing steps being NaN. Raises NotEnoughHistory where there is no row.
+    """
+    if versions.is_empty():
+        raise NotEnoughHistory(
+            f"observations of task {task.name!r}", "none", "Collect some first: forecastle ingest --task FILE"
+        )
+    columns = (task.target, *task.covariates)
+    step = task.frequency // _MICROSECOND
+    table = versions.select(
+        SERIES,
+        pl.col(TIMESTAMP).dt.epoch("us").alias("at"),
+        pl.col(AVAILABLE_AT).dt.epoch("us").alias("available"),
+        pl.col(COLLECTED_AT).dt.epoch("us").alias("collected"),
+        *(pl.col(name).fill_null(float("nan")) for name in columns),
+    ).sort(SERIES, "at", "available", "collected")
+    fresh_series = (table[SERIES] != table[SERIES].shift(1)).fill_null(True)
+    series_ids = tuple(table[SERIES].filter(fresh_series))
+    change = fresh_series.to_numpy()
+    series = np.cumsum(change) - 1
+    at = table["at"].to_numpy()
+    if task.grid == "regular":
+        at = at - at % step
+        starts = at[change]
+        ends = np.maximum.reduceat(at, np.flatnonzero(change))
+        if until is not None:
+            ends = np.maximum(ends, micros(until) - micros(until) % step)
+        lengths = (ends - starts) // step + 1
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        row = offsets[:-1][series] + (at - starts[series]) // step
+        number = np.repeat(np.arange(len(series_ids)), lengths)
+        timestamps = starts[number] + (np.arange(offsets[-1]) - offsets[:-1][number]) * step
+    else:
+        fresh = change | np.concatenate([[True], at[1:] != at[:-1]])
+        row = np.cumsum(fresh) - 1
+        timestamps = at[fresh]
+        offsets = np.concatenate([row[change], [len(timestamps)]])
+    return _laid_out(table, task, columns, series_ids, offsets, timestamps, row)
+
+
+def bars_a_day(panel: Panel, task: Task) -> int:
+    """Return the season in steps where the task names none: the steps of a day, or the usual bars of a trading day."""
+    if task.grid == "regular":
+        return max(1, DAY // task.frequency)
+    times = pl.from_epoch(pl.Series("day", panel.timestamps), time_unit="us").dt.replace_time_zone("UTC")
+    days = pl.DataFrame({"series": panel.series_of, "day": times.dt.convert_time_zone(task.timezone).dt.date()})
+    counts = days.group_by("series", "day").len()["len"].to_numpy()
+    return max(1, int(np.median(counts)))
+
+
+def _laid_out(
+    table: pl.DataFrame,
+    task: Task,
+    columns: tuple[str, ...],
+    series_ids: tuple[str, ...],
+    offsets: Integers,
+    timestamps: Integers,
+    row: Integers,
+) -> Panel:
+    """Lay the versions into the grid: the newest on top, and all of them beside it where it matters which was known."""
+    available, collected = table["available"].to_numpy(), table["collected"].to_numpy()
+    order = np.lexsort((collected, table["at"].to_numpy(), available, row))
+    row, available = row[order], available[order]
+    matrix = np.vstack([table[name].to_numpy() for name in columns])[:, order]
+    first = np.concatenate([[True], row[1:] != row[:-1]])
+    newest = np.concatenate([row[1:] != row[:-1], [True]])
+    values = np.full((len(columns), len(timestamps)), np.nan)
+    values[:, row[newest]] = matrix[:, newest]
+    settled_at = np.zeros(len(timestamps), dtype=np.int64)
+    settled_at[row[newest]] = available[newest]
+    issued_at = timestamps + (task.knowable_after + task.source.publication_delay) // _MICROSECOND
+    issued_at[row[first]] = available[first]
+    step = task.frequency // _MICROSECOND
+    panel = Panel(series_ids, offsets, timestamps, issued_at, columns, values, settled_at, step)
+    if _in_time(panel):
+        return panel
+    return replace(panel, versions=Versions(row, available, matrix))
+
+
+def _in_time(panel: Panel) -> bool:
+    """Tell whether every cell's newest version was known whenever a forecast was made from its row or a later one."""
+    later = np.diff(panel.issued_at) >= 0
+    later[panel.offsets[1:-1] - 1] = True  # the step from one series to the next
+    return bool((panel.settled_at <= panel.issued_at).all() and later.all())

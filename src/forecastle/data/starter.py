@@ -1,0 +1,195 @@
+"""The commented task file that ``forecastle init`` writes: one for an API, or one fitted to a table of your own."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from forecastle.errors import TaskError
+from forecastle.frame import KEYS
+from forecastle.task import duration_text, make_task, nearest
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+OPEN_METEO = """\
+# What is forecast. Every line with a value that is not obvious says why it is there; delete what you do not need.
+name = {name}
+domain = "environmental"                 # environmental, financial or logistics
+description = "Air temperature, 1 to 6 hours ahead"
+timezone = "Europe/Berlin"               # calendars (hour of the day, weekday, holidays) are read in this zone
+frequency = "1h"                         # one step; it divides the day
+horizon = "6h"                           # how far ahead: 6 steps
+target = "temperature_2m"                # one of [columns]
+
+[source]
+provider = "open-meteo"                  # no key needed; `forecastle init NAME --provider file` reads your own table
+start = 2024-01-01                       # the first day of history to collect
+instantaneous = true                     # a value is a reading at its timestamp, not a mean over the step after it
+
+[[series]]                               # one place each; add as many as you like
+id = "Berlin"
+latitude = 52.52
+longitude = 13.41
+
+# Every measured column: its unit as the API names it, and the range it can be in. What lies outside is masked
+# (becomes null and is recorded); outside = "fail" stops the run, outside = "warn" only says so.
+[columns.temperature_2m]
+unit = "°C"
+minimum = -60
+maximum = 60
+
+[columns.relative_humidity_2m]           # columns beside the target are covariates, used at their lags
+unit = "%"
+minimum = 0
+maximum = 100
+
+[columns.wind_speed_10m]
+unit = "m/s"
+minimum = 0
+maximum = 75
+
+[gate]                                   # the mandatory quality gate judges every fetched window
+window = "48h"
+max_null_share = 0.01                    # of each column, unless the column says otherwise
+
+[features]
+season = 24                              # steps after which the day repeats
+holidays = "DE"                          # public holidays as a feature; an ISO country code
+"""
+
+FILE = """\
+# What is forecast. The table was looked at when this file was written; where a number comes from it, the line says so.
+name = {name}
+domain = {domain}                 # environmental, financial or logistics
+timezone = {timezone}             # calendars (hour of the day, weekday, holidays) are read in this zone
+frequency = {frequency}           # one step; it divides the day
+horizon = {horizon}               # how far ahead: {steps} steps
+grid = {grid}                     # "regular": steps by the clock; "observed": the next observed row (markets that close)
+target = {target}                 # one of [columns]
+
+[source]
+provider = "file"
+path = {path}                     # a long table: series_id, timestamp (UTC), and a number in every other column
+
+[features]
+{season}
+{holidays}
+
+# Every measured column; give it a minimum and a maximum and the gate masks what lies outside.
+{columns}"""
+
+
+def open_meteo_task(name: str) -> str:
+    """Return a commented task file for the Open-Meteo provider. Raises TaskError where the name cannot be one."""
+    make_name(name)
+    return OPEN_METEO.format(name=_quoted(name))
+
+
+def file_task(
+    name: str,
+    path: Path,
+    folder: Path,
+    target: str,
+    frequency: str,
+    horizon: str,
+    timezone: str = "UTC",
+    covariates: Sequence[str] | None = None,
+    season: int | None = None,
+    grid: str = "regular",
+    holidays: str | None = None,
+    domain: str = "environmental",
+) -> str:
+    """Return a commented task file for a CSV or Parquet table, to be written into ``folder``.
+
+    Covariates default to none. The null share the gate accepts is what the table shows, rounded up. Raises TaskError
+    where a column is not in the table (naming the nearest) or a value cannot be.
+    """
+    table = _scan(path)
+    numbers = [column for column in table.collect_schema().names() if column not in KEYS]
+    chosen = [target, *(one for one in covariates or () if one != target)]
+    wrong = [f"{one!r}{nearest(one, numbers)}" for one in chosen if one not in numbers]
+    missing = [f"column {key!r}" for key in KEYS if key not in table.collect_schema().names()]
+    if wrong or missing:
+        raise TaskError(
+            f"columns of {path} (it has {', '.join((*KEYS, *numbers)) if not missing else ', '.join(numbers)})",
+            "; ".join([*wrong, *(f"no {one}" for one in missing)]),
+            "Name columns the table has; it needs series_id, timestamp and at least one number a row.",
+        )
+    absolute = path.resolve()
+    inside = absolute.is_relative_to(folder.resolve())
+    lengths = {"frequency": frequency, "horizon": horizon}
+    data: dict[str, object] = {
+        "name": name,
+        "domain": domain,
+        "timezone": timezone,
+        **lengths,
+        "grid": grid,
+        "target": target,
+        "source": {"provider": "file", "path": str(absolute)},
+        "features": {"season": season, "holidays": holidays},
+        "columns": {one: {} for one in chosen},
+    }
+    task = make_task(data, where="the arguments of forecastle init")
+    shares = table.select(pl.col(one).is_null().mean() for one in chosen).collect().row(0)
+    text = FILE.format(
+        name=_quoted(name),
+        domain=_quoted(domain),
+        timezone=_quoted(timezone),
+        frequency=_quoted(duration_text(task.frequency)),
+        horizon=_quoted(duration_text(task.horizon)),
+        steps=task.steps,
+        grid=_quoted(grid),
+        target=_quoted(target),
+        path=_quoted(str(absolute.relative_to(folder.resolve())) if inside else str(absolute)),
+        season=f"season = {season}" if season else "# season = 24                  # default: the steps of a day",
+        holidays=f"holidays = {_quoted(holidays)}" if holidays else '# holidays = "DE"             # a country code',
+        columns="\n".join(_column(one, share) for one, share in zip(chosen, shares, strict=True)),
+    )
+    return _aligned(text)
+
+
+def make_name(name: str) -> str:
+    """Return the name if a task can bear it, else raise TaskError."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) or len(name) > 60:
+        raise TaskError(
+            "a name of small letters, digits and hyphens, such as 'my-task'", repr(name), "Choose another name."
+        )
+    return name
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    if path.suffix not in (".csv", ".parquet") or not path.is_file():
+        found = "no such file" if path.suffix in (".csv", ".parquet") else f"a file named {path.name}"
+        raise TaskError(f"a .csv or .parquet table at {path}", found, "Give its path with --path FILE.")
+    try:
+        table = pl.scan_parquet(path) if path.suffix == ".parquet" else pl.scan_csv(path, infer_schema_length=None)
+        table.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TaskError(f"a readable table at {path}", str(error), "Mend the file.") from None
+    return table
+
+
+def _column(name: str, null_share: float | None) -> str:
+    key = name if _BARE_KEY.fullmatch(name) else _quoted(name)
+    share = math.ceil((null_share or 0.0) * 100 + 1) / 100
+    text = f"[columns.{key}]\n"
+    if share > 0.01:
+        text += f"max_null_share = {min(share, 1.0):.2f}    # the table shows {null_share:.1%}\n"
+    return text
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _aligned(text: str) -> str:
+    """Put the comments behind values into one column."""
+    lines = []
+    for line in text.splitlines():
+        value, mark, comment = line.partition(" #")
+        lines.append(f"{value.rstrip():<36} #{comment}" if mark and value.strip() else line.rstrip())
+    return "\n".join(lines) + "\n"

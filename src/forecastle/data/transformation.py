@@ -1,0 +1,367 @@
+"""The one definition of every feature and target, for training, back-tests and serving alike.
+
+A feature is computed for a row (the origin) from the values known at its ``issued_at``, element by element in a fixed
+order, so that one row served alone has the same bits as the same row among a million (the parity law); library rolling
+functions with running sums would not. Features are float32: an engine that casts to float32 sees the same numbers.
+
+Origin features depend on the origin alone, step features on the target's time too (its calendar, the season before it).
+To add one: write a function with the signature of its family and name it in ``ORIGIN_FEATURES`` or ``STEP_FEATURES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forecastle.data.clock import public_holidays, utc_offsets
+from forecastle.data.panel import Booleans, Floats, Integers, Panel, bars_a_day
+from forecastle.task import Task
+
+Matrix = npt.NDArray[np.float32]
+
+DEFAULT_LAGS = tuple(range(24))
+COVARIATE_LAGS = (0, 1, 2, 3, 6, 12)
+COVARIATE_WINDOWS = (6, 24)
+PROFILE_SEASONS = 7  # how many seasons the usual course of the day is the mean of
+SEASONS = 8  # how many seasons back the seasonal naive method looks for a value
+BLOCK = 16_384  # rows computed at a time: their windows stay in the processor's cache
+
+_MINUTE = 60_000_000
+_DAY = 86_400_000_000
+_YEAR = 365.25  # days
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what the features of a row are; stored with the model, so that serving repeats it."""
+
+    columns: tuple[str, ...]  # the target first
+    series_ids: tuple[str, ...]  # what the series number of a row refers to
+    lags: tuple[int, ...]
+    windows: tuple[int, ...]
+    season: int
+    steps: int
+    timezone: str
+    grid: str
+    holidays: str | None
+    step: int  # microseconds
+
+    @property
+    def week(self) -> int:
+        """How many seasons make a week: seven days, five trading days, or one season where it is no shorter."""
+        if self.grid == "observed":
+            return 5
+        return max(1, int(7 * _DAY // (self.season * self.step)))
+
+    @property
+    def reach(self) -> int:
+        """How many steps before an origin its features may look back, at most."""
+        seasons = max(SEASONS, PROFILE_SEASONS, 2 * self.week) + -(-self.steps // self.season)
+        return max(*self.lags, *self.windows, *COVARIATE_LAGS, *COVARIATE_WINDOWS, (seasons + 1) * self.season)
+
+    @property
+    def lookback(self) -> timedelta:
+        """How much history before an origin serving has to read to see what training saw."""
+        if self.grid == "regular":
+            return timedelta(microseconds=(self.reach + 1) * self.step)
+        return timedelta(days=21 + 2 * self.reach // self.season)  # nights, weekends and holidays hold no bar
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data that ``from_dict`` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Read what ``as_dict`` wrote."""
+        listed = {name: tuple(data[name]) for name in ("columns", "series_ids", "lags", "windows")}
+        return cls(**{**data, **listed})
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature matrix: F names, and a row of F numbers for each asked origin; NaN = missing."""
+
+    names: tuple[str, ...]
+    matrix: Matrix  # (n, F)
+
+
+def make_recipe(task: Task, panel: Panel) -> Recipe:
+    """Resolve a task's feature settings against the series and the season its history shows."""
+    season = task.features.season or bars_a_day(panel, task)
+    return Recipe(
+        columns=panel.columns,
+        series_ids=panel.series_ids,
+        lags=tuple(dict.fromkeys(task.features.lags or DEFAULT_LAGS)),
+        windows=tuple(sorted({*task.features.windows, max(season, 2)})),
+        season=season,
+        steps=task.steps,
+        timezone=task.timezone,
+        grid=task.grid,
+        holidays=task.features.holidays,
+        step=panel.step,
+    )
+
+
+def origin_features(recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None = None) -> Features:
+    """Return the features of origins ``rows`` (n,), as known at ``issued`` (default: when each row became known)."""
+    return _compute(ORIGIN_FEATURES, recipe, panel, rows, issued, horizon=0)
+
+
+def step_features(
+    recipe: Recipe, panel: Panel, rows: Integers, horizon: int, issued: Integers | None = None
+) -> Features:
+    """Return what is known at origins ``rows`` (n,) about the time ``horizon`` steps after them."""
+    return _compute(STEP_FEATURES, recipe, panel, rows, issued, horizon)
+
+
+def targets(panel: Panel, rows: Integers, horizon: int) -> Floats:
+    """Return the truth ``horizon`` steps after each row (n,): the newest version, NaN where there is none (yet)."""
+    at = rows + horizon
+    inside = at < panel.end_of[rows]
+    return np.where(inside, panel.values[0, np.where(inside, at, rows)], np.nan)
+
+
+def outcomes(panel: Panel, rows: Integers, horizon: int) -> tuple[Floats, Integers]:
+    """Return the first version of that truth (n,), and when it became known: what a live run would have scored with."""
+    at = rows + horizon
+    inside = at < panel.end_of[rows]
+    value, known_at = (values[np.where(inside, at, rows)] for values in panel.first_known)
+    return np.where(inside, value, np.nan), np.where(inside, known_at, 0)
+
+
+def target_times(panel: Panel, rows: Integers, horizon: int, grid: str = "regular") -> Integers:
+    """Return the timestamps ``horizon`` steps after each row, in microseconds.
+
+    On the observed grid that is the bar that was traded; where it lies in the future, the time the same bar had one
+    week before; failing that, as many steps by the clock.
+    """
+    by_clock = panel.timestamps[rows] + horizon * panel.step
+    if grid == "regular":
+        return by_clock
+    at = rows + horizon
+    inside = at < panel.end_of[rows]
+    times = np.where(inside, panel.timestamps[np.where(inside, at, rows)], by_clock)
+    for place in np.flatnonzero(~inside):
+        row = rows[place]
+        own = panel.timestamps[panel.first_of[row] : row + 1]
+        week_ago = int(np.searchsorted(own, own[-1] - 7 * _DAY))
+        if own[week_ago] == own[-1] - 7 * _DAY and week_ago + horizon < len(own):
+            times[place] = own[-1] + own[week_ago + horizon] - own[week_ago]
+    return times
+
+
+def last_value(recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None = None) -> Floats:
+    """Return what persistence forecasts at each origin: the last value within reach; NaN where there is none."""
+    return panel.last_known(0, rows, panel.issued_at[rows] if issued is None else issued, recipe.reach)[0]
+
+
+def seasonal_value(
+    recipe: Recipe, panel: Panel, rows: Integers, horizon: int, issued: Integers | None = None
+) -> Floats:
+    """Return what the seasonal naive method forecasts ``horizon`` steps after each origin.
+
+    That is the value at the same local clock time one season earlier; where that is missing, two seasons earlier, and
+    so on; failing all, the last value known.
+    """
+    window = Window(recipe, panel, rows, panel.issued_at[rows] if issued is None else issued, horizon)
+    found = np.full(len(rows), np.nan)
+    for seasons in range(window.nearest_season, window.nearest_season + SEASONS):
+        if not (missing := np.isnan(found)).any():
+            break
+        found = np.where(missing, window.season_before(seasons), found)
+    return np.where(np.isnan(found), window.last[0], found)
+
+
+class Window:
+    """What the rows of one block can see: values back in time, and the calendar of their target time."""
+
+    def __init__(self, recipe: Recipe, panel: Panel, rows: Integers, issued: Integers, horizon: int) -> None:
+        self.recipe, self.panel, self.rows, self.issued, self.horizon = recipe, panel, rows, issued, horizon
+        self._back: dict[tuple[int, int], Floats] = {}
+
+    def back(self, steps: int, column: int = 0) -> Floats:
+        """Return a column so many steps before the origin, (n,)."""
+        key = (column, steps)
+        if key not in self._back:
+            self._back[key] = self.panel.back(column, self.rows, steps, self.issued)
+        return self._back[key]
+
+    @cached_property
+    def last(self) -> tuple[Floats, Integers]:
+        """The last value known within reach, and its age in steps."""
+        return self.panel.last_known(0, self.rows, self.issued, self.recipe.reach)
+
+    @cached_property
+    def nearest_season(self) -> int:
+        """How many seasons before the target's time the newest one lies that can be known at the origin."""
+        return max(1, -(-self.horizon // self.recipe.season))
+
+    def season_before(self, seasons: int, column: int = 0, ahead: int | None = None) -> Floats:
+        """Return a column so many seasons before the target's time, by the local clock; NaN where not known yet.
+
+        ``ahead`` moves the time looked back from: 0 is the origin's own.
+        """
+        panel, rows = self.panel, self.rows
+        steps = self.horizon if ahead is None else ahead
+        if self.recipe.grid == "regular" and self.recipe.season * panel.step % _DAY == 0:
+            at = rows + self._by_local_clock(steps, seasons)
+        else:
+            at = rows + steps - seasons * self.recipe.season
+        inside = (at >= panel.first_of[rows]) & (at <= rows)
+        return panel.known(column, np.where(inside, at, rows), inside, self.issued)
+
+    def local_time(self) -> Integers:
+        """Return the local wall clock of the target's time (microseconds, as if it were UTC).
+
+        On the observed grid, where the time of a bar to come is not known, that of the origin.
+        """
+        ahead = self.horizon * self.panel.step if self.recipe.grid == "regular" else 0
+        here = self.panel.timestamps[self.rows] + ahead
+        return here + utc_offsets(here, self.recipe.timezone)
+
+    def _by_local_clock(self, ahead: int, seasons: int) -> Integers:
+        """Return how many steps from the origin the same local time lies, whole days before a time ahead."""
+        here = self.panel.timestamps[self.rows] + ahead * self.panel.step
+        there = here - seasons * self.recipe.season * self.panel.step
+        zone = self.recipe.timezone
+        there = there + utc_offsets(here, zone) - utc_offsets(there, zone)
+        return (there - self.panel.timestamps[self.rows]) // self.panel.step
+
+
+Feature = Callable[[Window], Iterator[tuple[str, npt.NDArray[Any]]]]
+
+
+def lags(window: Window) -> Iterator[tuple[str, Floats]]:
+    """The target so many steps before the origin."""
+    for lag in window.recipe.lags:
+        yield f"lag_{lag}", window.back(lag)
+
+
+def rolling(window: Window) -> Iterator[tuple[str, Floats]]:
+    """Mean, standard deviation, least and greatest of the newest values; over those present, NaN where none is.
+
+    Sums run from the newest value to the oldest, each window from its own values; the deviation divides by n - 1.
+    """
+    for width in window.recipe.windows:
+        values = [window.back(step) for step in range(width)]
+        mean, count = _mean(values)
+        squares = np.zeros(len(window.rows))
+        least, greatest = values[0], values[0]
+        for value in values:
+            squares += np.where(np.isnan(value), 0.0, (value - mean) ** 2)
+            least, greatest = np.fmin(least, value), np.fmax(greatest, value)
+        yield f"mean_{width}", mean
+        yield f"std_{width}", np.sqrt(_divided(squares, count - 1, count > 1))
+        yield f"min_{width}", least
+        yield f"max_{width}", greatest
+
+
+def level(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """The last value known, its age in steps, and how it changed against one and three steps and a season ago."""
+    last, age = window.last
+    yield "last", last
+    yield "age", age
+    for steps in dict.fromkeys((1, 3, window.recipe.season)):
+        yield f"change_{steps}", last - window.back(steps)
+
+
+def covariates(window: Window) -> Iterator[tuple[str, Floats]]:
+    """Each covariate at the origin, some steps before it, and its mean over the newest steps; never later."""
+    for column, name in enumerate(window.recipe.columns[1:], start=1):
+        for lag in COVARIATE_LAGS:
+            yield f"{name}_lag_{lag}", window.back(lag, column)
+        for width in COVARIATE_WINDOWS:
+            yield f"{name}_mean_{width}", _mean([window.back(step, column) for step in range(width)])[0]
+
+
+def identity(window: Window) -> Iterator[tuple[str, Floats]]:
+    """The number of the series in the recipe; NaN for one the model has not seen."""
+    numbers = {name: float(number) for number, name in enumerate(window.recipe.series_ids)}
+    own = np.array([numbers.get(name, np.nan) for name in window.panel.series_ids])
+    yield "series", own[window.panel.series_of[window.rows]]
+
+
+def calendar(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Minute of the day, day of the week, place in the year and public holiday at the target's local time.
+
+    Sine and cosine are rounded to six decimals: sin(pi) would be 1.2e-16 and split from sin(0) = 0.
+    """
+    local = window.local_time()
+    day = local // _DAY
+    yield "minute", local % _DAY // _MINUTE
+    yield "weekday", (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    turn = 2 * np.pi * (day % _YEAR) / _YEAR
+    yield "year_sin", np.round(np.sin(turn), 6)
+    yield "year_cos", np.round(np.cos(turn), 6)
+    if window.recipe.holidays:
+        yield "holiday", public_holidays(day, window.recipe.holidays)
+
+
+def seasons(window: Window) -> Iterator[tuple[str, Floats]]:
+    """The target at the same local time in seasons before, its mean over seven of them, and its change since the
+    origin's own time then: what the day usually does from here to there."""
+    first, week = window.nearest_season, window.recipe.week
+    season_1, season_week = window.season_before(first), window.season_before(max(first, week))
+    yield "season_1", season_1
+    yield "season_2", window.season_before(first + 1)
+    yield "season_week", season_week
+    yield "season_two_weeks", window.season_before(max(first, 2 * week))
+    past = range(first, first + PROFILE_SEASONS)
+    usual = _mean([window.season_before(seasons) for seasons in past])[0]
+    yield "profile", usual
+    yield "profile_change", usual - _mean([window.season_before(seasons, ahead=0) for seasons in past])[0]
+    yield "season_change", season_1 - window.season_before(first, ahead=0)
+    yield "week_change", season_week - window.season_before(max(first, week), ahead=0)
+
+
+def covariate_seasons(window: Window) -> Iterator[tuple[str, Floats]]:
+    """Each covariate at the target's local time one season and one week before."""
+    first = window.nearest_season
+    for column, name in enumerate(window.recipe.columns[1:], start=1):
+        yield f"{name}_season_1", window.season_before(first, column)
+        yield f"{name}_season_week", window.season_before(max(first, window.recipe.week), column)
+
+
+ORIGIN_FEATURES: tuple[Feature, ...] = (lags, rolling, level, covariates, identity)
+STEP_FEATURES: tuple[Feature, ...] = (calendar, seasons, covariate_seasons)
+CALENDAR = frozenset({"series", "minute", "weekday", "year_sin", "year_cos", "holiday"})  # never out of distribution
+
+
+def _compute(
+    family: tuple[Feature, ...], recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None, horizon: int
+) -> Features:
+    """Compute a family of features block by block; every block, and a single row, goes the same way."""
+    issued = panel.issued_at[rows] if issued is None else issued
+    names: tuple[str, ...] = ()
+    blocks: list[Matrix] = []
+    for start in range(0, max(len(rows), 1), BLOCK):
+        window = Window(recipe, panel, rows[start : start + BLOCK], issued[start : start + BLOCK], horizon)
+        columns = [pair for feature in family for pair in feature(window)]
+        names = tuple(name for name, _ in columns)
+        block = np.empty((len(window.rows), len(columns)), dtype=np.float32)
+        for place, (_, values) in enumerate(columns):
+            block[:, place] = values
+        blocks.append(block)
+    return Features(names, np.concatenate(blocks))
+
+
+def _mean(values: list[Floats]) -> tuple[Floats, Floats]:
+    """Return the mean over the values present, in the given order, and how many there are."""
+    count, total = np.zeros(len(values[0])), np.zeros(len(values[0]))
+    for value in values:
+        present = ~np.isnan(value)
+        count += present
+        total += np.where(present, value, 0.0)
+    return _divided(total, count, count > 0), count
+
+
+def _divided(above: Floats, below: Floats, where: Booleans) -> Floats:
+    quotient = np.full(len(above), np.nan)
+    np.divide(above, below, out=quotient, where=where)
+    return quotient
