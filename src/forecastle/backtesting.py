@@ -1,0 +1,131 @@
+"""Back-test a task in one call: from its own file, or from the history it has collected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from forecastle.data.examples import Examples, make_examples
+from forecastle.data.history import History
+from forecastle.data.ingestion import Archive, fetch
+from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
+from forecastle.data.quality_check import judge as judge_quality
+from forecastle.data.transformation import make_recipe
+from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
+from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
+from forecastle.http import Client
+from forecastle.models.estimators import Options
+from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series
+from forecastle.models.training import Judged, default_origins, judge
+from forecastle.settings import Settings
+from forecastle.task import Task
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """The rows of a back-test (FORECAST_COLUMNS), and its figures: pooled, by horizon, by series, by candidate."""
+
+    rows: pl.DataFrame
+    scores: dict[str, Any]
+
+
+def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path | None = None) -> Backtest:
+    """Forecast a task's past with a model that ended before it, and compare with what came true.
+
+    ``origins`` names a Parquet table with series_id and origin: exactly those are forecast, each H steps ahead, by a
+    model trained on what was available before the first of them. Default: the last ``training.backtest_share``.
+    """
+    versions = _observations(task, settings, now)
+    panel = build_panel(versions, task)
+    if origins is None:
+        judged = _judge_last_part(task, panel)
+    else:
+        judged = _judge_origins(task, versions, _read_origins(origins, task))
+    figures = {
+        **scores(judged.rows),
+        "series": scores_by_series(judged.rows),
+        "candidates": judged.candidates,
+        "weights": judged.choice.weights,
+    }
+    return Backtest(judged.rows.select(FORECAST_COLUMNS), figures)
+
+
+def _judge_last_part(task: Task, panel: Panel) -> Judged:
+    examples = make_examples(make_recipe(task, panel), panel, np.arange(panel.size))
+    first, last = int(examples.origins.min()), int(examples.origins.max())
+    cut = first + int((last - first) * (1 - task.training.backtest_share))
+    past = examples.take(examples.origins <= cut)
+    return judge(task, past, default_origins(examples, cut), cut, Options(seed=task.training.seed))
+
+
+def _judge_origins(task: Task, versions: pl.DataFrame, asked: pl.DataFrame) -> Judged:
+    """Train on what was available before the first origin was issued, and forecast exactly the asked origins."""
+    newest: datetime = asked["origin"].max()  # type: ignore[assignment]
+    panel = build_panel(versions, task, until=newest)
+    rows = _rows_of(panel, asked)
+    issued = moment(int(panel.issued_at[rows].min()))
+    known = versions.filter(pl.col(AVAILABLE_AT) <= issued)
+    past_panel = build_panel(known, task)
+    recipe = make_recipe(task, past_panel)
+    past = make_examples(recipe, past_panel, np.arange(past_panel.size))
+    test: Examples = make_examples(recipe, panel, rows)
+    return judge(task, past, test, int(past.origins.max()), Options(seed=task.training.seed))
+
+
+def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
+    """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
+    if task.source.provider != "file":
+        history = History(settings.task_folder(task.name) / "history", (task.target, *task.covariates))
+        return history.versions(as_of=now)
+    with TemporaryDirectory() as archive, Client(settings) as client:
+        batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
+    newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]
+    # the window ends with the table: a recorded past is not stale
+    report, passed = judge_quality(task, batch.rows, batch.start, newest, now)
+    if not report.passed:
+        raise QualityGateFailed(
+            f"a table {task.source.path} that passes the gate",
+            "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in report.failures),
+            "Mend the table, or change [gate] and [columns] of the task if these values are right.",
+        )
+    return passed
+
+
+def _read_origins(path: Path, task: Task) -> pl.DataFrame:
+    try:
+        table = pl.read_parquet(path)
+        return table.select(
+            pl.col(SERIES).cast(pl.String), pl.col("origin").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        ).unique()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise TaskError(
+            f"a Parquet table with series_id and origin at {path}", str(error), "Write the origins as such a table."
+        ) from None
+
+
+def _rows_of(panel: Panel, asked: pl.DataFrame) -> Integers:
+    """Return the panel's row of each asked origin; TaskError names the first that is none."""
+    rows: list[Integers] = []
+    for (name,), group in sorted(asked.group_by(SERIES), key=lambda pair: str(pair[0][0])):
+        own = panel.rows_of(str(name))
+        at = np.sort(np.array([micros(one) for one in group["origin"]], dtype=np.int64))
+        place = np.searchsorted(panel.timestamps[own], at)
+        inside = np.minimum(place, own.stop - own.start - 1)
+        wrong = panel.timestamps[own][inside] != at
+        if wrong.any():
+            first, last = moment(panel.timestamps[own.start]), moment(panel.timestamps[own.stop - 1])
+            raise TaskError(
+                f"origins of {name!r} on its grid, from {first} to {last}",
+                f"{moment(at[wrong][0])}",
+                "Name origins that are steps of the task's frequency (or observed bars).",
+            )
+        rows.append(inside + own.start)
+    if not rows:
+        raise NotEnoughHistory("at least one origin to forecast from", "none", "Put some into the --origins table.")
+    return np.concatenate(rows)

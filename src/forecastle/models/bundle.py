@@ -1,0 +1,162 @@
+"""A model on disk: ``model.json`` and LightGBM's own text beside it, held together by a digest.
+
+Loading verifies the digest and reads JSON and text only: nothing that was stored is ever run or unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from forecastle.data.transformation import Recipe
+from forecastle.errors import RegistryUnavailable
+from forecastle.frame import iso, to_json, write_text
+from forecastle.models.estimators import Fitted, Trees
+from forecastle.models.intervals import Spread
+from forecastle.models.model import Model
+
+FORMAT = 1
+FILE = "model.json"
+DIGEST = "digest"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model with everything that is known about it: its task, data, back-test and the Reference for drift."""
+
+    task: str
+    task_digest: str
+    version: str  # the registry's; empty until registered
+    data_version: str
+    created_at: datetime
+    trained_until: datetime  # the newest origin it has seen
+    model: Model
+    features: tuple[str, ...]
+    backtest: dict[str, Any]
+    reference: dict[str, Any]
+
+    @property
+    def estimator(self) -> str:
+        """The name of what serves."""
+        return self.model.estimator
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the model's features."""
+        return self.model.recipe
+
+
+def save(bundle: Bundle, folder: Path) -> Path:
+    """Write a bundle into a folder, its digest last: a folder without one is no bundle."""
+    (folder / DIGEST).unlink(missing_ok=True)
+    texts = {f"trees/{name}.txt": trees.text for name, trees in _trees(bundle.model).items()}
+    texts[FILE] = to_json(_plain(bundle), indent=1) + "\n"
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    write_text(folder / DIGEST, digest({name: text.encode() for name, text in texts.items()}) + "\n")
+    return folder
+
+
+def load(folder: Path, version: str = "") -> Bundle:
+    """Read a bundle and verify its digest; ``version`` is the registry's name for it.
+
+    Raises RegistryUnavailable where a file is missing or differs from what was saved, or where the format is newer.
+    """
+    loaded = _load(folder, (folder / DIGEST).stat().st_mtime_ns if (folder / DIGEST).exists() else 0)
+    return replace(loaded, version=version) if version else loaded
+
+
+def digest(files: dict[str, bytes]) -> str:
+    """Return the SHA-256 of files by name, independent of their order."""
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        whole.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _load(folder: Path, _changed: int) -> Bundle:
+    try:
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.txt")}
+        files[FILE] = (folder / FILE).read_bytes()
+        promised = (folder / DIGEST).read_bytes()
+    except OSError as error:
+        raise RegistryUnavailable(
+            f"a whole model in {folder}", str(error), "Publish it again: forecastle promote"
+        ) from error
+    if f"{digest(files)}\n".encode() != promised:
+        raise RegistryUnavailable(
+            f"the model in {folder} as it was saved",
+            "other bytes than its digest names",
+            "Publish it again: forecastle promote",
+        )
+    data = json.loads(files[FILE])
+    if data["format"] > FORMAT:
+        raise RegistryUnavailable(
+            f"a model of format {FORMAT} or older in {folder}", f"format {data['format']}", "Use a newer forecastle."
+        )
+    texts = {Path(name).stem: content.decode() for name, content in files.items() if name != FILE}
+    return _read(data, texts)
+
+
+def _plain(bundle: Bundle) -> dict[str, Any]:
+    model = bundle.model
+    return {
+        "format": FORMAT,
+        "task": bundle.task,
+        "task_digest": bundle.task_digest,
+        "data_version": bundle.data_version,
+        "created_at": iso(bundle.created_at),
+        "trained_until": iso(bundle.trained_until),
+        "estimator": model.estimator,
+        "recipe": model.recipe.as_dict(),
+        "members": [
+            {"name": one.name, "numbers": one.numbers, "trees": one.trees is not None} for one in model.members
+        ],
+        "weights": list(model.weights),
+        "spread": {name: value for name, value in asdict(model.spread).items() if name != "trees"}
+        | {"trees": model.spread.trees is not None},
+        "coverage": model.coverage,
+        "features": list(bundle.features),
+        "usual": model.usual,
+        "backtest": bundle.backtest,
+        "reference": bundle.reference,
+    }
+
+
+def _read(data: dict[str, Any], texts: dict[str, str]) -> Bundle:
+    def trees(name: str, there: bool) -> Trees | None:
+        return Trees(texts[name]) if there else None
+
+    spread = data["spread"]
+    model = Model(
+        recipe=Recipe.from_dict(data["recipe"]),
+        estimator=data["estimator"],
+        members=tuple(Fitted(one["name"], one["numbers"], trees(one["name"], one["trees"])) for one in data["members"]),
+        weights=tuple(data["weights"]),
+        spread=Spread(tuple(spread["quantiles"]), spread["floor"], spread["usual"], trees("spread", spread["trees"])),
+        coverage=data["coverage"],
+        usual=data["usual"],
+    )
+    return Bundle(
+        task=data["task"],
+        task_digest=data["task_digest"],
+        version="",
+        data_version=data["data_version"],
+        created_at=datetime.fromisoformat(data["created_at"]),
+        trained_until=datetime.fromisoformat(data["trained_until"]),
+        model=model,
+        features=tuple(data["features"]),
+        backtest=data["backtest"],
+        reference=data["reference"],
+    )
+
+
+def _trees(model: Model) -> dict[str, Trees]:
+    found = {one.name: one.trees for one in model.members if one.trees is not None}
+    return found | ({"spread": model.spread.trees} if model.spread.trees is not None else {})

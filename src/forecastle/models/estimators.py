@@ -1,0 +1,310 @@
+"""The candidates: each learns from examples and forecasts every step ahead of every origin.
+
+An estimator is a pair of functions, ``fit(examples, until, options) -> Fitted`` and ``predict(fitted, examples)``, and
+one line in ``ESTIMATORS``. What was learnt is plain: numbers (JSON) and, for boosted trees, LightGBM's own text;
+loading it runs nothing that was stored.
+
+Boosted trees are one booster over all series and steps ahead (the step is a feature); the target is the level, its
+change since the last value, or its change since the season before. All fits are deterministic for given examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forecastle.data.examples import Examples
+from forecastle.data.panel import Booleans, Floats, Integers
+from forecastle.data.transformation import CALENDAR, Matrix
+from forecastle.settings import apply_library_defaults
+
+DAY_MINUTES = 1440
+THREADS = 2
+FEW = 2_000  # rows predicted at once
+MANY = 200_000  # pairs learnt from
+RIDGE_PENALTY = 10.0
+RIDGE_CLIP = 8.0  # standard deviations
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much an estimator may learn from, and how long: the defaults are the same for every task."""
+
+    rows: int = 300_000  # (origin, step) pairs boosters see at most, evenly thinned
+    ridge_rows: int = 60_000  # origins a step ahead ridge sees at most
+    rounds: int = 300
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A booster as LightGBM's own text."""
+
+    text: str
+
+    @cached_property
+    def booster(self) -> Any:
+        """The booster, built once."""
+        return load_lightgbm().Booster(model_str=self.text)
+
+    def predict(self, matrix: npt.NDArray[Any]) -> Floats:
+        """Return the booster's answer for each row of a feature matrix."""
+        threads = THREADS if len(matrix) > FEW else 1  # waking a thread costs more than a few rows do
+        return np.asarray(self.booster.predict(matrix, num_threads=threads), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What an estimator learnt: its name, numbers that survive JSON, and trees where it has any."""
+
+    name: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+    trees: Trees | None = None
+
+
+BOOSTING: dict[str, Any] = {
+    "objective": "l2",
+    "learning_rate": 0.06,
+    "min_data_in_leaf": 40,
+    "feature_fraction": 0.4,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 1.0,
+    "max_bin": 127,
+    "verbosity": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": THREADS,
+}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """(origin, step ahead) pairs of some examples: the rows a booster sees."""
+
+    examples: Examples
+    row: Integers  # (m,)
+    step: Integers  # (m,) 1…H
+
+    @property
+    def matrix(self) -> Matrix:
+        """The features of each pair, the step ahead last: (m, F + G + 1)."""
+        width = len(self.examples.origin_names)
+        found = np.empty((len(self.row), len(self.names)), dtype=np.float32)
+        found[:, :width] = self.examples.origin[self.row]
+        found[:, width:-1] = self.examples.step[self.step - 1, self.row]
+        found[:, -1] = self.step
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the matrix's columns."""
+        return (*self.examples.names, "step_ahead")
+
+    def pick(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return of values (n, H), or (n,), the one that belongs to each pair."""
+        return values[self.row] if values.ndim == 1 else values[self.row, self.step - 1]
+
+    def spread(self, values: Floats) -> Floats:
+        """Return values of all pairs of all examples (m = n · H, by step then row) as a matrix (n, H)."""
+        return values.reshape(self.examples.steps, len(self.examples)).T
+
+
+def all_pairs(examples: Examples) -> Pairs:
+    """Return every pair, step by step."""
+    size, steps = len(examples), examples.steps
+    return Pairs(examples, np.tile(np.arange(size), steps), np.repeat(np.arange(1, steps + 1), size))
+
+
+def labelled(examples: Examples, until: int) -> Booleans:
+    """Return which pairs (n, H) have a truth not after ``until`` (microseconds) and a last value to start from."""
+    return (examples.times <= until) & ~np.isnan(examples.truth) & ~np.isnan(examples.last)[:, None]
+
+
+def thinned(chosen: Booleans, examples: Examples, most: int) -> Pairs:
+    """Return the chosen pairs (n, H), evenly thinned over time to at most ``most``, each step with its own phase."""
+    order = np.lexsort((examples.series, examples.origins))
+    rows, steps, share = [], [], most // examples.steps
+    for step in range(1, examples.steps + 1):
+        here = order[chosen[order, step - 1]]
+        if len(here) > share:
+            phase = (step - 1) / examples.steps
+            here = here[((np.arange(share) + phase) * len(here) / share).astype(np.int64)]
+        rows.append(here)
+        steps.append(np.full(len(here), step))
+    return Pairs(examples, np.concatenate(rows), np.concatenate(steps))
+
+
+def load_lightgbm() -> Any:
+    """Import LightGBM, its threads told first not to spin while they wait."""
+    apply_library_defaults()
+    import lightgbm
+
+    return lightgbm
+
+
+def fit_naive(name: str) -> Callable[[Examples, int, Options], Fitted]:
+    """Return the fit of a naive method: there is nothing to learn."""
+    return lambda examples, until, options: Fitted(name)
+
+
+def predict_persistence(fitted: Fitted, examples: Examples) -> Floats:
+    """Forecast the last value known, (n, H)."""
+    return np.repeat(examples.last[:, None], examples.steps, axis=1)
+
+
+def predict_seasonal(fitted: Fitted, examples: Examples) -> Floats:
+    """Forecast the value of the season before, (n, H)."""
+    return examples.seasonal
+
+
+def fit_boosted(offset: str) -> Callable[[Examples, int, Options], Fitted]:
+    """Return the fit of boosted trees on the target minus an offset: ``level``, ``change`` or ``seasonal``."""
+
+    def fit(examples: Examples, until: int, options: Options) -> Fitted:
+        pairs, data = _binned(examples, until, options)
+        data.set_label(pairs.pick(examples.truth) - pairs.pick(_offset(offset, examples)))
+        booster = load_lightgbm().train(_parameters(options, len(pairs.row)), data, options.rounds)
+        return Fitted(f"lightgbm_{offset}", {"offset": offset}, Trees(booster.model_to_string()))
+
+    return fit
+
+
+def predict_boosted(fitted: Fitted, examples: Examples) -> Floats:
+    """Forecast by boosted trees, (n, H)."""
+    pairs = all_pairs(examples)
+    answer = _trees(fitted).predict(pairs.matrix)
+    return pairs.spread(answer) + _offset(fitted.numbers["offset"], examples)
+
+
+def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
+    """Fit a ridge regression for each step ahead on the change since the last value.
+
+    Columns are standardised and clipped, a missing one counts as its mean; the hour of the day (apart on weekends) and
+    the series come in as indicators.
+    """
+    apply_library_defaults()
+    from sklearn.linear_model import Ridge
+
+    known = labelled(examples, until)
+    steps = []
+    for step in range(1, examples.steps + 1):
+        rows = np.flatnonzero(known[:, step - 1])
+        if len(rows) > options.ridge_rows:
+            rows = rows[np.arange(options.ridge_rows) * len(rows) // options.ridge_rows]
+        here = examples.take(rows)
+        raw = _continuous(here, step)
+        mean = np.nan_to_num(np.nanmean(raw, axis=0)) if len(raw) else np.zeros(raw.shape[1])
+        deviation = np.nan_to_num(np.nanstd(raw, axis=0)) if len(raw) else np.ones(raw.shape[1])
+        deviation[deviation <= 1e-12] = 1.0
+        goal = here.truth[:, step - 1] - here.last
+        design = _design(here, step, raw, mean, deviation)
+        fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
+        steps.append(
+            {
+                "mean": mean.tolist(),
+                "deviation": deviation.tolist(),
+                "weights": fitted.coef_.tolist(),
+                "intercept": float(fitted.intercept_),
+            }
+        )
+    return Fitted("ridge", {"steps": steps})
+
+
+def predict_ridge(fitted: Fitted, examples: Examples) -> Floats:
+    """Forecast by ridge regression, (n, H)."""
+    answer = np.empty((len(examples), examples.steps))
+    for step, learnt in enumerate(fitted.numbers["steps"], start=1):
+        mean, deviation = np.array(learnt["mean"]), np.array(learnt["deviation"])
+        design = _design(examples, step, _continuous(examples, step), mean, deviation)
+        # a sum in fixed order, so that one row alone has the bits it has among many (a matrix product would not)
+        change = np.full(len(examples), learnt["intercept"])
+        for column, weight in enumerate(learnt["weights"]):
+            change += design[:, column] * weight
+        answer[:, step - 1] = change + examples.last
+    return answer
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A candidate: how it learns, and how it forecasts."""
+
+    fit: Callable[[Examples, int, Options], Fitted]
+    predict: Callable[[Fitted, Examples], Floats]
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "persistence": Estimator(fit_naive("persistence"), predict_persistence),
+    "seasonal_naive": Estimator(fit_naive("seasonal_naive"), predict_seasonal),
+    "ridge": Estimator(fit_ridge, predict_ridge),
+    "lightgbm_level": Estimator(fit_boosted("level"), predict_boosted),
+    "lightgbm_change": Estimator(fit_boosted("change"), predict_boosted),
+    "lightgbm_seasonal": Estimator(fit_boosted("seasonal"), predict_boosted),
+}
+NAIVE = ("persistence", "seasonal_naive")
+LEARNERS = tuple(name for name in ESTIMATORS if name not in NAIVE)
+
+
+def predict(fitted: Fitted, examples: Examples) -> Floats:
+    """Forecast every step ahead of every origin with what an estimator learnt, (n, H)."""
+    return ESTIMATORS[fitted.name].predict(fitted, examples)
+
+
+def _parameters(options: Options, rows: int) -> dict[str, Any]:
+    """Return LightGBM's parameters; where there is much to learn from, trees are larger."""
+    return {**BOOSTING, "num_leaves": 63 if rows >= MANY else 31, "seed": options.seed + 1}
+
+
+@lru_cache(maxsize=1)
+def _binned(examples: Examples, until: int, options: Options) -> tuple[Pairs, Any]:
+    """Return the pairs a booster learns from and LightGBM's binned form of them, which all offsets share."""
+    pairs = thinned(labelled(examples, until), examples, options.rows)
+    parameters = _parameters(options, len(pairs.row))
+    names, series = list(pairs.names), ["series"]
+    return pairs, load_lightgbm().Dataset(
+        pairs.matrix, feature_name=names, categorical_feature=series, params=parameters
+    )
+
+
+def _offset(kind: str, examples: Examples) -> Floats:
+    """Return what boosted trees are added to, (n, H)."""
+    if kind == "level":
+        return np.zeros((len(examples), examples.steps))
+    if kind == "change":
+        return predict_persistence(Fitted("persistence"), examples)
+    return examples.seasonal
+
+
+def _trees(fitted: Fitted) -> Trees:
+    if fitted.trees is None:
+        raise ValueError(f"{fitted.name} has no trees")
+    return fitted.trees
+
+
+def _continuous(examples: Examples, step: int) -> npt.NDArray[np.float64]:
+    """Return the features that are not calendar or identity, (n, K)."""
+    kept = [place for place, name in enumerate(examples.names) if name not in CALENDAR]
+    return examples.at(step)[:, kept].astype(np.float64)
+
+
+def _design(
+    examples: Examples, step: int, raw: npt.NDArray[np.float64], mean: Floats, deviation: Floats
+) -> npt.NDArray[np.float64]:
+    """Return standardised features beside indicators of hour × weekend and series."""
+    at_step = examples.step[step - 1]
+    minute = at_step[:, examples.step_names.index("minute")].astype(np.int64)
+    weekend = at_step[:, examples.step_names.index("weekday")] >= 5
+    series = examples.origin[:, examples.origin_names.index("series")]
+    hours, kinds = 24, len(examples.recipe.series_ids)
+    indicators = np.zeros((len(examples), 2 * hours + kinds))
+    row = np.arange(len(examples))
+    indicators[row, minute * hours // DAY_MINUTES + hours * weekend] = 1
+    seen = ~np.isnan(series)
+    indicators[row[seen], 2 * hours + series[seen].astype(np.int64)] = 1
+    standard = np.clip(np.nan_to_num((raw - mean) / deviation), -RIDGE_CLIP, RIDGE_CLIP)
+    return np.hstack([standard, indicators])

@@ -1,0 +1,166 @@
+"""Prediction intervals: conformal, scaled by the error to be expected, and recalibrated by outcomes.
+
+The half width of an interval is ``quantile[step] · expected |error| · multiplier``:
+
+- the expected absolute error of each forecast is learnt from out-of-sample errors (locally weighted conformal
+  prediction: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, 2018, section 5.2), so that BTC beside ETH and noon beside
+  midnight each have their own width;
+- the quantile of |error| / expected |error| is taken for each step ahead, with the finite-sample correction
+  ⌈(n + 1)·coverage⌉ of split conformal prediction, the expectation cross-fitted by fold;
+- the multiplier follows the outcomes (adaptive conformal inference: Gibbs and Candès, 2021, here on the logarithm of
+  the width): every outcome moves it by a small step up if it was missed, down if it was covered, for its series and
+  for its step ahead. It needs only counts of outcomes and misses, so live and back-test share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forecastle.data.examples import Examples
+from forecastle.data.panel import Floats, Integers
+from forecastle.models.estimators import BOOSTING, Pairs, Trees, all_pairs, load_lightgbm
+
+SCALE: dict[str, Any] = {
+    **BOOSTING,
+    "learning_rate": 0.05,
+    "num_leaves": 15,
+    "min_data_in_leaf": 100,
+    "feature_fraction": 0.4,
+    "max_bin": 63,
+}
+SCALE_ROUNDS = 120
+SERIES_RATE, STEP_RATE = 0.05, 0.02  # how far one outcome moves the logarithm of the width
+NARROWEST, WIDEST = -3.0, 5.0  # bounds of that logarithm
+FEWEST = 100  # errors from which an expectation can be learnt; with fewer it is their mean
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How wide intervals are: a quantile for each step ahead, and how the expected error is found."""
+
+    quantiles: tuple[float, ...]  # (H,)
+    floor: float
+    usual: float  # the expected error where no trees were learnt
+    trees: Trees | None = None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Out-of-sample forecasts of some pairs, beside what came true, in folds by time."""
+
+    pairs: Pairs
+    forecast: Floats  # (m,)
+    truth: Floats  # (m,)
+    fold: Integers  # (m,)
+
+
+def calibrate(errors: Sequence[Errors], coverage: float, seed: int) -> Spread:
+    """Learn the width of intervals from out-of-sample errors; every fold's errors are scaled by the other folds'.
+
+    Without any error the width is infinite in spirit and zero in numbers: raise nothing, promise nothing.
+    """
+    absolute = [np.abs(one.truth - one.forecast) for one in errors]
+    every = np.concatenate(absolute) if absolute else np.empty(0)
+    steps = errors[0].pairs.examples.steps if errors else 0
+    if not len(every):
+        return Spread((0.0,) * steps, 0.0, 0.0)
+    floor = 0.5 * float(np.quantile(every, 0.05)) + 1e-12
+    ratios, ahead = [], []
+    for one, size in zip(errors, absolute, strict=True):
+        for fold in np.unique(one.fold):
+            here = one.fold == fold
+            rest = [(other, other.fold != fold if other is one else np.full(len(other.fold), True)) for other in errors]
+            learnt = _learn(rest, floor, seed)
+            ratios.append(size[here] / _expected(learnt, _sub(one.pairs, here), one.forecast[here]))
+            ahead.append(one.pairs.step[here])
+    ratio, step = np.concatenate(ratios), np.concatenate(ahead)
+    quantiles = tuple(_quantile(ratio[step == number], ratio, coverage) for number in range(1, steps + 1))
+    learnt = _learn([(one, np.full(len(one.fold), True)) for one in errors], floor, seed)
+    return Spread(quantiles, floor, learnt.usual, learnt.trees)
+
+
+def half_widths(spread: Spread, examples: Examples, forecast: Floats) -> Floats:
+    """Return the half width of the interval of each forecast (n, H), before any outcome was seen."""
+    pairs = all_pairs(examples)
+    expected = pairs.spread(_expected(spread, pairs, pairs.pick(forecast)))
+    half: Floats = expected * np.array(spread.quantiles)
+    return half
+
+
+def multipliers(counts: npt.NDArray[np.int64], misses: npt.NDArray[np.int64], coverage: float) -> Floats:
+    """Return what widths are multiplied by, (S, H), after outcomes of each series and step ahead, both (S, H)."""
+    surprise = misses - (1 - coverage) * counts
+    logarithm = SERIES_RATE * surprise.sum(axis=1, keepdims=True) + STEP_RATE * surprise.sum(axis=0, keepdims=True)
+    width: Floats = np.exp(np.clip(logarithm, NARROWEST, WIDEST))
+    return width
+
+
+def adapt(examples: Examples, forecast: Floats, half: Floats, coverage: float) -> Floats:
+    """Return half widths (n, H) as they would have been live: each origin uses the outcomes known when it was issued.
+
+    Origins may come in any order. An outcome counts in the version that became known first, once both it and the
+    forecast are there; as live, it counts once.
+    """
+    if not len(examples):
+        return half
+    shape = (len(examples.series_ids), examples.steps)
+    counts, misses = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    known_at = np.maximum(examples.outcome_at, examples.issued_at[:, None] + 1).ravel()
+    coming = np.argsort(known_at, kind="stable")
+    coming = coming[~np.isnan(examples.outcome.ravel()[coming])]
+    row, step = np.divmod(coming, examples.steps)
+    cell = examples.series[row], step
+    error = np.abs(examples.outcome[row, step] - forecast[row, step])
+    adapted, seen = half.copy(), 0
+    order = np.argsort(examples.issued_at, kind="stable")
+    moments, starts = np.unique(examples.issued_at[order], return_index=True)
+    known = np.searchsorted(known_at[coming], moments, side="right")
+    for until, now in zip(known.tolist(), np.split(order, starts[1:]), strict=True):
+        new = slice(seen, until)
+        here = cell[0][new], cell[1][new]
+        np.add.at(counts, here, 1)
+        np.add.at(misses, here, error[new] > adapted[row[new], step[new]])
+        adapted[now] = half[now] * multipliers(counts, misses, coverage)[examples.series[now]]
+        seen = until
+    return adapted
+
+
+def _learn(errors: Sequence[tuple[Errors, npt.NDArray[np.bool_]]], floor: float, seed: int) -> Spread:
+    matrices = [_features(_sub(one.pairs, here), one.forecast[here]) for one, here in errors]
+    goal = np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors])
+    if len(goal) < FEWEST:
+        return Spread((), floor, float(goal.mean()) if len(goal) else 1.0)
+    names = [*errors[0][0].pairs.names, "forecast", "forecast_change"]
+    parameters = {**SCALE, "seed": seed + 1}
+    data = load_lightgbm().Dataset(
+        np.vstack(matrices), goal, feature_name=names, categorical_feature=["series"], params=parameters
+    )
+    booster = load_lightgbm().train(parameters, data, SCALE_ROUNDS)
+    return Spread((), floor, float(goal.mean()), Trees(booster.model_to_string()))
+
+
+def _expected(learnt: Spread, pairs: Pairs, forecast: Floats) -> Floats:
+    if learnt.trees is None:
+        return np.full(len(forecast), max(learnt.usual, learnt.floor))
+    return np.maximum(learnt.trees.predict(_features(pairs, forecast)), learnt.floor)
+
+
+def _features(pairs: Pairs, forecast: Floats) -> npt.NDArray[np.float32]:
+    change = forecast - pairs.pick(pairs.examples.last)
+    return np.hstack([pairs.matrix, np.column_stack([forecast, change]).astype(np.float32)])
+
+
+def _sub(pairs: Pairs, chosen: npt.NDArray[np.bool_]) -> Pairs:
+    return Pairs(pairs.examples, pairs.row[chosen], pairs.step[chosen])
+
+
+def _quantile(ratios: Floats, every: Floats, coverage: float) -> float:
+    """Return the conformal quantile of a step's ratios, or of all steps' where it has too few of its own."""
+    ratios = np.sort(ratios if len(ratios) >= FEWEST else every)
+    place = min(len(ratios) - 1, int(np.ceil((len(ratios) + 1) * coverage)) - 1)
+    return float(ratios[place])

@@ -1,0 +1,47 @@
+"""Forecasts to be issued: a published model applied to origins, as rows for the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from forecastle.data.examples import Examples
+from forecastle.frame import TIME
+from forecastle.models.bundle import Bundle
+from forecastle.models.intervals import multipliers
+from forecastle.models.model import apply
+from forecastle.models.training import forecast_rows
+
+Tally = Mapping[tuple[str, int], tuple[int, int]]
+"""Of each series and step ahead: how many of a model's outcomes there are, and how many its intervals missed."""
+
+
+def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) -> pl.DataFrame:
+    """Forecast every step ahead of every origin, intervals recalibrated by the model's outcomes so far.
+
+    Returns the rows the journal keeps, but for what monitoring adds: task, series_id, origin, horizon, timestamp,
+    value, lower, upper, last, model_version, data_version, issued_at, estimator.
+    """
+    made = apply(bundle.model, examples)
+    half = made.half * _multipliers(bundle, examples, tally)
+    rows = forecast_rows(examples, made.value, made.value - half, made.value + half)
+    return rows.drop("actual", "naive").with_columns(
+        pl.lit(bundle.task).alias("task"),
+        pl.lit(bundle.version).alias("model_version"),
+        pl.lit(bundle.data_version).alias("data_version"),
+        pl.lit(now, dtype=TIME).alias("issued_at"),
+        pl.lit(bundle.estimator).alias("estimator"),
+    )
+
+
+def _multipliers(bundle: Bundle, examples: Examples, tally: Tally) -> np.ndarray:
+    counts = np.zeros((len(examples.series_ids), examples.steps), dtype=np.int64)
+    misses = counts.copy()
+    for (series_id, step), (count, missed) in tally.items():
+        if series_id in examples.series_ids and step <= examples.steps:
+            place = examples.series_ids.index(series_id), step - 1
+            counts[place], misses[place] = count, missed
+    return multipliers(counts, misses, bundle.model.coverage)[examples.series]

@@ -1,0 +1,136 @@
+"""Which candidates serve, and with what weight: decided on rolling origins inside the training part.
+
+A fold trains on what was known up to its cut and forecasts origins after it, so every error here is out of sample, with
+a gap of at least the step ahead between what was learnt and what is forecast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from forecastle.data.examples import Examples
+from forecastle.data.panel import Floats, Integers
+from forecastle.models.estimators import ESTIMATORS, LEARNERS, Fitted, Options, Pairs, labelled, predict, thinned
+from forecastle.models.intervals import Errors
+
+FOLDS = ((0.6, 0.8), (0.8, 1.0))  # train until, validate until: shares of the training span
+VALIDATION_PAIRS = 30_000  # (origin, step) pairs a fold, all series, evenly thinned
+FOLD_ROWS = (60_000, 120_000)  # pairs boosters learn from inside a fold: a quarter of all there are, within these
+LEAST_WEIGHT = 0.05  # a member that counts for less is left out
+SHRINKAGE = 0.02  # of the errors' covariance, towards equal weights
+BLOCK_LAGS = 3  # days over which losses may be correlated
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What serves: members and weights (persistence alone where nothing earned more), and how that was found."""
+
+    weights: dict[str, float]
+    gain: float  # mean squared error saved against persistence
+    gain_error: float  # its standard error
+    errors: tuple[Errors, ...]  # out-of-sample errors of what serves
+    rmse: dict[str, float]  # of every candidate, on the validated pairs
+
+    @property
+    def estimator(self) -> str:
+        """The name of what serves: ``persistence``, a single candidate's, or ``blend``."""
+        return "blend" if len(self.weights) > 1 else next(iter(self.weights))
+
+
+def choose(examples: Examples, until: int, options: Options) -> Choice:
+    """Validate every candidate on rolling origins up to ``until`` and decide what serves.
+
+    The blend's weights are those of least squared error, none negative, summing to one. Persistence serves unless the
+    blend saves more squared error than one standard error of the saving.
+    """
+    folds = [fold for share in FOLDS if (fold := _validate(examples, until, share, options)) is not None]
+    if not folds:
+        return Choice({"persistence": 1.0}, 0.0, 0.0, (), {})
+    truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])
+    made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in ESTIMATORS}
+    rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
+    weights = blend_weights(np.column_stack([made[name] - truth for name in LEARNERS]))
+    kept = {name: weight for name, weight in zip(LEARNERS, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
+    weighed = {name: weight / sum(kept.values()) for name, weight in kept.items()}
+    blend = sum(weight * made[name] for name, weight in weighed.items())
+    rmse["blend"] = float(np.sqrt(np.mean((blend - truth) ** 2)))
+    rows = np.concatenate([pairs.row for pairs, _ in folds])
+    saved = (made["persistence"] - truth) ** 2 - (blend - truth) ** 2
+    gain, error = mean_and_error(examples, rows, saved)
+    serving = weighed if gain > error else {"persistence": 1.0}
+    errors = tuple(
+        Errors(
+            pairs,
+            np.asarray(sum(weight * forecasts[name] for name, weight in serving.items())),
+            pairs.pick(examples.truth),
+            np.full(len(pairs.row), number),
+        )
+        for number, (pairs, forecasts) in enumerate(folds)
+    )
+    return Choice(serving, gain, error, errors, rmse)
+
+
+def blend_weights(errors: Floats) -> Floats:
+    """Return the weights, none negative and summing to one, that minimise the blend's mean squared error.
+
+    ``errors`` is (m, M). The covariance is shrunk a little towards a multiple of the identity, which pulls the weights
+    towards equal ones. Exact over all subsets of the few members.
+    """
+    count = errors.shape[1]
+    covariance = errors.T @ errors / len(errors)
+    covariance += SHRINKAGE * np.trace(covariance) / count * np.eye(count)
+    best, least = np.full(count, 1 / count), np.inf
+    for size in range(1, count + 1):
+        for members in combinations(range(count), size):
+            part = covariance[np.ix_(members, members)]
+            solved = np.linalg.lstsq(part, np.ones(size), rcond=None)[0]
+            weights = solved / solved.sum() if solved.sum() > 0 else np.full(size, -1.0)
+            if (weights >= 0).all() and weights @ part @ weights < least:
+                least = float(weights @ part @ weights)
+                best = np.zeros(count)
+                best[list(members)] = weights
+    return best
+
+
+def mean_and_error(examples: Examples, rows: Integers, values: Floats) -> tuple[float, float]:
+    """Return the mean of values at origin rows and its standard error, robust to correlation in time.
+
+    Values of all series within one season are one block; blocks may be correlated over BLOCK_LAGS (Newey and West's
+    Bartlett weights).
+    """
+    recipe = examples.recipe
+    _, block = np.unique(examples.origins[rows] // (recipe.season * recipe.step), return_inverse=True)
+    total, count = np.bincount(block, values), np.bincount(block)
+    mean = total.sum() / count.sum()
+    deviation = total - mean * count
+    variance = deviation @ deviation
+    for lag in range(1, min(BLOCK_LAGS, len(deviation) - 1) + 1):
+        variance += 2 * (1 - lag / (BLOCK_LAGS + 1)) * (deviation[lag:] @ deviation[:-lag])
+    return float(mean), float(np.sqrt(max(variance, 0.0)) / count.sum())
+
+
+def _validate(
+    examples: Examples, until: int, share: tuple[float, float], options: Options
+) -> tuple[Pairs, dict[str, Floats]] | None:
+    """Fit every candidate up to a fold's cut and forecast the pairs after it; None where there are none."""
+    start = int(examples.origins.min())
+    cut, stop = (start + int((until - start) * part) for part in share)
+    known = labelled(examples, stop) & (examples.origins >= cut)[:, None]
+    if not labelled(examples, cut).any() or not known.any():
+        return None
+    pairs = thinned(known, examples, VALIDATION_PAIRS)
+    least, most = FOLD_ROWS
+    rows = min(max(least, int(labelled(examples, until).sum()) // 4), most, options.rows)
+    within = replace(options, rows=rows)
+    # only origins that are asked about are forecast
+    asked, place = np.unique(pairs.row, return_inverse=True)
+    few = examples.take(asked)
+    local = Pairs(few, place, pairs.step)
+    made = {}
+    for name, estimator in ESTIMATORS.items():
+        fitted: Fitted = estimator.fit(examples, cut, within)
+        made[name] = local.pick(predict(fitted, few))
+    return pairs, made

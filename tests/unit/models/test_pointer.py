@@ -1,0 +1,95 @@
+"""The pointer names what serves, and whoever follows it finds a whole bundle."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from forecastle.errors import StorageUnavailable
+from forecastle.models.pointer import ModelVersion, folder_digest, publish, published
+from forecastle.settings import Settings
+from forecastle.task import Task
+
+NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
+FIRST = ModelVersion("nyc-temperature", "1", "run-one", "abc")
+SECOND = ModelVersion("nyc-temperature", "2", "run-two", "def")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    (folder / "trees").mkdir(parents=True)
+    (folder / "model.json").write_text("{}")
+    (folder / "trees" / "1.txt").write_text("tree")
+    return folder
+
+
+def test_before_anything_is_published_there_is_no_pointer(settings: Settings, task: Task) -> None:
+    assert published(settings, task) is None
+
+
+def test_what_is_published_is_found_again_with_every_file(settings: Settings, task: Task, bundle: Path) -> None:
+    pointer = publish(settings, task, FIRST, bundle, NOON)
+    assert published(settings, task) == pointer
+    assert (pointer.task, pointer.version, pointer.published_at) == (task.name, "1", NOON)
+    assert folder_digest(pointer.folder) == folder_digest(bundle) == pointer.digest
+
+
+def test_publishing_again_changes_nothing(settings: Settings, task: Task, bundle: Path) -> None:
+    first = publish(settings, task, FIRST, bundle, NOON)
+    assert publish(settings, task, FIRST, bundle, NOON + timedelta(hours=1)) == first
+
+
+def test_a_new_champion_takes_the_place_and_the_old_bundle_stays(settings: Settings, task: Task, bundle: Path) -> None:
+    old = publish(settings, task, FIRST, bundle, NOON)
+    (bundle / "model.json").write_text('{"new": 1}')
+    new = publish(settings, task, SECOND, bundle, NOON)
+    assert published(settings, task) == new
+    assert (old.folder / "model.json").read_text() == "{}"
+
+
+def test_a_half_copied_bundle_of_an_earlier_attempt_gives_way(settings: Settings, task: Task, bundle: Path) -> None:
+    half = settings.task_folder(task.name) / "models" / "1"
+    half.mkdir(parents=True)
+    (half / "model.json").write_text("{")
+    pointer = publish(settings, task, FIRST, bundle, NOON)
+    assert folder_digest(pointer.folder) == folder_digest(bundle)
+    assert sorted(path.name for path in half.parent.iterdir()) == ["1", "champion.json"]
+
+
+def test_a_home_that_moved_keeps_its_champion(settings: Settings, task: Task, bundle: Path, tmp_path: Path) -> None:
+    publish(settings, task, FIRST, bundle, NOON)
+    settings.home.rename(tmp_path / "elsewhere")
+    moved = published(Settings(home=tmp_path / "elsewhere"), task)
+    assert moved is not None and (moved.folder / "model.json").is_file()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"task": "x"}', '{"version": 1}'])
+def test_a_pointer_that_cannot_be_read_is_named(settings: Settings, task: Task, content: str) -> None:
+    place = settings.task_folder(task.name) / "models" / "champion.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(content)
+    with pytest.raises(StorageUnavailable, match="champion.json"):
+        published(settings, task)
+
+
+def test_a_disk_that_refuses_is_storage_that_does_not_answer(settings: Settings, task: Task, bundle: Path) -> None:
+    settings.home.mkdir()
+    (settings.home / task.name).touch()
+    with pytest.raises(StorageUnavailable):
+        publish(settings, task, FIRST, bundle, NOON)
+
+
+def test_the_digest_of_a_folder_sees_names_and_bytes(bundle: Path) -> None:
+    before = folder_digest(bundle)
+    (bundle / "model.json").rename(bundle / "other.json")
+    renamed = folder_digest(bundle)
+    (bundle / "other.json").write_text("[]")
+    assert len({before, renamed, folder_digest(bundle)}) == 3
