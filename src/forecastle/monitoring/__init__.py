@@ -1,0 +1,1 @@
+"""What was promised against what came: journal, outcomes, drift, metrics, alerts."""

@@ -1,0 +1,339 @@
+"""The journal: every forecast, its outcome, every incident and sign of life, in one transactional database.
+
+    forecasts    one row a forecast; ``state`` is waiting, scored or never_came
+    outcomes     one row a scored forecast: the forecast beside what came true
+    heads        the newest origin of each series, so that "the current forecasts" is one look-up
+    incidents    what went wrong, from when to when; one open incident a task and kind
+    heartbeats   when each kind of work last succeeded, and how often it did
+
+The database is SQLite (write-ahead log) or PostgreSQL, told apart by the URL alone. Every write is one transaction
+and idempotent: whatever is retried, a forecast is recorded once and scored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from math import isnan
+from typing import Any, Self
+
+import polars as pl
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from forecastle.errors import StorageUnavailable
+from forecastle.frame import TIME
+from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, TABLES, make_engine
+
+FORECAST: dict[str, pl.DataType] = {
+    "forecast_id": pl.String(),
+    "task": pl.String(),
+    "series_id": pl.String(),
+    "origin": TIME,
+    "timestamp": TIME,
+    "horizon": pl.Int64(),
+    "value": pl.Float64(),
+    "lower": pl.Float64(),
+    "upper": pl.Float64(),
+    "last": pl.Float64(),
+    "model_version": pl.String(),
+    "data_version": pl.String(),
+    "issued_at": TIME,
+    "drifted": pl.Boolean(),
+    "estimator": pl.String(),
+}
+OUTCOME: dict[str, pl.DataType] = {
+    **{name: dtype for name, dtype in FORECAST.items() if name not in ("drifted", "estimator")},
+    "actual": pl.Float64(),
+    "scored_at": TIME,
+}
+FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual")
+IDENTITY = ("task", "series_id", "origin", "timestamp", "model_version", "data_version")
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One thing that went wrong with a task, from when to when; an open incident has no ``closed_at``."""
+
+    number: int
+    task: str
+    kind: str
+    reason: str
+    opened_at: datetime
+    closed_at: datetime | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """When a kind of work last succeeded, how often it did, and what it said."""
+
+    task: str
+    work: str
+    at: datetime
+    count: int
+    detail: str
+
+
+class Journal:
+    """Keep forecasts, outcomes, incidents and heartbeats in the database at a SQLAlchemy URL.
+
+    The tables are made where they are missing. Every method takes the *name* of a task, times with a zone, and raises
+    StorageUnavailable where the database does not answer. One Journal may be shared by threads, not by forks.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = make_engine(url)
+        with self._transaction() as connection:
+            for table in TABLES.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self.engine.dispose()
+
+    def record(self, forecasts: pl.DataFrame) -> int:
+        """Record forecasts, all or none, and return how many were new.
+
+        The table holds the columns of FORECAST (``forecast_id`` is computed here; NaN counts as missing). A forecast
+        that is there already (same task, series, origin, timestamp, model and data version) stays as it was issued.
+        """
+        if forecasts.is_empty():
+            return 0
+        rows = [row | {"state": "waiting"} for row in _rows(identified(forecasts), FORECAST)]
+        heads: dict[tuple[str, str], datetime] = {}
+        for row in rows:
+            series = (row["task"], row["series_id"])
+            heads[series] = max(row["origin"], heads.get(series, row["origin"]))
+        with self._transaction() as connection:
+            new = self._insert_new(connection, FORECASTS, rows)
+            upsert = self._insert(HEADS)
+            newer = upsert.on_conflict_do_update(
+                index_elements=["task", "series_id"],
+                set_={"origin": upsert.excluded.origin},
+                where=upsert.excluded.origin > HEADS.c.origin,
+            )
+            connection.execute(
+                newer, [{"task": task, "series_id": one, "origin": origin} for (task, one), origin in heads.items()]
+            )
+        return len(new)
+
+    def due(self, task: str, now: datetime) -> pl.DataFrame:
+        """Return the forecasts that wait for their outcome and whose time has come, oldest first."""
+        waiting = (FORECASTS.c.task == task) & (FORECASTS.c.state == "waiting") & (FORECASTS.c.timestamp <= now)
+        return self._select(FORECASTS, FORECAST, waiting)
+
+    def score(self, outcomes: pl.DataFrame) -> int:
+        """Record outcomes (the columns of OUTCOME), all or none, and return how many forecasts they scored.
+
+        A forecast that is scored already stays as it was scored.
+        """
+        if outcomes.is_empty():
+            return 0
+        with self._transaction() as connection:
+            new = self._insert_new(connection, OUTCOMES, _rows(outcomes, OUTCOME))
+            if new:
+                mark = sql.update(FORECASTS).where(FORECASTS.c.forecast_id == sql.bindparam("scored"))
+                connection.execute(mark.values(state="scored"), [{"scored": one} for one in new])
+        return len(new)
+
+    def give_up(self, task: str, before: datetime) -> int:
+        """Count as never come what still waits for a truth from before that time; return how many that were."""
+        lost = (FORECASTS.c.task == task) & (FORECASTS.c.state == "waiting") & (FORECASTS.c.timestamp < before)
+        with self._transaction() as connection:
+            return connection.execute(sql.update(FORECASTS).where(lost).values(state="never_came")).rowcount
+
+    def latest(self, task: str) -> pl.DataFrame:
+        """Return the current forecasts: of each series' newest origin one row a horizon, the last issued of each."""
+        heads = sql.select(HEADS.c.series_id, HEADS.c.origin).where(HEADS.c.task == task)
+        at_head = sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).in_(heads)  # a join would scan every forecast
+        query = sql.select(*_columns(FORECASTS, FORECAST)).where((FORECASTS.c.task == task) & at_head)
+        rows = self._read(query, FORECAST).sort("series_id", "horizon", "issued_at", "forecast_id")
+        return rows.unique(["series_id", "horizon"], keep="last", maintain_order=True)
+
+    def forecasts(self, task: str, since: datetime | None = None) -> pl.DataFrame:
+        """Return the task's forecasts for ``since`` and later, in order of time, series and horizon."""
+        return self._select(FORECASTS, FORECAST, _of(FORECASTS, task, since))
+
+    def outcomes(
+        self, task: str, since: datetime | None = None, columns: Sequence[str] = tuple(OUTCOME)
+    ) -> pl.DataFrame:
+        """Return the task's outcomes for ``since`` and later, in order of time, series and horizon.
+
+        With FIGURES as ``columns`` it reads what scores are made of, several times faster than everything.
+        """
+        return self._select(OUTCOMES, {name: OUTCOME[name] for name in columns}, _of(OUTCOMES, task, since))
+
+    def counts(self, task: str) -> dict[str, int]:
+        """Return how many forecasts wait for their outcome, were scored, and never saw their truth come."""
+        query = sql.select(FORECASTS.c.state, sql.func.count()).where(FORECASTS.c.task == task)
+        with self._transaction() as connection:
+            found = {state: count for state, count in connection.execute(query.group_by(FORECASTS.c.state))}
+        return {state: found.get(state, 0) for state in ("waiting", "scored", "never_came")}
+
+    def tally(self, task: str, model_version: str) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return, by series and horizon, how many outcomes a model's intervals have, and how many they missed."""
+        missed = (OUTCOMES.c.actual < OUTCOMES.c.lower) | (OUTCOMES.c.actual > OUTCOMES.c.upper)
+        query = (
+            sql.select(
+                *(
+                    OUTCOMES.c.series_id,
+                    OUTCOMES.c.horizon,
+                    sql.func.count(),
+                    sql.func.sum(sql.case((missed, 1), else_=0)),
+                )
+            )
+            .where((OUTCOMES.c.task == task) & (OUTCOMES.c.model_version == model_version))
+            .where(OUTCOMES.c.lower.is_not(None) & OUTCOMES.c.upper.is_not(None))
+            .group_by(OUTCOMES.c.series_id, OUTCOMES.c.horizon)
+        )
+        with self._transaction() as connection:
+            return {(series, step): (count, misses) for series, step, count, misses in connection.execute(query)}
+
+    def predictions(self, task: str) -> int:
+        """Return how many predictions (a series at an origin) were ever recorded."""
+        query = sql.select(sql.func.count()).where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1))
+        with self._transaction() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def drift_flags(self, task: str, limit: int) -> tuple[bool, ...]:
+        """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first."""
+        query = (
+            sql.select(FORECASTS.c.drifted)
+            .where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1))
+            .order_by(FORECASTS.c.issued_at.desc(), FORECASTS.c.forecast_id)
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return tuple(connection.execute(query).scalars())
+
+    def open_incident(self, task: str, kind: str, reason: str, now: datetime) -> bool:
+        """Open an incident; return False where one of this task and kind is open already (it stays as it is)."""
+        row = {"task": task, "kind": kind, "reason": reason, "opened_at": now, "note": ""}
+        insert = self._insert(INCIDENTS).on_conflict_do_nothing(
+            index_elements=["task", "kind"], index_where=INCIDENTS.c.closed_at.is_(None)
+        )
+        with self._transaction() as connection:
+            return bool(connection.execute(insert.returning(INCIDENTS.c.number), [row]).all())
+
+    def close_incident(self, task: str, kind: str, now: datetime, note: str = "") -> bool:
+        """Close the open incident of this task and kind; return False where there is none."""
+        open_one = (INCIDENTS.c.task == task) & (INCIDENTS.c.kind == kind) & INCIDENTS.c.closed_at.is_(None)
+        with self._transaction() as connection:
+            closed = connection.execute(sql.update(INCIDENTS).where(open_one).values(closed_at=now, note=note))
+        return closed.rowcount > 0
+
+    def incidents(self, task: str | None = None, open_only: bool = False) -> tuple[Incident, ...]:
+        """Return incidents in the order they were opened, of one task or of all."""
+        query = sql.select(*(INCIDENTS.c[name] for name in Incident.__dataclass_fields__))
+        if task is not None:
+            query = query.where(INCIDENTS.c.task == task)
+        if open_only:
+            query = query.where(INCIDENTS.c.closed_at.is_(None))
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(INCIDENTS.c.opened_at, INCIDENTS.c.number)).all()
+        return tuple(Incident(*row) for row in rows)
+
+    def beat(self, task: str, work: str, now: datetime, detail: str = "") -> None:
+        """Note that a kind of work (a step's name, or for the gate ``gate:pass``) succeeded just now."""
+        insert = self._insert(HEARTBEATS)
+        again = insert.on_conflict_do_update(
+            index_elements=["task", "work"],
+            set_={"at": insert.excluded.at, "detail": insert.excluded.detail, "count": HEARTBEATS.c.count + 1},
+        )
+        with self._transaction() as connection:
+            connection.execute(again, [{"task": task, "work": work, "at": now, "count": 1, "detail": detail}])
+
+    def heartbeats(self, task: str) -> dict[str, Heartbeat]:
+        """Return the task's heartbeats by kind of work."""
+        query = sql.select(*(HEARTBEATS.c[name] for name in Heartbeat.__dataclass_fields__))
+        with self._transaction() as connection:
+            rows = connection.execute(query.where(HEARTBEATS.c.task == task).order_by(HEARTBEATS.c.work)).all()
+        return {row.work: Heartbeat(*row) for row in rows}
+
+    def _select(self, table: sql.Table, schema: Mapping[str, pl.DataType], where: Any) -> pl.DataFrame:
+        order = (table.c.timestamp, table.c.series_id, table.c.horizon, table.c.origin, table.c.forecast_id)
+        return self._read(sql.select(*_columns(table, schema)).where(where).order_by(*order), schema)
+
+    def _read(self, query: sql.Select[Any], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+        return pl.DataFrame([_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
+
+    def _insert(self, table: sql.Table) -> Any:
+        """Return the dialect's insert, the one that knows ``on_conflict``."""
+        return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
+
+    def _insert_new(self, connection: sql.Connection, table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """Insert the rows that are not there yet and return their ids."""
+        insert = self._insert(table).on_conflict_do_nothing(index_elements=["forecast_id"])
+        return list(connection.execute(insert.returning(table.c.forecast_id), rows).scalars())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sql.Connection]:
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (IntegrityError, DataError, ProgrammingError):
+            raise  # a mistake of ours, not a fault of the database: nothing to wait for
+        except (DatabaseError, InterfaceError, PoolTimeout) as error:
+            raise StorageUnavailable(
+                f"the journal at {self.engine.url.render_as_string(hide_password=True)} to answer",
+                str(getattr(error, "orig", None) or error).strip() or type(error).__name__,
+                "Check the database, then run the same command again.",
+            ) from error
+
+
+def identified(forecasts: pl.DataFrame) -> pl.DataFrame:
+    """Return the forecasts with ``forecast_id``: 32 hex digits of what makes a forecast the one it is (IDENTITY)."""
+    parts = [[_identity(value) for value in forecasts[name]] for name in IDENTITY]
+    ids = [hashlib.sha256("\x1f".join(row).encode()).hexdigest()[:32] for row in zip(*parts, strict=True)]
+    return forecasts.with_columns(pl.Series("forecast_id", ids, pl.String()))
+
+
+def _of(table: sql.Table, task: str, since: datetime | None) -> Any:
+    return table.c.task == task if since is None else (table.c.task == task) & (table.c.timestamp >= since)
+
+
+def _columns(table: sql.Table, schema: Mapping[str, pl.DataType]) -> Iterator[sql.ColumnElement[Any]]:
+    """Yield a table's columns with times as the driver gives them, which Polars reads ten times faster."""
+    for name, dtype in schema.items():
+        yield sql.type_coerce(table.c[name], sql.DateTime(timezone=True)) if dtype == TIME else table.c[name]
+
+
+def _series(name: str, dtype: pl.DataType, values: Sequence[Any]) -> pl.Series:
+    if dtype == TIME and values and values[0].tzinfo is None:
+        return pl.Series(name, values, pl.Datetime("us")).cast(TIME)
+    return pl.Series(name, values, dtype)
+
+
+def _rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> list[dict[str, Any]]:
+    """Return the rows of a table for the database: the schema's columns and types, NaN as missing."""
+    table = table.select(list(schema))
+    if table.schema != schema:
+        table = table.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+    rows = table.rows(named=True)
+    for name, dtype in schema.items():
+        if dtype == pl.Float64 and table[name].is_nan().any():
+            for row in rows:
+                row[name] = None if row[name] is not None and isnan(row[name]) else row[name]
+    return rows
+
+
+def _identity(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,66 @@
+"""What came true: forecasts joined with their observations, and the live scores made of them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIME
+from forecastle.models.evaluation import scores
+from forecastle.monitoring.journal import OUTCOME
+from forecastle.task import Task
+
+GIVE_UP_AFTER = timedelta(days=7)  # a truth still absent that long after its time is counted as never come
+
+
+def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Join forecasts with the observations that came true; return the outcomes (columns of ``journal.OUTCOME``).
+
+    ``forecasts`` is what ``Journal.due`` returns, ``observations`` what ``History.read`` returns; they must reach from
+    the oldest origin to ``now``. As on the grid that features read, an observation inside a step counts for that step,
+    and where the grid is the observed one, the truth of horizon h is the h-th bar after the origin. A forecast whose
+    observation is absent or null has no outcome yet and is left out; nothing after ``now`` is used.
+    """
+    known = observations.filter(pl.col("timestamp") <= now)
+    joined = _by_bar(task, forecasts, known) if task.grid == "observed" else _by_clock(task, forecasts, known)
+    return (
+        joined.filter(pl.col("actual").is_not_null() & pl.col("actual").is_not_nan())
+        .with_columns(pl.lit(now).cast(TIME).alias("scored_at"))
+        .select(list(OUTCOME))
+        .sort("timestamp", "series_id", "horizon", "forecast_id")
+        .collect()
+    )
+
+
+def live_scores(outcomes: pl.DataFrame) -> dict[str, Any]:
+    """Return what was delivered, by the back-test's own definition (``evaluation.scores``): pooled and per horizon."""
+    return scores(outcomes)
+
+
+def _by_clock(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame) -> pl.LazyFrame:
+    step = task.frequency // timedelta(microseconds=1)
+    slot = (pl.col("timestamp").dt.epoch("us") // step).alias("slot")
+    order = [name for name in (AVAILABLE_AT, "timestamp", COLLECTED_AT) if name in observations.columns]
+    truth = (
+        observations.lazy()
+        .sort(order)
+        .select("series_id", slot, pl.col(task.target).alias("actual"))
+        .unique(["series_id", "slot"], keep="last", maintain_order=True)
+    )
+    return forecasts.lazy().with_columns(slot).join(truth, on=["series_id", "slot"])
+
+
+def _numbered(observations: pl.DataFrame) -> pl.LazyFrame:
+    """Return the observed bars of every series, numbered in time order."""
+    numbers = pl.int_range(pl.len(), dtype=pl.Int64).over("series_id").alias("bar")
+    return observations.lazy().sort("series_id", "timestamp").with_columns(numbers)
+
+
+def _by_bar(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame) -> pl.LazyFrame:
+    bars = _numbered(observations)
+    origins = bars.select("series_id", pl.col("timestamp").alias("origin"), "bar")
+    truth = bars.select("series_id", "bar", pl.col(task.target).alias("actual"))
+    placed = forecasts.lazy().join(origins, on=["series_id", "origin"]).with_columns(pl.col("bar") + pl.col("horizon"))
+    return placed.join(truth, on=["series_id", "bar"])

@@ -1,0 +1,140 @@
+"""The journal's tables, and the engine that reaches them, the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from forecastle.errors import SettingsError, StorageUnavailable
+
+BUSY_SECONDS = 30
+
+
+class _Moment(sql.TypeDecorator[datetime]):
+    """A time in UTC, to the microsecond; SQLite, which knows no zones, keeps it as text that sorts."""
+
+    impl = sql.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+TABLES = sql.MetaData()
+
+
+def _text(name: str, **options: Any) -> sql.Column[str]:
+    return sql.Column(name, sql.String, nullable=False, **options)
+
+
+def _moment(name: str, nullable: bool = False) -> sql.Column[datetime]:
+    return sql.Column(name, _Moment, nullable=nullable)
+
+
+def _promise() -> list[sql.Column[Any]]:
+    """Return the columns that a forecast and its outcome share."""
+    return [
+        *(_text("task"), _text("series_id"), _moment("origin"), _moment("timestamp")),
+        sql.Column("horizon", sql.Integer, nullable=False),
+        *(sql.Column(name, sql.Double) for name in ("value", "lower", "upper", "last")),
+        *(_text("model_version"), _text("data_version"), _moment("issued_at")),
+    ]
+
+
+FORECASTS = sql.Table(
+    "forecasts",
+    TABLES,
+    _text("forecast_id", primary_key=True),
+    *_promise(),
+    sql.Column("drifted", sql.Boolean, nullable=False),
+    _text("estimator"),
+    _text("state"),
+    sql.Index("forecasts_by_time", "task", "timestamp"),
+    sql.Index("forecasts_by_origin", "task", "series_id", "origin"),
+    sql.Index("forecasts_by_issue", "task", "horizon", "issued_at"),
+)
+sql.Index(
+    "forecasts_waiting",
+    FORECASTS.c.task,
+    FORECASTS.c.timestamp,
+    sqlite_where=FORECASTS.c.state == "waiting",
+    postgresql_where=FORECASTS.c.state == "waiting",
+)
+OUTCOMES = sql.Table(
+    "outcomes",
+    TABLES,
+    sql.Column("forecast_id", sql.String, sql.ForeignKey("forecasts.forecast_id"), primary_key=True),
+    *_promise(),
+    sql.Column("actual", sql.Double, nullable=False),
+    _moment("scored_at"),
+    sql.Index("outcomes_by_time", "task", "timestamp"),
+)
+HEADS = sql.Table(
+    "heads", TABLES, _text("task", primary_key=True), _text("series_id", primary_key=True), _moment("origin")
+)
+INCIDENTS = sql.Table(
+    "incidents",
+    TABLES,
+    sql.Column("number", sql.Integer, primary_key=True),
+    *(_text("task"), _text("kind"), _text("reason"), _moment("opened_at"), _moment("closed_at", nullable=True)),
+    _text("note"),
+)
+sql.Index(
+    "incidents_open",
+    INCIDENTS.c.task,
+    INCIDENTS.c.kind,
+    unique=True,
+    sqlite_where=INCIDENTS.c.closed_at.is_(None),
+    postgresql_where=INCIDENTS.c.closed_at.is_(None),
+)
+HEARTBEATS = sql.Table(
+    "heartbeats",
+    TABLES,
+    *(_text("task", primary_key=True), _text("work", primary_key=True), _moment("at")),
+    sql.Column("count", sql.Integer, nullable=False),
+    _text("detail"),
+)
+
+
+def make_engine(url: str) -> sql.Engine:
+    """Make an engine; a SQLite file gets its folder, a write-ahead log and patience with other writers."""
+    try:
+        address = sql.make_url(url)
+        if address.get_backend_name() not in ("sqlite", "postgresql"):
+            raise NoSuchModuleError(f"the database {address.get_backend_name()!r}")
+        engine = sql.create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite")
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        # The URL may hold a password, and one that cannot be parsed cannot be redacted: it is not shown.
+        raise SettingsError(
+            "FORECASTLE_JOURNAL to be a SQLAlchemy URL of SQLite or PostgreSQL whose driver is installed",
+            "an address that cannot be parsed" if type(error) is ArgumentError else str(error),
+            "Write it like sqlite:////var/lib/forecastle/journal.db or postgresql+psycopg://user@host/name.",
+        ) from None
+    if address.get_backend_name() == "sqlite":
+        if address.database:
+            _make_folder(Path(address.database).parent)
+        sql.event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"to make the journal's folder {folder}", str(error.strerror or error), "Mend the folder's permissions."
+        ) from error
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

@@ -1,0 +1,94 @@
+"""A rule fires when its metric has been past its threshold for long enough, and the incident ends by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forecastle.monitoring import alerts
+from forecastle.monitoring.alerts import Rule, evaluate, rules_for
+from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.metrics import METRICS
+from forecastle.task import Task
+
+NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+HOT = Rule("hot", "temperature", "last", ">", 30.0, 2 * HOUR, "warning", "It is hot.", "Open a window.")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(f"sqlite:///{tmp_path}/journal.db")
+
+
+def measured(drift: float | None = 0.0, age: float | None = 0.0, skill: float = 0.3, n: int = 500) -> dict[str, Any]:
+    return {"drift_ratio": drift, "data_age_seconds": age, "live": {"skill": skill, "coverage": 0.9, "n": n}}
+
+
+def test_a_rule_fires_only_when_its_condition_has_held_for_its_time() -> None:
+    early = evaluate([HOT], {"temperature": 31.0}, {}, NOON)
+    assert early.firing == () and early.pending == {"hot": NOON}
+    late = evaluate([HOT], {"temperature": 31.0}, early.pending, NOON + 2 * HOUR)
+    assert late.firing == (HOT,) and late.pending == {"hot": NOON}
+
+
+def test_one_good_value_starts_the_time_anew() -> None:
+    good = evaluate([HOT], {"temperature": 30.0}, {"hot": NOON}, NOON + HOUR)
+    assert good.pending == {} and good.ended == (HOT,)
+
+
+def test_a_metric_without_a_value_neither_fires_nor_ends_a_rule() -> None:
+    for values in ({}, {"temperature": None}):
+        silent = evaluate([HOT], values, {"hot": NOON}, NOON + 9 * HOUR)
+        assert (silent.firing, silent.ended, silent.pending) == ((), (), {"hot": NOON})
+
+
+def test_a_rule_may_look_downwards() -> None:
+    cold = replace(HOT, comparison="<", threshold=0.0, hold=timedelta(0))
+    assert evaluate([cold], {"temperature": -1.0}, {}, NOON).firing == (cold,)
+
+
+def test_every_rule_is_about_a_metric_that_exists_and_says_what_to_do(task: Task) -> None:
+    rules = rules_for(task)
+    assert {rule.metric for rule in rules} <= METRICS.keys()
+    assert len({rule.name for rule in rules}) == len(rules)
+    assert all(rule.summary.endswith(".") and rule.action.endswith(".") for rule in rules)
+    assert all((rule.aggregation == "p95") == (METRICS[rule.metric].kind == "histogram") for rule in rules)
+
+
+def test_the_rules_hold_the_limits_of_the_task_and_of_the_brief(task: Task) -> None:
+    limits = {rule.name: rule.threshold for rule in rules_for(task)}
+    assert limits["inference-slow"] == 0.5
+    assert limits["data-drift"] == task.monitoring.drift_ratio == 0.1
+    assert limits["data-stale"] == 3 * 3600
+
+
+def test_an_alarm_opens_one_incident_and_closes_it_when_the_measure_is_back(journal: Journal, task: Task) -> None:
+    assert alerts.apply(journal, task, measured(drift=0.25), NOON) == (("data-drift",), ())
+    assert alerts.apply(journal, task, measured(drift=0.3), NOON + HOUR) == ((), ())
+    assert alerts.apply(journal, task, measured(drift=None), NOON + 2 * HOUR) == ((), ())
+    assert alerts.apply(journal, task, measured(drift=0.05), NOON + 3 * HOUR) == ((), ("data-drift",))
+    (incident,) = journal.incidents(task.name)
+    assert "forecastle_drift_ratio is 0.25, the limit is 0.1." in incident.reason
+    assert (incident.opened_at, incident.closed_at) == (NOON, NOON + 3 * HOUR)
+
+
+def test_how_long_a_condition_holds_is_remembered_between_looks(journal: Journal, task: Task) -> None:
+    for hours in range(24):
+        assert alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR) == ((), ())
+    assert alerts.apply(journal, task, measured(skill=-0.1), NOON + 24 * HOUR) == (("skill-lost",), ())
+
+
+def test_an_interruption_is_remembered_too(journal: Journal, task: Task) -> None:
+    for hours in range(40):
+        skill = 0.1 if hours == 20 else -0.1
+        assert alerts.apply(journal, task, measured(skill=skill), NOON + hours * HOUR) == ((), ())
+
+
+def test_figures_of_few_outcomes_raise_no_alarm(journal: Journal, task: Task) -> None:
+    for day in range(3):
+        assert alerts.apply(journal, task, measured(skill=-1.0, n=99), NOON + 24 * day * HOUR) == ((), ())

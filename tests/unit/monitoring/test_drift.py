@@ -1,0 +1,77 @@
+"""Drift is the share of predictions asked for with values the training data never held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+
+from forecastle.data.examples import make_examples
+from forecastle.data.panel import build_panel, moment
+from forecastle.data.transformation import make_recipe
+from forecastle.frame import TIME
+from forecastle.monitoring.drift import drift_ratio, mark, out_of_distribution
+from forecastle.task import Task
+
+
+@dataclass(frozen=True)
+class Trained:
+    minimum: npt.NDArray[np.float32]
+    maximum: npt.NDArray[np.float32]
+    names: tuple[str, ...] = ("lag_0", "minute")
+
+
+def trained(*ranges: tuple[float, float]) -> Trained:
+    least, most = np.array(ranges, np.float32).T
+    return Trained(least, most)
+
+
+def flags(*rows: tuple[float, float]) -> list[bool]:
+    return out_of_distribution(trained((0, 20), (60, 120)), np.array(rows, np.float32)).tolist()
+
+
+def test_a_value_well_outside_the_training_range_is_flagged_and_one_just_outside_is_not() -> None:
+    assert flags((10, 60), (-1, 60), (21.5, 60), (-3, 60), (23, 60)) == [False, False, False, True, True]
+
+
+def test_the_calendar_is_no_drift_and_neither_is_a_missing_value() -> None:
+    assert flags((10, 900), (np.nan, 60)) == [False, False]
+
+
+def test_infinity_is_flagged() -> None:
+    assert flags((np.inf, 60), (-np.inf, 60)) == [True, True]
+
+
+def test_a_feature_never_seen_in_training_flags_nothing() -> None:
+    nothing = trained((np.nan, np.nan), (0, 0))
+    assert out_of_distribution(nothing, np.array([[5, 0]], np.float32)).tolist() == [False]
+
+
+def test_every_forecast_of_a_drifted_origin_is_marked(
+    small_task: Callable[..., Task], observations: Callable[..., pl.DataFrame]
+) -> None:
+    task = small_task()
+    panel = build_panel(observations(), task)
+    examples = make_examples(make_recipe(task, panel), panel, panel.last_rows)
+    names, width = examples.origin_names, len(examples.origin_names)
+    wide = Trained(np.full(width, -1e6, np.float32), np.full(width, 1e6, np.float32), names)
+    of_b = np.where(np.isnan(examples.origin[1]), 0, examples.origin[1])
+    narrow = Trained(of_b, of_b, names)
+    ids = pl.DataFrame({"series_id": ["b", "a", "b"], "origin": [moment(examples.origins[0])] * 3})
+    ids = ids.with_columns(pl.col("origin").cast(TIME))
+    assert mark(ids, examples, wide)["drifted"].to_list() == [False] * 3
+    assert mark(ids, examples, narrow)["drifted"].to_list() == [False, True, False]
+
+
+def test_the_ratio_is_taken_over_the_newest_predictions() -> None:
+    assert drift_ratio([True] * 5 + [False] * 45 + [True] * 100, window=50) == pytest.approx(0.1)
+
+
+def test_below_fifty_predictions_there_is_no_ratio() -> None:
+    assert drift_ratio([True] * 49) is None
+    assert drift_ratio([True] * 50) == 1.0
+    assert drift_ratio([]) is None
