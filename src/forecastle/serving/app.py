@@ -1,0 +1,346 @@
+"""The HTTP service: routes that translate what the board knows into answers, and nothing else.
+
+Every answer carries the security headers and is counted and timed by route and status; every error is an RFC 9457
+problem document with the three parts of a ForecastleError. The clock is an argument, so a replayed past is served as
+the present was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Request
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from forecastle import __version__
+from forecastle.errors import ForecastleError, OutsideError, TaskError
+from forecastle.monitoring import metrics
+from forecastle.serving import docs, page, problems, schemas
+from forecastle.serving.board import Board
+from forecastle.serving.snapshot import Details, Snapshot
+from forecastle.settings import Settings
+from forecastle.task import Task, duration_text, nearest
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+UNMATCHED = "unmatched"
+
+_ABOUT = "Forecasts with their intervals, the age and version of what they were made from, and what came true."
+_Responses = dict[int | str, dict[str, Any]]
+_DOWN: _Responses = {
+    503: {"model": schemas.Problem, "description": "A store does not answer and nothing is known yet."}
+}
+_NAMED: _Responses = {
+    404: {"model": schemas.Problem, "description": "No such task or series; the nearest is named."},
+    422: {"model": schemas.Problem, "description": "A parameter that cannot be."},
+    **_DOWN,
+}
+
+
+def create_app(
+    settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], poll_every: float = 1.0
+) -> FastAPI:
+    """Return the service for these tasks; ``clock`` tells the time (UTC).
+
+    The stores are asked for changes when ``poll_every`` seconds have passed by that clock or in real time (0: before
+    every answer).
+    Nothing is read before the first request, so an app can be made while a store is down.
+    """
+    board = Board(settings, tasks, poll_every)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        board.close()
+
+    app = FastAPI(
+        title="forecastle",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(Envelope)
+    for kind, handler in problems.HANDLERS.items():
+        app.add_exception_handler(kind, _outside(handler) if kind is Exception else handler)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    _operations(app, board, clock)
+    _tasks(app, board, clock)
+    _pages(app, board, clock)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+class Envelope:
+    """Put the security headers on every answer, and count and time it by route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = perf_counter(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_RAW_HEADERS]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            metrics.observe_request(scope["method"], _route_of(scope), status, perf_counter() - started)
+
+
+def _operations(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
+    @app.get("/health", response_model=schemas.Health, tags=["operation"])
+    async def health() -> Response:
+        """Say that the process is alive."""
+        return _json(schemas.Health(version=__version__))
+
+    @app.get(
+        "/ready",
+        response_model=schemas.Readiness,
+        tags=["operation"],
+        responses={503: {"model": schemas.Readiness, "description": "Not yet; each task says why."}},
+    )
+    async def ready() -> Response:
+        """Say whether the stores answer and every task with a champion has loaded it."""
+        now = clock()
+        answer = [await _readiness(board, task, now) for task in board.tasks]
+        everything = all(one.ready for one in answer)
+        return _json(schemas.Readiness(ready=everything, tasks=tuple(answer)), 200 if everything else 503)
+
+    @app.get("/metrics", response_class=Response, tags=["operation"])
+    async def prometheus() -> Response:
+        """Show the metrics in Prometheus' text format; what a store that does not answer knows is absent."""
+        found = await run_in_threadpool(_readings, board, clock())
+        content, media_type = metrics.exposition(found)
+        return Response(content, media_type=media_type)
+
+
+def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
+    @app.get("/v1/tasks", response_model=schemas.TaskList, tags=["tasks"], responses=_DOWN)
+    async def list_tasks() -> Response:
+        """List what is served: series, target, unit, horizon, model and data version, back-test promise."""
+        now = clock()
+        infos = [_info(await _state(board, task.name, now), now) for task in board.tasks]
+        return _json(schemas.TaskList(tasks=tuple(infos)))
+
+    @app.get("/v1/tasks/{task}", response_model=schemas.TaskInfo, tags=["tasks"], responses=_NAMED)
+    async def show_task(task: str) -> Response:
+        """Show what is served for one task."""
+        now = clock()
+        return _json(_info(await _state(board, task, now), now))
+
+    @app.get(
+        "/v1/tasks/{task}/forecasts",
+        response_model=schemas.TaskForecasts,
+        tags=["forecasts"],
+        responses=_NAMED,
+    )
+    async def list_forecasts(task: str) -> Response:
+        """Show the current forecasts of every series, with the age of their data and why they are degraded if so."""
+        now = clock()
+        state = await _state(board, task, now)
+        head = schemas.TaskForecasts(task=task, **state.condition(now).fields, series=()).model_dump_json().encode()
+        series = b",".join(state.body(series_id, now) for series_id in state.series_ids)
+        return Response(head.removesuffix(b"[]}") + b"[" + series + b"]}", media_type="application/json")
+
+    @app.get(
+        "/v1/tasks/{task}/forecasts/{series_id:path}",
+        response_model=schemas.SeriesForecasts,
+        tags=["forecasts"],
+        responses=_NAMED,
+    )
+    async def show_forecasts(task: str, series_id: str) -> Response:
+        """Show the current forecasts of one series."""
+        now = clock()
+        state = await _state(board, task, now)
+        if series_id not in state.bodies:
+            raise _unknown_series(state, series_id)
+        return Response(state.body(series_id, now), media_type="application/json")
+
+    @app.get("/v1/tasks/{task}/scores", response_model=schemas.TaskScores, tags=["tasks"], responses=_NAMED)
+    async def show_scores(task: str) -> Response:
+        """Show promise against delivery: the champion's back-test beside the live scores of the last 30 days."""
+        now = clock()
+        state = await _state(board, task, now)
+        details = await run_in_threadpool(board.details, task, now)
+        return _json(
+            schemas.TaskScores(
+                task=task,
+                unit=state.task.unit,
+                coverage=state.task.training.coverage,
+                model_version=state.model.version if state.model else None,
+                since=details.since,
+                promise=state.promise,
+                live=details.live,
+            )
+        )
+
+
+def _pages(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
+    drawn: dict[str, Any] = {}
+
+    def draw(states: Sequence[tuple[Snapshot, Details]], now: datetime) -> str:
+        """Draw the board, at most once a minute while nothing changes."""
+        key = (*(one for state in states for one in map(id, state)), now.replace(second=0, microsecond=0))
+        if drawn.get("key") != key:
+            # The states are kept with the drawing, so that no other object can take over their ids.
+            drawn.update(html=page.board(states, now), states=states, key=key)
+        return str(drawn["html"])
+
+    async def board_html() -> str:
+        now = clock()
+        states = []
+        for task in board.tasks:
+            state = await _state(board, task.name, now)
+            states.append((state, await run_in_threadpool(board.details, task.name, now)))
+        return await run_in_threadpool(draw, states, now)
+
+    @app.get("/", include_in_schema=False)
+    async def show_page() -> Response:
+        return HTMLResponse(page.page(await board_html()))
+
+    @app.get(page.FRAGMENT, include_in_schema=False)
+    async def show_fragment(if_none_match: Annotated[str, Header()] = "") -> Response:
+        html = await board_html()
+        tag = f'"{page.etag(html)}"'
+        if tag in (known.strip().removeprefix("W/") for known in if_none_match.split(",")):
+            return Response(status_code=304, headers={"etag": tag})
+        return HTMLResponse(html, headers={"etag": tag})
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_docs() -> Response:
+        return HTMLResponse(docs.render(app.openapi()))
+
+
+async def _state(board: Board, name: str, now: datetime) -> Snapshot:
+    if board.is_due(name, now):
+        await run_in_threadpool(board.refresh, name, now)
+    return board.snapshot(name)
+
+
+def _readings(board: Board, now: datetime) -> list[metrics.Reading]:
+    found: list[metrics.Reading] = []
+    for task in board.tasks:
+        with suppress(OutsideError):
+            if board.is_due(task.name, now):
+                board.refresh(task.name, now)
+            found += board.readings(task.name, now)
+    return found
+
+
+async def _readiness(board: Board, task: Task, now: datetime) -> schemas.TaskReadiness:
+    try:
+        state = await _state(board, task.name, now)
+    except ForecastleError as error:
+        return schemas.TaskReadiness(task=task.name, ready=False, reason=str(error), model_version=None, data_age=None)
+    reason = state.fault or (state.model_fault if state.model is None else None)
+    return schemas.TaskReadiness(
+        task=task.name,
+        ready=reason is None,
+        reason=reason,
+        model_version=state.model.version if state.model else None,
+        data_age=state.condition(now).data_age,
+    )
+
+
+def _info(state: Snapshot, now: datetime) -> schemas.TaskInfo:
+    task = state.task
+    return schemas.TaskInfo(
+        task=task.name,
+        description=task.description,
+        domain=task.domain,
+        series=state.series_ids,
+        target=task.target,
+        unit=task.unit,
+        frequency=duration_text(task.frequency),
+        horizon=duration_text(task.horizon),
+        steps=task.steps,
+        timezone=task.timezone,
+        coverage=task.training.coverage,
+        model=state.model,
+        promise=state.promise,
+        **state.condition(now).fields,
+    )
+
+
+def _unknown_series(state: Snapshot, series_id: str) -> TaskError:
+    known = state.series_ids
+    listing = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+    return TaskError(
+        f"a series of task {state.task.name!r} ({listing})",
+        f"{series_id!r}{nearest(series_id, known)}",
+        f"GET /v1/tasks/{state.task.name} lists them.",
+    )
+
+
+def _outside(handler: problems.Handler) -> problems.Handler:
+    """Give a handler's answer the security headers: faults are answered outside the envelope."""
+
+    def handle(request: Request, error: Exception) -> Response:
+        response = handler(request, error)
+        response.headers.update(HEADERS)
+        return response
+
+    return handle
+
+
+def _json(answer: BaseModel, status: int = 200) -> Response:
+    return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the route's template, never the path: what a stranger types must not become a label."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    return "/static" if scope["path"].startswith("/static/") else UNMATCHED
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, with errors under the media type they really have."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                for answer in operation["responses"].values():
+                    content = answer.get("content", {})
+                    if "Problem" in str(content.get("application/json")):
+                        content[problems.MEDIA_TYPE] = content.pop("application/json")
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+_RAW_HEADERS = tuple(
+    (name.encode(), value.encode()) for name, value in {**HEADERS, "cache-control": "no-cache"}.items()
+)

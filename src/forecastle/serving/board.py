@@ -1,0 +1,240 @@
+"""The board: every task's state in memory, read again from the stores only when they changed.
+
+At most every ``poll_every`` seconds one request asks the stores for their *revision* (a few look-ups by index and a
+list of file names). Where it changed, that request reads everything anew while others go on with the state before; a
+state is replaced whole, so no answer mixes two. What only the page and the scores need (Details) is read when they ask.
+Where the stores do not answer, the last state is kept and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sql
+
+from forecastle.data.history import History
+from forecastle.errors import ForecastleError, OutsideError, StorageUnavailable, TaskError
+from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.models.bundle import Bundle, load
+from forecastle.models.pointer import Pointer, published
+from forecastle.monitoring import metrics
+from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.metrics import Reading
+from forecastle.monitoring.outcomes import live_scores
+from forecastle.monitoring.tables import FORECASTS, HEADS, INCIDENTS, OUTCOMES
+from forecastle.serving.schemas import Model, Scores
+from forecastle.serving.snapshot import Details, Snapshot, build, window
+from forecastle.settings import Settings
+from forecastle.task import Task, nearest
+
+SCORED = timedelta(days=30)
+RELOAD_SECONDS = 60.0
+MOST_INCIDENTS = 20
+READING_POLLS = 5
+
+
+class Board:
+    """Keep the snapshots of tasks; safe to share between threads."""
+
+    def __init__(self, settings: Settings, tasks: Sequence[Task], poll_every: float = 1.0) -> None:
+        self._settings = settings
+        self._poll_every = poll_every
+        self._journal: Journal | None = None
+        self._journal_lock = Lock()
+        self._entries = {
+            task.name: _Entry(task, History(settings.task_folder(task.name) / "history", (task.target,)))
+            for task in tasks
+        }
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks in the order they were given."""
+        return tuple(entry.task for entry in self._entries.values())
+
+    def is_due(self, name: str, now: datetime) -> bool:
+        """Tell whether the stores are to be asked before the next answer."""
+        entry = self._entry(name)
+        if entry.snapshot is None or entry.checked is None:
+            return True
+        at, real = entry.checked
+        return monotonic() - real >= self._poll_every or abs((now - at).total_seconds()) >= self._poll_every
+
+    def snapshot(self, name: str) -> Snapshot:
+        """Return the state last read; there is one after a ``refresh`` that raised nothing.
+
+        An unknown task is a TaskError that names the nearest.
+        """
+        snapshot = self._entry(name).snapshot
+        assert snapshot is not None, "refresh comes first"
+        return snapshot
+
+    def refresh(self, name: str, now: datetime) -> None:
+        """Read the task's state anew if its stores changed; where another thread is at it, go on with the state before.
+
+        Where the stores do not answer, the state before is kept and names the fault; without one that fault is raised.
+        """
+        entry = self._entry(name)
+        if not entry.lock.acquire(blocking=entry.snapshot is None):
+            return
+        try:
+            revision = self._revision(entry)
+            again = monotonic() - entry.read > RELOAD_SECONDS
+            if entry.snapshot is None or entry.revision != revision or entry.snapshot.fault or again:
+                entry.snapshot = self._read(entry, revision)
+                entry.revision, entry.read = revision, monotonic()
+        except OutsideError as error:
+            if entry.snapshot is None:
+                raise
+            fault = f"a store does not answer, so this is what it said last ({error.found.rstrip('.')})"
+            entry.snapshot = replace(entry.snapshot, fault=fault)
+        finally:
+            entry.checked = (now, monotonic())
+            entry.lock.release()
+
+    def details(self, name: str, now: datetime) -> Details:
+        """Return what came of the task's forecasts in the last 30 days, read again when its stores changed."""
+        snapshot = self.snapshot(name)
+        entry = self._entry(name)
+        known, revision = entry.details, entry.revision
+        if known is not None and (known[0] == revision or snapshot.fault):
+            return known[1]
+        since = now - SCORED
+        if snapshot.fault:
+            return Details(since, snapshot.forecasts.clear(), None, ())
+        outcomes = self._open().outcomes(name, since)
+        scores = Scores.model_validate(live_scores(outcomes)) if outcomes.height else None
+        incidents = self._open().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
+        details = Details(since, outcomes, scores, incidents)
+        entry.details = (revision, details)
+        return details
+
+    def readings(self, name: str, now: datetime) -> tuple[Reading, ...]:
+        """Return what the metrics say about a task, from its stores; asked again after five polls' time."""
+        entry = self._entry(name)
+        if entry.readings is None or monotonic() - entry.readings[0] >= READING_POLLS * self._poll_every:
+            snapshot = self.snapshot(name)
+            newest = max(snapshot.newest.values(), default=None)
+            known = None if newest is None else newest + entry.task.knowable_after
+            found = list(metrics.readings(self._open(), name, now, known))
+            if snapshot.model is not None:
+                model = snapshot.model
+                found.append(metrics.model_reading(name, model.version, model.data_version, model.estimator))
+            entry.readings = (monotonic(), tuple(found))
+        return entry.readings[1]
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _entry(self, name: str) -> _Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise TaskError(
+                f"a task of this service ({', '.join(self._entries)})",
+                f"{name!r}{nearest(name, self._entries)}",
+                "GET /v1/tasks lists them.",
+            ) from None
+
+    def _open(self) -> Journal:
+        with self._journal_lock:
+            if self._journal is None:
+                self._journal = Journal(self._settings.journal_url)
+            return self._journal
+
+    def _revision(self, entry: _Entry) -> _Revision:
+        """Return a value that differs after anything changed that a snapshot or its details hold."""
+        files = frozenset(path.name for path in entry.history.root.glob("*.parquet"))
+        return _Revision(published(self._settings, entry.task), files, _journal_revision(self._open(), entry.task.name))
+
+    def _read(self, entry: _Entry, revision: _Revision) -> Snapshot:
+        task = entry.task
+        fault = _load_champion(entry, revision.pointer)
+        pointer, champion = entry.champion or (None, None)
+        return build(
+            task,
+            model=_model(pointer, champion) if pointer is not None and champion is not None else None,
+            promise=Scores.model_validate(champion.backtest) if champion is not None else None,
+            model_fault=fault,
+            observed=_observed(task, entry.history),
+            forecasts=self._open().latest(task.name),
+        )
+
+
+@dataclass(frozen=True)
+class _Revision:
+    """What the stores hold, by name only: two equal ones mean that nothing changed."""
+
+    pointer: Pointer | None
+    files: frozenset[str]
+    journal: tuple[Any, ...]
+
+
+@dataclass
+class _Entry:
+    task: Task
+    history: History
+    lock: Lock = field(default_factory=Lock)
+    checked: tuple[datetime, float] | None = None
+    read: float = float("-inf")
+    revision: _Revision | None = None
+    snapshot: Snapshot | None = None
+    details: tuple[_Revision | None, Details] | None = None
+    champion: tuple[Pointer, Bundle] | None = None
+    readings: tuple[float, tuple[Reading, ...]] | None = None
+
+
+def _observed(task: Task, history: History) -> pl.DataFrame:
+    newest = history.newest()
+    start = None if newest is None else newest - window(task)
+    return history.read(start=start).select(SERIES, TIMESTAMP, task.target).sort(SERIES, TIMESTAMP)
+
+
+def _model(pointer: Pointer, champion: Bundle) -> Model:
+    return Model(
+        version=pointer.version,
+        data_version=pointer.data_version,
+        estimator=champion.estimator,
+        created_at=champion.created_at,
+    )
+
+
+def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
+    """Load the published champion if it is another; one that cannot be loaded is named, and the one before stays."""
+    if pointer is None or (entry.champion is not None and entry.champion[0] == pointer):
+        return None
+    try:
+        entry.champion = (pointer, load(pointer.folder))
+    except ForecastleError as error:
+        return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
+    return None
+
+
+def _journal_revision(journal: Journal, task: str) -> tuple[Any, ...]:
+    """Ask for what changes with every record, score and incident; each look-up is answered by an index."""
+
+    def of(table: sql.Table, *what: Any, where: Any = True) -> list[sql.ScalarSelect[Any]]:
+        return [sql.select(one).where((table.c.task == task) & where).scalar_subquery() for one in what]
+
+    query = sql.select(
+        *of(FORECASTS, sql.func.max(FORECASTS.c.issued_at), where=FORECASTS.c.horizon == 1),
+        *of(FORECASTS, sql.func.count(), where=FORECASTS.c.state == "waiting"),
+        *of(HEADS, sql.func.count(), sql.func.max(HEADS.c.origin)),
+        *of(OUTCOMES, sql.func.max(OUTCOMES.c.timestamp)),
+        *of(INCIDENTS, sql.func.count(), sql.func.max(INCIDENTS.c.closed_at)),
+    )
+    try:
+        with journal.engine.connect() as connection:
+            return tuple(connection.execute(query).one())
+    except sql.exc.SQLAlchemyError as error:
+        raise StorageUnavailable(
+            "the journal to answer", str(getattr(error, "orig", None) or error), "Check the database."
+        ) from error

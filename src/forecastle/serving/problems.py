@@ -1,0 +1,84 @@
+"""Errors as RFC 9457 problem documents: a ForecastleError's three parts, and every other refusal in the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from forecastle.errors import ForecastleError, GateError, OutsideError, TaskError, UserError
+from forecastle.serving.schemas import Problem
+from forecastle.task import nearest
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 10
+
+Handler = Callable[[Request, Exception], Response]
+
+
+def _problem(
+    request: Request, status: int, kind: str, parts: tuple[str, str, str], headers: dict[str, str] | None = None
+) -> Response:
+    expected, found, action = parts
+    problem = Problem(
+        type=f"urn:forecastle:problem:{kind}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=str(ForecastleError(expected, found, action)),
+        instance=request.url.path,
+        expected=expected,
+        found=found,
+        action=action,
+    )
+    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def _on_forecastle_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ForecastleError)
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    headers = {"retry-after": str(RETRY_SECONDS)} if error.retried else None
+    kind = "".join(f"-{one.lower()}" if one.isupper() else one for one in type(error).__name__).lstrip("-")
+    return _problem(request, status, kind, (error.expected, error.found, error.action), headers)
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = sorted({str(getattr(route, "path", "")) for route in request.app.routes} - {"/openapi.json", ""})
+    path, method = request.url.path, request.method
+    parts = {
+        404: ("a route of this service", f"{path!r}{nearest(path, known)}", "GET /docs lists them."),
+        405: (f"a method that {path} answers", method, "GET /docs lists them."),
+    }
+    fallback = ("a request this service can answer", str(error.detail), "GET /docs shows how to ask.")
+    headers = dict(error.headers or {})
+    return _problem(request, error.status_code, "http", parts.get(error.status_code, fallback), headers)
+
+
+def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return _problem(request, 422, "invalid", ("valid parameters", found, "GET /docs shows them."))
+
+
+def _on_fault(request: Request, error: Exception) -> Response:
+    parts = ("to answer", f"an unexpected fault ({type(error).__name__})", "Look at the service's log.")
+    return _problem(request, 500, "fault", parts)
+
+
+_STATUS: dict[type[ForecastleError], int] = {
+    TaskError: 404,
+    UserError: 400,
+    GateError: 409,
+    OutsideError: 503,
+    ForecastleError: 500,
+}
+HANDLERS: dict[type[Exception], Handler] = {
+    ForecastleError: _on_forecastle_error,
+    HTTPException: _on_http_error,
+    RequestValidationError: _on_invalid,
+    Exception: _on_fault,
+}

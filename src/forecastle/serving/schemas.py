@@ -1,0 +1,164 @@
+"""What the service answers, field by field: the response models behind the routes and the OpenAPI document.
+
+Times are UTC with a zone; durations are written as in a task file ("1h"); ``data_age`` is whole seconds since the
+newest value could be known, null where there is none; a number that is not known is null.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Answer(BaseModel):
+    """A frozen answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(Answer):
+    """An error as an RFC 9457 problem document: what was expected, what was found, what to do."""
+
+    type: str = Field(description="Names the kind of problem; stable.")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The path that was asked for.")
+    expected: str
+    found: str
+    action: str
+
+
+class Health(Answer):
+    """The process is alive."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class TaskReadiness(Answer):
+    """Whether the service can answer for one task, and how old the data is (which never makes it unready)."""
+
+    task: str
+    ready: bool
+    reason: str | None
+    model_version: str | None
+    data_age: int | None
+
+
+class Readiness(Answer):
+    """Whether the stores answer and every task with a champion has loaded it."""
+
+    ready: bool
+    tasks: tuple[TaskReadiness, ...]
+
+
+class Model(Answer):
+    """The model that serves: its registry version, the data it was trained on, and what it is."""
+
+    version: str
+    data_version: str
+    estimator: str
+    created_at: datetime
+
+
+class HorizonScores(Answer):
+    """Scores of the forecasts made that many steps ahead."""
+
+    horizon: int
+    rmse: float | None = None
+    mae: float | None = None
+    r2: float | None = None
+    skill: float | None = None
+    coverage: float | None = None
+    n: int | None = None
+
+
+class Scores(Answer):
+    """Scores pooled over series and horizons: errors in the target's unit, skill over persistence on the same rows."""
+
+    rmse: float | None = None
+    mae: float | None = None
+    r2: float | None = None
+    skill: float | None = None
+    coverage: float | None = None
+    n: int | None = None
+    horizons: tuple[HorizonScores, ...] = ()
+
+
+class TaskInfo(Answer):
+    """What is served for one task."""
+
+    task: str
+    description: str
+    domain: str
+    series: tuple[str, ...]
+    target: str
+    unit: str
+    frequency: str
+    horizon: str
+    steps: int
+    timezone: str
+    coverage: float = Field(description="The share of truths the interval promises to hold.")
+    model: Model | None
+    promise: Scores | None = Field(description="The champion's back-test; null without a champion.")
+    data_age: int | None
+    degraded: bool
+    degraded_reason: str | None
+
+
+class TaskList(Answer):
+    """Every task this service answers for."""
+
+    tasks: tuple[TaskInfo, ...]
+
+
+class Forecast(Answer):
+    """One forecast: the value expected at ``timestamp``, within ``lower`` and ``upper`` at the task's coverage."""
+
+    timestamp: datetime
+    horizon: int
+    value: float | None
+    lower: float | None
+    upper: float | None
+
+
+class SeriesForecasts(Answer):
+    """The current forecasts of one series, made from data up to ``origin``."""
+
+    task: str
+    series_id: str
+    target: str
+    unit: str
+    data_age: int | None
+    degraded: bool
+    degraded_reason: str | None
+    origin: datetime | None
+    issued_at: datetime | None
+    model_version: str | None
+    data_version: str | None
+    forecasts: tuple[Forecast, ...]
+
+
+class TaskForecasts(Answer):
+    """The current forecasts of every series of a task."""
+
+    task: str
+    data_age: int | None
+    degraded: bool
+    degraded_reason: str | None
+    series: tuple[SeriesForecasts, ...]
+
+
+class TaskScores(Answer):
+    """Promise against delivery: the back-test's scores beside the live ones since a time."""
+
+    task: str
+    unit: str
+    coverage: float
+    model_version: str | None
+    since: datetime
+    promise: Scores | None
+    live: Scores | None

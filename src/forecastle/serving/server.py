@@ -1,0 +1,83 @@
+"""How an application is served: on a port that is really ours, until stopped, or in the background of this process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import uvicorn
+
+from forecastle.errors import SettingsError, StorageUnavailable
+from forecastle.serving.app import create_app
+from forecastle.settings import Settings
+from forecastle.task import Task
+
+START_SECONDS = 20.0
+STOP_SECONDS = 10
+
+
+def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
+    """Serve the tasks until SIGINT or SIGTERM, saying where; requests under way are answered first."""
+    with listen(settings.host, settings.port) as (door, address):
+        app = create_app(settings, tasks, lambda: datetime.now(UTC))
+        say(f"Serving {', '.join(task.name for task in tasks)} at {address}")
+        serve(app, door)
+
+
+@contextmanager
+def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime]) -> Iterator[str]:
+    """Serve the tasks in the background of this process, by the given clock; gives the service's address.
+
+    Raises StorageUnavailable where it does not come up.
+    """
+    with listen(settings.host, settings.port) as (door, address):
+        server = _server(create_app(settings, tasks, clock))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="service", daemon=True)
+        thread.start()
+        until = time.monotonic() + START_SECONDS
+        while not server.started and thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)
+        try:
+            if not server.started:
+                raise StorageUnavailable(
+                    f"the service to come up at {address}", "it did not", "See what it logged, then start it again."
+                )
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join(STOP_SECONDS)
+
+
+def serve(app: Any, door: socket.socket) -> None:
+    """Serve an ASGI application on a bound socket until SIGINT or SIGTERM."""
+    _server(app).run(sockets=[door])
+
+
+@contextmanager
+def listen(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
+    """Bind a port (0: a free one) and give the socket and its address; SettingsError where it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"to listen on {host}:{port}",
+                error.strerror or str(error),
+                "Choose another --port; 0 takes a free one.",
+            ) from None
+        shown = f"[{host}]" if ":" in host else host
+        yield door, f"http://{shown}:{door.getsockname()[1]}"
+
+
+def _server(app: Any) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, server_header=False
+    )
+    return uvicorn.Server(config)

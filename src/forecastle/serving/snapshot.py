@@ -1,0 +1,160 @@
+"""What is known of one task at one time, and how far an answer made of it can be relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.monitoring.journal import Incident
+from forecastle.serving.schemas import Forecast, Model, Scores, SeriesForecasts
+from forecastle.serving.wording import age_text
+from forecastle.task import Task
+
+WINDOW = timedelta(days=2)
+LEAST_STEPS = 24
+
+_UNKNOWN = b'"data_age":null,"degraded":false,"degraded_reason":null'
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How far an answer can be relied on now: the age of its data in seconds, and why it is degraded if it is."""
+
+    data_age: int | None
+    reason: str | None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The three fields that every answer carries."""
+        return {"data_age": self.data_age, "degraded": self.reason is not None, "degraded_reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One task's state, built by ``build``.
+
+    ``observed`` holds series_id, timestamp and the target of the newest two days (or 24 steps, if that is longer);
+    ``newest`` is each series' last timestamp there with a value. ``forecasts`` are the journal's current ones.
+    """
+
+    task: Task
+    model: Model | None
+    promise: Scores | None
+    model_fault: str | None
+    observed: pl.DataFrame
+    newest: Mapping[str, datetime]
+    forecasts: pl.DataFrame
+    answers: Mapping[str, SeriesForecasts]
+    bodies: Mapping[str, tuple[bytes, bytes]]
+    fault: str | None = None
+
+    @property
+    def series_ids(self) -> tuple[str, ...]:
+        """The series this task answers for: those it names, else those that were seen."""
+        return tuple(self.answers)
+
+    def condition(self, now: datetime, series_id: str | None = None) -> Condition:
+        """Return the condition of a series' answer, or of the whole task's."""
+        task = self.task
+        newest = self.newest.get(series_id) if series_id is not None else max(self.newest.values(), default=None)
+        age = None if newest is None else max(now - newest - task.knowable_after, timedelta(0))
+        reasons = [reason for reason in (self.fault, self.model_fault) if reason]
+        if self.model is None and self.model_fault is None:
+            reasons.append("no model has been promoted yet")
+        if age is None:
+            reasons.append("no value has been collected lately")
+        elif age > task.monitoring.stale_after:
+            limit = age_text(task.monitoring.stale_after)
+            reasons.append(f"the newest value is {age_text(age)} old, and {limit} is the task's limit")
+        last = self._last_target(series_id)
+        if last is None:
+            reasons.append("no forecast has been made yet")
+        elif last <= now:
+            reasons.append("every time that was forecast has passed")
+        return Condition(None if age is None else int(age.total_seconds()), "; ".join(reasons) or None)
+
+    def body(self, series_id: str, now: datetime) -> bytes:
+        """Return a series' answer as JSON; only the fields that change with the clock are written anew."""
+        before, after = self.bodies[series_id]
+        condition = self.condition(now, series_id)
+        if condition.reason is None and condition.data_age is not None:
+            return b'%b"data_age":%d,"degraded":false,"degraded_reason":null%b' % (before, condition.data_age, after)
+        return self.answers[series_id].model_copy(update=condition.fields).model_dump_json().encode()
+
+    def _last_target(self, series_id: str | None) -> datetime | None:
+        chosen = self.answers.values() if series_id is None else [self.answers[series_id]]
+        return max((answer.forecasts[-1].timestamp for answer in chosen if answer.forecasts), default=None)
+
+
+@dataclass(frozen=True)
+class Details:
+    """What came of a task's forecasts: outcomes since a time, their live scores, and the incidents, newest first."""
+
+    since: datetime
+    outcomes: pl.DataFrame
+    live: Scores | None
+    incidents: tuple[Incident, ...]
+
+
+def build(
+    task: Task,
+    model: Model | None,
+    promise: Scores | None,
+    model_fault: str | None,
+    observed: pl.DataFrame,
+    forecasts: pl.DataFrame,
+) -> Snapshot:
+    """Build a snapshot from what was read; every series' answer is serialised here, once."""
+    newest = dict(observed.drop_nulls(task.target).group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
+    answers = _answers(task, forecasts, newest)
+    halves = {name: answer.model_dump_json().encode().split(_UNKNOWN, 1) for name, answer in answers.items()}
+    return Snapshot(
+        task=task,
+        model=model,
+        promise=promise,
+        model_fault=model_fault,
+        observed=observed,
+        newest=newest,
+        forecasts=forecasts,
+        answers=answers,
+        bodies={name: (before, after) for name, (before, after) in halves.items()},
+    )
+
+
+def window(task: Task) -> timedelta:
+    """Return how much of the past the page shows: two days, or 24 steps where those are longer."""
+    return max(WINDOW, LEAST_STEPS * task.frequency)
+
+
+def _answers(task: Task, forecasts: pl.DataFrame, newest: Mapping[str, datetime]) -> dict[str, SeriesForecasts]:
+    """Return an answer for every series the task names, else for those seen; one may be without forecasts."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    for row in forecasts.sort(SERIES, "horizon").iter_rows(named=True):
+        made.setdefault(row[SERIES], []).append(row)
+    return {
+        series_id: _answer(task, series_id, made.get(series_id, []))
+        for series_id in task.series_ids or sorted({*newest, *made})
+    }
+
+
+def _answer(task: Task, series_id: str, rows: Sequence[Mapping[str, Any]]) -> SeriesForecasts:
+    head: Mapping[str, Any] = rows[0] if rows else {}
+    return SeriesForecasts(
+        task=task.name,
+        series_id=series_id,
+        target=task.target,
+        unit=task.unit,
+        data_age=None,
+        degraded=False,
+        degraded_reason=None,
+        origin=head.get("origin"),
+        issued_at=head.get("issued_at"),
+        model_version=head.get("model_version"),
+        data_version=head.get("data_version"),
+        forecasts=tuple(Forecast(**{name: row[name] for name in Forecast.model_fields}) for row in rows),
+    )

@@ -1,0 +1,65 @@
+"""How numbers, times and durations are written for people."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+
+from forecastle.task import Task, duration_text
+
+UNKNOWN = "–"
+MINUS = "−"
+
+
+def number(value: float | None, decimals: int) -> str:
+    """Write a number with that many decimals, a real minus, and a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", MINUS) if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def percent(value: float | None, decimals: int = 0, signed: bool = False) -> str:
+    """Write a share as a percentage."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    text = number(100 * value, decimals)
+    return f"{'+' if signed and value > 0 else ''}{text} %"
+
+
+def age_text(age: timedelta) -> str:
+    """Write an age as a person would: its two largest units of days, hours and minutes."""
+    minutes = int(age.total_seconds()) // 60
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min"
+
+
+def clock(moment: datetime, task: Task) -> str:
+    """Write a time in the task's own zone; where a step is a day or longer, only its day."""
+    local = moment.astimezone(task.zone)
+    if task.frequency >= timedelta(days=1):
+        return f"{local:%a} {local.day} {local:%b}"
+    return f"{local:%a} {local.day} {local:%b}, {local:%H:%M}"
+
+
+def day(moment: datetime, task: Task) -> str:
+    """Write a day in the task's own zone, with its year."""
+    local = moment.astimezone(task.zone)
+    return f"{local.day} {local:%b %Y}"
+
+
+def spoken(duration: timedelta) -> str:
+    """Write a duration in words: "1 hour", "90 minutes"."""
+    text = duration_text(duration)
+    unit = {"d": "day", "h": "hour", "m": "minute", "s": "second"}[text[-1]]
+    count = int(text[:-1])
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def interval(lower: float | None, upper: float | None, places: int) -> str:
+    """Write an interval, or a dash where an end of it is missing."""
+    return UNKNOWN if lower is None or upper is None else f"{number(lower, places)} to {number(upper, places)}"

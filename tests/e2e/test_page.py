@@ -1,0 +1,177 @@
+"""The page in a real browser: what is drawn and read, that it refreshes, by keyboard, on a phone and in the dark."""
+
+from __future__ import annotations
+
+import runpy
+import struct
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from forecastle.monitoring.journal import Journal
+from forecastle.serving import screenshot
+from forecastle.serving.server import running
+from forecastle.settings import Settings
+from forecastle.task import load_task
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[2]
+MADE_UP = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "unit" / "serving" / "made_up.py")))
+
+
+class Service:
+    """A service of made-up stores at a real address, with a clock that is moved by hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.task = load_task(ROOT / "tasks" / "nyc-temperature.toml")
+        self.now: datetime = MADE_UP.NOW
+        self.address = ""
+
+    def pass_an_hour(self) -> None:
+        """Collect and forecast as one live run would."""
+        self.now += timedelta(hours=1)
+        origin = self.now.replace(minute=0)
+        MADE_UP.append(self.settings, self.task, MADE_UP.observations(self.task, origin, origin))
+        with Journal(self.settings.journal_url) as journal:
+            journal.record(MADE_UP.forecasts(self.task, origin, origin))
+
+
+@pytest.fixture
+def service(tmp_path):
+    settings = Settings(home=tmp_path / "home", port=0, _env_file=None)  # type: ignore[call-arg]
+    made = Service(settings)
+    MADE_UP.fill(settings, made.task)
+    MADE_UP.publish_champion(settings, made.task)
+    with running(settings, [made.task], lambda: made.now) as made.address:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser(request):
+    if not screenshot.CHROMIUM.exists():
+        yield None
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=screenshot.CHROMIUM, args=list(screenshot.ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, service, missing_component):
+    """Open the page in a window of its own; whatever the browser complains about fails the test."""
+    if browser is None:
+        missing_component("no Chromium at /usr/bin/chromium: apt-get install -y chromium fonts-dejavu-core")
+    windows, complaints = [], []
+
+    def open_one(path: str = "/", with_clock: bool = False, **options):
+        window = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
+        windows.append(window)
+        window.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        window.on("pageerror", lambda error: complaints.append(str(error)))
+        if with_clock:
+            window.clock.install()
+        window.goto(service.address + path)
+        return window
+
+    open_one.complaints = complaints
+    yield open_one
+    for window in windows:
+        window.close()
+    assert complaints == []
+
+
+def test_the_forecast_and_the_measurements_are_drawn_and_the_numbers_can_be_read(open_page) -> None:
+    window = open_page()
+    for kind in ("line forecast", "line observed", "line past", "band"):
+        box = window.locator(f'svg.chart path[class="{kind}"]').first.bounding_box()
+        assert box is not None and box["width"] > 40 and box["height"] > 5, kind
+    assert window.locator("svg.chart").count() == 3
+    tiles = window.locator(".tiles").inner_text()
+    assert "10 min" in tiles and "v3" in tiles and "promised +22.0 %" in tiles
+    assert window.locator("#t0-s0").inner_text() == "EWR"
+
+
+def test_the_lines_take_their_colours_from_the_style_sheet_under_the_strict_policy(open_page) -> None:
+    window = open_page()
+    colour = "selector => getComputedStyle(document.querySelector(selector)).stroke"
+    assert window.evaluate(colour, "path.line.forecast") != "none"
+    assert window.evaluate(colour, "path.line.forecast") != window.evaluate(colour, "path.line.observed")
+
+
+def test_the_page_refreshes_by_itself_and_keeps_what_is_open_and_focused(open_page, service) -> None:
+    window = open_page(with_clock=True)
+    assert "Mon 16 Dec, 14:10" in window.locator(".status").inner_text()
+    window.locator("summary").first.focus()
+    window.keyboard.press("Enter")
+    service.pass_an_hour()
+    window.clock.fast_forward(16_000)
+    window.get_by_text("Mon 16 Dec, 15:10").first.wait_for(timeout=10_000)
+    assert window.locator("details[open]").count() == 1
+    assert window.evaluate("document.activeElement.tagName") == "SUMMARY"
+    assert "measured Mon 16 Dec, 15:00" in window.locator(".card").first.inner_text()
+
+
+def test_a_service_that_stops_answering_is_said_on_the_page(open_page) -> None:
+    window = open_page(with_clock=True)
+    window.context.set_offline(True)
+    window.clock.fast_forward(16_000)
+    window.get_by_text("The service does not answer").wait_for(timeout=10_000)
+    window.context.set_offline(False)
+    window.clock.fast_forward(16_000)
+    window.get_by_text("The service does not answer").wait_for(state="detached", timeout=10_000)
+    open_page.complaints.clear()  # the browser's own word for being offline
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_the_page_fits_any_width_without_scrolling_sideways(open_page, width: int) -> None:
+    window = open_page(viewport={"width": width, "height": 800})
+    window.locator("summary").first.click()
+    assert window.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_keyboard_reaches_the_forecasts_first_and_their_numbers(open_page) -> None:
+    window = open_page()
+    window.keyboard.press("Tab")
+    assert window.evaluate("document.activeElement.textContent") == "Skip to the forecasts"
+    window.keyboard.press("Enter")
+    for _ in range(3):
+        window.keyboard.press("Tab")
+        if window.evaluate("document.activeElement.tagName") == "SUMMARY":
+            break
+    window.keyboard.press("Enter")
+    assert window.locator("details[open] table").first.is_visible()
+
+
+def test_the_dark_page_is_dark_and_the_light_page_is_light(open_page) -> None:
+    def lightness(scheme: str) -> float:
+        window = open_page(color_scheme=scheme)
+        colour = window.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in colour[4:-1].split(",")) / (3 * 255)
+
+    assert lightness("dark") < 0.2 < 0.8 < lightness("light")
+
+
+def test_the_charts_are_named_for_those_who_do_not_see_them(open_page) -> None:
+    window = open_page()
+    chart = window.get_by_role("img", name="EWR: temperature_2m from Sat 14 Dec, 14:10 to Mon 16 Dec, 20:00")
+    assert chart.count() == 1
+
+
+def test_the_documentation_of_the_api_opens_under_the_strict_policy(open_page) -> None:
+    window = open_page("/docs")
+    assert window.get_by_text("/v1/tasks/{task}/scores").count() == 1
+
+
+def test_a_screenshot_is_one_call(open_page, browser, service, tmp_path) -> None:
+    picture = screenshot.take(f"{service.address}/", tmp_path / "images" / "page.png", browser=browser)
+    content = picture.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", content[16:24])
+    assert width == 1280 and height > 900

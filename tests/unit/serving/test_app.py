@@ -1,0 +1,284 @@
+"""The HTTP service: what each route answers, how it refuses, and what every answer carries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from forecastle.monitoring.journal import Journal
+from forecastle.serving import schemas
+from forecastle.serving.app import create_app
+
+TASK = "/v1/tasks/nyc-temperature"
+STRICT = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+HEAVY = {"mlflow", "dvc", "data_profiling", "ydata_profiling", "pandas", "sklearn", "matplotlib", "airflow", "lightgbm"}
+
+
+def test_importing_the_service_loads_no_heavy_library() -> None:
+    program = "import sys, forecastle.serving.app; print(*{name.split('.')[0] for name in sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert HEAVY & set(answer.stdout.split()) == set()
+
+
+def test_health_says_that_the_process_is_alive(ask) -> None:
+    answer = ask("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+
+def test_ready_names_the_champion_that_was_loaded_and_the_age_of_the_data(ask) -> None:
+    answer = ask("/ready")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "ready": True,
+        "tasks": [
+            {"task": "nyc-temperature", "ready": True, "reason": None, "model_version": "3", "data_age": 600},
+        ],
+    }
+
+
+def test_old_data_never_makes_a_service_unready(ask, clock) -> None:
+    clock.advance(days=30)
+    assert ask("/ready").status_code == 200
+
+
+def test_a_service_without_a_champion_is_ready_to_say_so(settings, task, clock, get) -> None:
+    app = create_app(settings, [task], clock, poll_every=0)
+    assert get(app, "/ready").status_code == 200
+    answer = get(app, f"{TASK}/forecasts/EWR").json()
+    assert answer["forecasts"] == []
+    assert answer["degraded"] and "no model has been promoted yet" in answer["degraded_reason"]
+
+
+def test_ready_is_503_while_the_journal_does_not_answer(tmp_path, settings, task, clock, get) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    broken = settings.model_copy(update={"journal": f"sqlite:///{tmp_path / 'file' / 'journal.db'}"})
+    app = create_app(broken, [task], clock, poll_every=0)
+    answer = get(app, "/ready")
+    assert answer.status_code == 503
+    assert not answer.json()["tasks"][0]["ready"] and "journal" in answer.json()["tasks"][0]["reason"]
+    assert get(app, "/health").status_code == 200
+
+
+def test_ready_is_503_while_a_champion_cannot_be_loaded(filled, task, clock, get) -> None:
+    shutil.rmtree(filled.task_folder(task.name) / "models" / "3")
+    answer = get(create_app(filled, [task], clock, poll_every=0), "/ready")
+    assert answer.status_code == 503
+    assert "could not be loaded" in answer.json()["tasks"][0]["reason"]
+
+
+def test_the_tasks_say_what_is_served_and_what_the_back_test_promised(ask) -> None:
+    (info,) = ask("/v1/tasks").json()["tasks"]
+    assert info["series"] == ["EWR", "JFK", "LGA"]
+    assert (info["target"], info["unit"], info["frequency"], info["horizon"]) == ("temperature_2m", "°C", "1h", "6h")
+    assert info["model"]["version"] == "3"
+    assert info["promise"]["skill"] == pytest.approx(0.22)
+    assert [one["horizon"] for one in info["promise"]["horizons"]] == [1, 2, 3, 4, 5, 6]
+    assert ask(TASK).json() == info
+
+
+def test_a_series_forecasts_say_value_interval_origin_age_and_versions(ask, task, made_up) -> None:
+    answer = ask(f"{TASK}/forecasts/JFK").json()
+    assert schemas.SeriesForecasts.model_validate(answer)
+    assert (answer["origin"], answer["data_age"], answer["degraded"]) == ("2013-12-16T19:00:00Z", 600, False)
+    assert (answer["model_version"], answer["data_version"]) == ("3", made_up.DATA_VERSION)
+    steps = answer["forecasts"]
+    assert [one["horizon"] for one in steps] == list(range(1, task.steps + 1))
+    assert all(one["lower"] < one["value"] < one["upper"] for one in steps)
+
+
+def test_all_forecasts_of_a_task_are_those_of_its_series(ask) -> None:
+    answer = ask(f"{TASK}/forecasts").json()
+    assert schemas.TaskForecasts.model_validate(answer)
+    assert answer["series"] == [ask(f"{TASK}/forecasts/{one}").json() for one in ("EWR", "JFK", "LGA")]
+
+
+def test_an_answer_spliced_from_its_halves_is_the_answer_the_model_would_write(ask) -> None:
+    content = ask(f"{TASK}/forecasts/EWR").content
+    assert schemas.SeriesForecasts.model_validate_json(content).model_dump_json().encode() == content
+
+
+def test_data_past_its_limit_degrades_the_answer_and_says_why(ask, clock) -> None:
+    clock.advance(hours=3, minutes=30)
+    answer = ask(f"{TASK}/forecasts/EWR").json()
+    assert (answer["data_age"], answer["degraded"]) == (13200, True)
+    assert answer["degraded_reason"] == "the newest value is 3 h 40 min old, and 3 h is the task's limit"
+
+
+def test_forecasts_whose_time_has_passed_are_not_dressed_as_new(ask, clock) -> None:
+    clock.advance(hours=6)
+    assert "every time that was forecast has passed" in ask(f"{TASK}/forecasts").json()["degraded_reason"]
+
+
+def test_a_new_forecast_is_served_without_a_restart(ask, filled, task, clock, made_up) -> None:
+    ask(f"{TASK}/forecasts/EWR")
+    clock.advance(hours=1)
+    origin = clock.now - timedelta(minutes=10)
+    with Journal(filled.journal_url) as journal:
+        journal.record(made_up.forecasts(task, origin, origin))
+    assert ask(f"{TASK}/forecasts/EWR").json()["origin"] == "2013-12-16T20:00:00Z"
+
+
+def test_a_moved_clock_is_enough_to_look_again(filled, task, clock, made_up, get) -> None:
+    app = create_app(filled, [task], clock, poll_every=3600)
+    get(app, f"{TASK}/forecasts/EWR")
+    clock.advance(hours=1)
+    origin = clock.now - timedelta(minutes=10)
+    with Journal(filled.journal_url) as journal:
+        journal.record(made_up.forecasts(task, origin, origin))
+    assert get(app, f"{TASK}/forecasts/EWR").json()["origin"] == "2013-12-16T20:00:00Z"
+
+
+def test_a_new_champion_is_picked_up_without_a_restart(ask, filled, task, made_up) -> None:
+    assert ask(TASK).json()["model"]["version"] == "3"
+    made_up.publish_champion(filled, task, version="4")
+    assert ask(TASK).json()["model"]["version"] == "4"
+
+
+def test_a_champion_that_cannot_be_loaded_leaves_the_one_before_in_place(ask, filled, task, made_up) -> None:
+    ask(TASK)
+    made_up.publish_champion(filled, task, version="4")
+    shutil.rmtree(filled.task_folder(task.name) / "models" / "4")
+    info = ask(TASK).json()
+    assert info["model"]["version"] == "3"
+    assert info["degraded"] and "version 4, could not be loaded" in info["degraded_reason"]
+    assert ask("/ready").status_code == 200
+
+
+def test_a_journal_that_stops_answering_leaves_the_last_forecasts_marked(ask, filled) -> None:
+    before = ask(f"{TASK}/forecasts/EWR").json()
+    with sqlite3.connect(filled.home / "journal.db") as database:
+        database.execute("DROP TABLE heads")
+    answer = ask(f"{TASK}/forecasts/EWR").json()
+    assert answer["forecasts"] == before["forecasts"]
+    assert answer["degraded"] and "a store does not answer" in answer["degraded_reason"]
+    assert ask("/ready").status_code == 503
+    assert ask("/").status_code == 200
+    assert ask("/metrics").status_code == 200
+
+
+def test_scores_put_promise_beside_delivery(ask) -> None:
+    answer = ask(f"{TASK}/scores").json()
+    assert answer["promise"]["rmse"] == pytest.approx(1.95)
+    assert answer["live"]["n"] > 1000
+    assert [one["horizon"] for one in answer["live"]["horizons"]] == [1, 2, 3, 4, 5, 6]
+    assert 0 < answer["live"]["skill"] < 1
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/v1/tasks/nyc-temprature", "'nyc-temprature'; did you mean 'nyc-temperature'?"),
+        ("/v1/tasks/nyc-temprature/forecasts", "'nyc-temprature'; did you mean 'nyc-temperature'?"),
+        ("/v1/tasks/nyc-temprature/scores", "'nyc-temprature'; did you mean 'nyc-temperature'?"),
+        (f"{TASK}/forecasts/EWX", "'EWX'; did you mean 'EWR'?"),
+        (f"{TASK}/forecasts/a/b", "'a/b'"),
+        ("/v1/task", "'/v1/task'; did you mean '/v1/tasks'?"),
+    ],
+)
+def test_an_unknown_name_is_a_problem_document_that_names_the_nearest(ask, path: str, found: str) -> None:
+    answer = ask(path)
+    problem = answer.json()
+    assert (answer.status_code, problem["status"]) == (404, 404)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (problem["found"], problem["instance"]) == (found, path)
+    assert problem["expected"] and problem["action"]
+
+
+def test_a_method_a_route_does_not_answer_is_a_problem_document(ask) -> None:
+    answer = ask("/v1/tasks", method="DELETE")
+    assert (answer.status_code, answer.json()["found"]) == (405, "DELETE")
+    assert "GET" in answer.headers["allow"]
+
+
+def test_a_store_that_never_answered_is_a_503_with_retry_after(tmp_path, settings, task, clock, get) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    broken = settings.model_copy(update={"journal": f"sqlite:///{tmp_path / 'file' / 'journal.db'}"})
+    answer = get(create_app(broken, [task], clock), f"{TASK}/forecasts/EWR")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:forecastle:problem:storage-unavailable"
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_fault_of_the_service_is_a_500_problem_that_tells_no_secret(filled, task, get) -> None:
+    def broken_clock() -> None:
+        raise RuntimeError("the password is hunter2")
+
+    answer = get(create_app(filled, [task], broken_clock), TASK)  # type: ignore[arg-type]
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "hunter2" not in answer.text
+    assert answer.headers["content-security-policy"].startswith(STRICT)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/fragment", "/docs", "/health", TASK, "/static/page.css", "/nothing", "/metrics"]
+)
+def test_every_answer_carries_the_security_headers(ask, path: str) -> None:
+    headers = ask(path).headers
+    assert headers["content-security-policy"].startswith(STRICT)
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-frame-options"] == "DENY"
+
+
+def test_requests_are_counted_by_route_and_status_never_by_the_path_asked_for(ask) -> None:
+    for path in (f"{TASK}/forecasts/EWR", f"{TASK}/forecasts/stranger-typed-this", "/stranger-typed-that"):
+        ask(path)
+    text = ask("/metrics").text
+    route = 'route="/v1/tasks/{task}/forecasts/{series_id:path}"'
+    assert f'forecastle_requests_total{{method="GET",{route},status="200"}}' in text
+    assert f'forecastle_requests_total{{method="GET",{route},status="404"}}' in text
+    assert 'route="unmatched",status="404"' in text
+    assert "stranger" not in text
+
+
+def test_metrics_tell_what_the_stores_know(ask) -> None:
+    text = ask("/metrics").text
+    assert 'forecastle_data_age_seconds{task="nyc-temperature"} 600.0' in text
+    assert 'forecastle_live_skill{horizon="all",task="nyc-temperature"}' in text
+    assert "forecastle_model_info{" in text and 'model_version="3"' in text
+
+
+def test_an_unchanged_fragment_is_answered_with_304(ask) -> None:
+    first = ask("/fragment")
+    again = ask("/fragment", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert ask("/fragment", headers={"If-None-Match": '"another"'}).status_code == 200
+
+
+def test_the_documentation_page_lists_every_route_without_a_script(ask) -> None:
+    page = ask("/docs").text
+    assert all(path in page for path in ask("/openapi.json").json()["paths"])
+    assert "<script" not in page and "style=" not in page
+
+
+def test_the_openapi_document_describes_errors_as_problem_documents(ask) -> None:
+    document = ask("/openapi.json").json()
+    refusals = [
+        list(answer["content"])
+        for path, operations in document["paths"].items()
+        for status, answer in operations["get"]["responses"].items()
+        if int(status) >= 400 and path != "/ready"
+    ]
+    assert refusals and all(types == ["application/problem+json"] for types in refusals)
+
+
+def test_every_json_answer_is_what_the_openapi_document_promises(ask) -> None:
+    promised = {
+        "/health": schemas.Health,
+        "/ready": schemas.Readiness,
+        "/v1/tasks": schemas.TaskList,
+        TASK: schemas.TaskInfo,
+        f"{TASK}/forecasts": schemas.TaskForecasts,
+        f"{TASK}/scores": schemas.TaskScores,
+        "/nothing": schemas.Problem,
+    }
+    for path, model in promised.items():
+        answer: httpx.Response = ask(path)
+        assert json.loads(model.model_validate_json(answer.content).model_dump_json()) == answer.json()
