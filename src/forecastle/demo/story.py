@@ -1,0 +1,314 @@
+"""The demo's story: from the first request to the first scored forecasts, on a year of real weather.
+
+Time is simulated: the clock stands at five past every hour of December 2013, and the recorded API shows nothing that
+lies after it. Everything else is the system itself, as it runs against the live API.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from forecastle import pipeline
+from forecastle.console import figure
+from forecastle.data.faults import Fault
+from forecastle.data.replay import load_nyc_weather, replay_app
+from forecastle.demo.telling import Telling
+from forecastle.errors import ForecastleError, QualityGateFailed, UserError
+from forecastle.frame import iso, write_json, write_text
+from forecastle.http import Client, Request, asgi_transport
+from forecastle.models import bundle, evaluation, pointer
+from forecastle.monitoring import drift
+from forecastle.monitoring.journal import Journal
+from forecastle.serving.server import running
+from forecastle.settings import Settings, load_settings
+from forecastle.task import Task, load_task
+
+START = datetime(2013, 12, 1, 0, 5, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MARK = ".forecastle-demo"
+SCORE_NAMES = ("rmse", "mae", "r2", "skill", "coverage", "n", "horizons")
+
+
+@dataclass
+class Stage:
+    """What the chapters share: the task, the simulated clock, what is wrong with the source, what was measured."""
+
+    folder: Path
+    task: Task
+    settings: Settings
+    opened: pipeline.Run
+    telling: Telling
+    days: int
+    now: datetime = START
+    fault: Fault | None = None
+    address: str = ""
+    latencies: list[float] = field(default_factory=list)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, flow: str, *names: str) -> list[pipeline.Outcome]:
+        """Run a flow (or some of its steps) as of the simulated now; stop at the first that fails."""
+        ended: list[pipeline.Outcome] = []
+        run = replace(self.opened, flow=flow, now=self.now)
+        for step in pipeline.FLOWS[flow]:
+            if not names or step.name in names:
+                ended.append(pipeline.run_step(run, step))
+                if ended[-1].error is not None:
+                    break
+        return ended
+
+    def must_run(self, flow: str, *names: str) -> dict[str, pipeline.Summary]:
+        """Run steps that are to succeed; raise what ended them otherwise. Returns their summaries by name."""
+        ended = self.run(flow, *names)
+        if ended[-1].error is not None:
+            raise ended[-1].error
+        return {outcome.step: outcome.summary for outcome in ended}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the story, and whether it came true."""
+
+    text: str
+    held: bool
+
+
+def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
+    """Tell the whole story in ``folder`` (made anew each time) and return whether every chapter did what it says.
+
+    Raises UserError for a folder that holds something else.
+    """
+    began = time.perf_counter()
+    _make_room(folder)
+    telling = Telling(plain)
+    task = load_task(_task_file())
+    settings = load_settings(home=folder / "data", journal="", mlflow_uri="", dvc_remote="", host="127.0.0.1", port=0)
+    weather = load_nyc_weather()
+    stage: Stage
+    app = replay_app(weather, lambda: stage.now, faults=lambda: stage.fault, forecast_values=True)
+    with pipeline.open_run(task, settings, "train", START, asgi_transport(app)) as opened:
+        stage = Stage(folder, task, settings, opened, telling, days)
+        ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:3]]
+        fine = all(chapter["ok"] for chapter in ended)
+        serving = running(settings, [task], lambda: stage.now) if fine else nullcontext("")
+        with serving as stage.address:
+            if fine:
+                ended += [_chapter(stage, name, work) for name, work in CHAPTERS[3:]]
+                fine = all(chapter["ok"] for chapter in ended)
+            _write_summary(stage, ended, time.perf_counter() - began)
+            telling.end(fine, time.perf_counter() - began, folder)
+            if fine and keep:
+                telling.say(f"The service stays up at {stage.address} (Ctrl-C ends it).")
+                _wait_for_ever()
+    return fine
+
+
+def collect(stage: Stage) -> Iterator[Claim]:
+    """Collect the history from January up to December; every answer archived byte for byte."""
+    found = stage.must_run("train", "ingest")["ingest"]
+    archived = [file for file in (stage.settings.task_folder(stage.task.name) / "archive").rglob("*") if file.is_file()]
+    yield Claim(
+        f"{found['rows']:,} observations of {len(stage.task.series)} airports from {found['from']}",
+        found["rows"] > 20_000,
+    )
+    yield Claim(
+        f"{found['answers']} answers archived byte for byte, each stamped with its collection time", bool(archived)
+    )
+    yield Claim(f"{found['after_collection']} rows that lie after now were dropped", True)
+
+
+def prepare(stage: Stage) -> Iterator[Claim]:
+    """Let the batch through the gate; compute features; version the training table."""
+    ended = stage.must_run("train", "quality-check", "transform", "profile", "version")
+    gate, table, version = ended["quality-check"], ended["transform"], ended["version"]
+    yield Claim(
+        f"the gate let {gate['new']:,} observations in and masked {gate['masked']}: the 1 048 mph wind at EWR",
+        gate["new"] > 20_000 and gate["masked"] >= 1,
+    )
+    yield Claim(
+        f"{table['rows']:,} rows of {table['features']} columns: features, targets, and when each was known", True
+    )
+    yield Claim(
+        f"data version {version['version'][:12]} pushed with DVC, its pointer committed as {version['commit'][:10]}",
+        True,
+    )
+
+
+def learn(stage: Stage) -> Iterator[Claim]:
+    """Back-test the candidates, register the winner, and promote it because nothing was there."""
+    ended = stage.must_run("train", "train", "promote")
+    trained, promoted = ended["train"], ended["promote"]
+    stage.measured["backtest"] = _champion(stage).backtest
+    yield Claim(
+        f"model {trained['model_version']} ({trained['estimator']}): back-test RMSE {figure(trained['rmse'])} "
+        f"{stage.task.unit}, skill {figure(trained['skill'])} over persistence",
+        trained["skill"] > 0,
+    )
+    yield Claim(f"promoted to champion: {' '.join(promoted['reasons'])}", promoted["promoted"])
+
+
+def live(stage: Stage) -> Iterator[Claim]:
+    """Serve over HTTP while simulated days pass hour by hour: collect, gate, forecast, score, watch."""
+    forecasts = scored = 0
+    with Client(stage.settings) as client:
+        for _ in stage.telling.track(range(24 * stage.days), "simulated hours"):
+            stage.now += HOUR
+            ended = stage.must_run("live")
+            forecasts += ended["forecast"]["new"]
+            scored += ended["score"]["scored"]
+            for series in stage.task.series:
+                _ask(stage, client, series.id)
+    stage.measured["drift_ratio"] = ended["watch"]["drift_ratio"]
+    expected = 24 * stage.days * len(stage.task.series) * stage.task.steps
+    yield Claim(f"{forecasts:,} forecasts journalled", forecasts == expected)
+    yield Claim(f"{scored:,} of them scored, each once, when its truth had come", 0.95 * expected < scored <= expected)
+    yield Claim(f"{len(stage.latencies):,} requests answered meanwhile", True)
+
+
+def bad_hour(stage: Stage) -> Iterator[Claim]:
+    """Meet an answer with 30 % nulls in the target: stop before anything downstream, keep serving, heal by itself."""
+    name = stage.task.name
+    with Client(stage.settings) as client, Journal(stage.settings.journal_url) as journal:
+        before = journal.forecasts(name).height
+        stage.now, stage.fault = stage.now + HOUR, "nulls"
+        ended = stage.run("live")
+        stage.fault = None
+        stopped = isinstance(ended[-1].error, QualityGateFailed) and ended[-1].step == "quality-check"
+        yield Claim(f"the gate stopped the run of {iso(stage.now)}: {_first_line(ended[-1].error)}", stopped)
+        yield Claim("nothing downstream started", len(ended) == 2 and journal.forecasts(name).height == before)
+        quarantined = list((stage.settings.task_folder(name) / "quarantine").glob("*"))
+        yield Claim("the batch lies in quarantine with its report", len(quarantined) == 1)
+        age = _ask(stage, client, stage.task.series[0].id)["data_age"]
+        yield Claim(f"the service keeps answering, with data {age // 60} minutes old", age >= HOUR.total_seconds())
+        stage.now += HOUR
+        healed = stage.must_run("live")["quality-check"]
+        both = 2 * len(stage.task.series)
+        yield Claim(
+            f"the next good hour brought {healed['new']} observations: the gap is healed", healed["new"] >= both - 1
+        )
+
+
+def compare(stage: Stage) -> Iterator[Claim]:
+    """Put promise beside delivery: back-test and live figures, latency, drift, and where everything lies."""
+    with Journal(stage.settings.journal_url) as journal:
+        stage.measured["live"] = evaluation.scores(journal.outcomes(stage.task.name))
+        flags = journal.drift_flags(stage.task.name, drift.WINDOW)
+    stage.measured["drift_ratio"] = drift.drift_ratio(flags)
+    promise, delivery = stage.measured["backtest"], stage.measured["live"]
+    stage.telling.promise_and_delivery(promise, delivery, stage.task)
+    stage.telling.facts(
+        {
+            "request latency": "p50 {p50:.1f} ms, p99 {p99:.1f} ms".format(**_latency(stage)),
+            "drift ratio": figure(stage.measured["drift_ratio"]),
+            "answers, history, models": str(stage.settings.task_folder(stage.task.name)),
+            "journal": stage.settings.journal_url,
+            "experiments and registry": stage.settings.tracking_uri,
+            "versioned data": str(stage.settings.versions),
+            "figures": str(stage.folder / "summary.json"),
+        }
+    )
+    yield Claim(
+        f"live skill over persistence {figure(delivery['skill'])}, promised {figure(promise['skill'])}",
+        delivery["skill"] > 0,
+    )
+
+
+CHAPTERS: tuple[tuple[str, Callable[[Stage], Iterator[Claim]]], ...] = (
+    ("collect", collect),
+    ("gate, features, version", prepare),
+    ("train and promote", learn),
+    ("serve and forecast, hour by hour", live),
+    ("a bad hour", bad_hour),
+    ("promise against delivery", compare),
+)
+
+
+def _chapter(stage: Stage, name: str, work: Callable[[Stage], Iterator[Claim]]) -> dict[str, Any]:
+    """Tell one chapter: its claims as they come true; an error of the system ends it as not ok."""
+    began = time.perf_counter()
+    ok = True
+    with stage.telling.chapter(name, work.__doc__ or ""):
+        try:
+            for claim in work(stage):
+                stage.telling.claim(claim.text, claim.held)
+                ok &= claim.held
+        except ForecastleError as error:
+            stage.telling.claim(str(error), held=False)
+            ok = False
+    return {"name": name, "ok": ok, "seconds": round(time.perf_counter() - began, 2)}
+
+
+def _ask(stage: Stage, client: Client, series_id: str) -> dict[str, Any]:
+    """Ask the service for one series' forecasts, keeping how long the answer took."""
+    import json
+
+    began = time.perf_counter()
+    answer = client.get(Request(f"{stage.address}/v1/tasks/{stage.task.name}/forecasts/{series_id}"))
+    stage.latencies.append(1000 * (time.perf_counter() - began))
+    if answer.status != 200:
+        raise UserError(f"forecasts of {series_id}", f"status {answer.status}: {answer.body[:200]!r}", "Tell us.")
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+def _champion(stage: Stage) -> bundle.Bundle:
+    current = pointer.published(stage.settings, stage.task)
+    if current is None:
+        raise UserError("a champion", "none was promoted", "See the reasons above.")
+    return bundle.load(current.folder)
+
+
+def _latency(stage: Stage) -> dict[str, float]:
+    cuts = statistics.quantiles(stage.latencies, n=100, method="inclusive")
+    return {"p50": cuts[49], "p99": cuts[98]}
+
+
+def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float) -> None:
+    def scores(name: str) -> dict[str, Any]:
+        found = stage.measured.get(name) or {}
+        return {key: found.get(key) for key in SCORE_NAMES}
+
+    write_json(
+        stage.folder / "summary.json",
+        {
+            "seconds": round(seconds, 2),
+            "chapters": chapters,
+            "backtest": scores("backtest"),
+            "live": scores("live"),
+            "latency_ms": _latency(stage) if len(stage.latencies) > 1 else {"p50": None, "p99": None},
+            "drift_ratio": stage.measured.get("drift_ratio"),
+        },
+    )
+
+
+def _make_room(folder: Path) -> None:
+    """Empty the demo's folder; leave any other folder alone."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise UserError(
+                f"an empty folder, or a former demo, at {folder}", "something else", "Choose another --folder."
+            )
+        shutil.rmtree(folder)
+    write_text(folder / MARK, "Made by forecastle demo, which empties this folder each time.\n")
+
+
+def _task_file() -> Path:
+    package = Path(__file__).parent.parent
+    shipped = (package / "tasks", package.parent.parent / "tasks")  # in an installed wheel; in a clone
+    return next(file for folder in shipped if (file := folder / "nyc-temperature.toml").exists())
+
+
+def _first_line(error: Exception | None) -> str:
+    return str(error or "it was not stopped").strip().splitlines()[0]
+
+
+def _wait_for_ever() -> None:
+    while True:
+        time.sleep(3600)

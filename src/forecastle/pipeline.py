@@ -1,0 +1,367 @@
+"""The two flows, step by step. Reading this file from top to bottom is the overview of the system.
+
+    TRAIN  ingest → quality-check → transform → profile ┐
+                                      └────→ version ───┴→ train → promote
+    LIVE   ingest → quality-check → forecast → score → watch
+
+Steps talk only through the run's folder and the stores, so each can run in a process of its own, and a step that is
+repeated does no harm. A step loads, calls one or two functions of the rooms below, saves, and returns its summary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from forecastle.data import ingestion, intake, profiling, versioning
+from forecastle.data.examples import Examples, from_table, make_examples, to_table
+from forecastle.data.history import History
+from forecastle.data.panel import build_panel, micros
+from forecastle.data.transformation import Recipe, make_recipe
+from forecastle.errors import ForecastleError, NotEnoughHistory
+from forecastle.frame import iso, write_json, write_table
+from forecastle.http import Client, Transport
+from forecastle.models import bundle, pointer, predictor, promotion, registry, training
+from forecastle.monitoring import alerts, drift, outcomes
+from forecastle.monitoring.journal import FIGURES, Journal
+from forecastle.settings import Settings
+from forecastle.task import Task
+
+Summary = dict[str, Any]
+
+LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
+
+
+@dataclass(frozen=True)
+class Run:
+    """One passage of a flow: the task, where things lie, the moment it stands for, and its own folder."""
+
+    task: Task
+    settings: Settings
+    flow: str
+    now: datetime
+    client: Client
+    journal: Journal
+
+    @property
+    def id(self) -> str:
+        """The run's name: its flow and its moment, so that repeating a run repeats into the same folder."""
+        return f"{self.flow}-{self.now:%Y%m%dT%H%M%SZ}"
+
+    @property
+    def home(self) -> Path:
+        """The task's folder, where its stores lie."""
+        return self.settings.task_folder(self.task.name)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, through which its steps talk."""
+        return self.home / "runs" / self.id
+
+    @cached_property
+    def history(self) -> History:
+        """The task's observations."""
+        return History(self.home / "history", (self.task.target, *self.task.covariates))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named piece of work, and the steps that must have succeeded before it may start."""
+
+    name: str
+    work: Callable[[Run], Summary]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended: its summary, or the error that ended it."""
+
+    step: str
+    seconds: float
+    summary: Summary
+    error: ForecastleError | None = None
+
+
+def ingest(run: Run) -> Summary:
+    """Fetch what is new, archive the answers byte for byte, and lay the parsed batch into the run's folder."""
+    start = _collect_from(run)
+    archive = ingestion.Archive(run.home / "archive")
+    live = run.flow == "live"
+    batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live)
+    ingestion.save_batch(run.folder, batch)
+    return {
+        "rows": batch.rows.height,
+        "from": iso(batch.start),
+        "to": iso(batch.end),
+        "answers": len(batch.archived),
+        "duplicates": batch.duplicates,
+        "after_collection": batch.after_collection,
+    }
+
+
+def quality_check(run: Run) -> Summary:
+    """Judge the batch by every check; let it into the history, or into quarantine and stop."""
+    admitted = intake.admit(run.task, run.home, ingestion.load_batch(run.folder), run.now, run.folder)
+    return {
+        "verdict": admitted.report.verdict,
+        "masked": admitted.report.masked,
+        "new": admitted.appended.new,
+        "revised": admitted.appended.revised,
+        "known": admitted.appended.known,
+    }
+
+
+def transform(run: Run) -> Summary:
+    """Compute features and targets of all history known now: the processed training table."""
+    panel = build_panel(run.history.versions(as_of=run.now), run.task)
+    recipe = make_recipe(run.task, panel)
+    table = to_table(make_examples(recipe, panel, np.arange(panel.size)))
+    write_table(run.folder / "training.parquet", table)
+    write_json(run.folder / "recipe.json", recipe.as_dict())
+    return {"rows": table.height, "features": table.width, "series": len(panel.series_ids), "season": recipe.season}
+
+
+def profile(run: Run) -> Summary:
+    """Compute the Reference that drift is measured against, and the page that shows the training data."""
+    examples = _examples(run)
+    reference = profiling.reference(examples.origin_names, examples.origin)
+    observations = run.history.read(as_of=run.now)
+    page = profiling.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference)
+    write_json(run.folder / "reference.json", reference.to_dict())
+    return {"features": len(examples.origin_names), "page": str(page)}
+
+
+def version(run: Run) -> Summary:
+    """Put the training table under version control: DVC remote and git."""
+    snapshot = versioning.version_table(run.settings, run.task, run.folder / "training.parquet", run.id)
+    found = {"version": snapshot.version, "commit": snapshot.commit, "rows": snapshot.rows}
+    write_json(run.folder / "version.json", found)
+    return found
+
+
+def train(run: Run) -> Summary:
+    """Back-test every candidate, fit the one that earned it on all data, and register it."""
+    version_note = _load(run.folder / "version.json")
+    trained = training.train(
+        run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now
+    )
+    folder = bundle.save(trained.bundle, run.folder / "bundle")
+    write_table(run.folder / "backtest.parquet", trained.backtest)
+    scores = trained.bundle.backtest
+    reports = [run.home / "reports" / "profile.html", run.folder / "quality.html", run.folder / "backtest.parquet"]
+    registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports)
+    write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
+    return {
+        "model_version": registered.version,
+        "estimator": trained.bundle.estimator,
+        **{name: scores[name] for name in ("rmse", "skill", "coverage", "n")},
+    }
+
+
+def promote(run: Run) -> Summary:
+    """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
+    challenger = registry.find(run.settings, run.task, _load(run.folder / "model.json")["version"])
+    rows = pl.read_parquet(run.folder / "backtest.parquet")
+    current = pointer.published(run.settings, run.task)
+    champion = None
+    if current is not None and current.version != challenger.version:
+        champion = training.rescore(bundle.load(current.folder), _examples(run), rows)
+    decision = promotion.decide(run.task, rows, champion)
+    if decision.promote:
+        registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
+    elif current is None or current.version != challenger.version:
+        registry.set_alias(run.settings, run.task, "challenger", challenger)
+    write_json(run.folder / "decision.json", decision.as_dict())
+    return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
+
+
+def forecast(run: Run) -> Summary:
+    """Forecast every series from the newest hour known, and journal it."""
+    model = _champion(run)
+    newest = run.history.newest()
+    if newest is None:
+        raise NotEnoughHistory(
+            f"observations of task {run.task.name!r}", "none", "Collect some: forecastle run live --task FILE"
+        )
+    panel = build_panel(
+        run.history.versions(as_of=run.now, start=newest - model.recipe.lookback), run.task, until=newest
+    )
+    rows = panel.last_rows
+    examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+    tally = run.journal.tally(run.task.name, model.version)
+    made = predictor.forecast(model, examples, run.now, tally)
+    reference = profiling.Reference.from_dict(model.reference)
+    recorded = run.journal.record(drift.mark(made, examples, reference))
+    return {
+        "origin": iso(newest),
+        "forecasts": made.height,
+        "new": recorded,
+        "model_version": model.version,
+        "data_age_seconds": int((run.now - newest).total_seconds()),
+    }
+
+
+def score(run: Run) -> Summary:
+    """Join every forecast whose time has come with the observation that came true, exactly once."""
+    due = run.journal.due(run.task.name, run.now)
+    if due.is_empty():
+        return {"due": 0, "scored": 0}
+    oldest: datetime = due["origin"].min()  # type: ignore[assignment]
+    known = run.history.read(as_of=run.now, start=oldest)
+    scored = run.journal.score(outcomes.score(run.task, due, known, run.now))
+    lost = run.journal.give_up(run.task.name, run.now - outcomes.GIVE_UP_AFTER)
+    return {"due": due.height, "scored": scored, "never_came": lost}
+
+
+def watch(run: Run) -> Summary:
+    """Measure what is served against what was promised, and open or close incidents by the alert rules."""
+    measured = {
+        "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW)),
+        "data_age_seconds": _data_age(run),
+        "live": outcomes.live_scores(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES)),
+    }
+    opened, closed = alerts.apply(run.journal, run.task, measured, run.now)
+    run.journal.beat(run.task.name, "watch", run.now)
+    return {
+        "drift_ratio": measured["drift_ratio"],
+        "data_age_seconds": measured["data_age_seconds"],
+        "opened": list(opened),
+        "closed": list(closed),
+    }
+
+
+COLLECT = (
+    Step("ingest", ingest, ()),
+    Step("quality-check", quality_check, ("ingest",)),
+)
+TRAIN = (
+    *COLLECT,
+    Step("transform", transform, ("quality-check",)),
+    Step("profile", profile, ("transform",)),
+    Step("version", version, ("transform",)),
+    Step("train", train, ("profile", "version")),
+    Step("promote", promote, ("train",)),
+)
+LIVE = (
+    *COLLECT,
+    Step("forecast", forecast, ("quality-check",)),
+    Step("score", score, ("forecast",)),
+    Step("watch", watch, ("score",)),
+)
+FLOWS = {"train": TRAIN, "live": LIVE}
+
+
+@contextmanager
+def open_run(
+    task: Task, settings: Settings, flow: str, now: datetime | None, transport: Transport | None = None
+) -> Iterator[Run]:
+    """Open a run of a flow as of ``now``; None takes up the newest run that exists. Closes what it opened.
+
+    The transport is the seam for a source that is not reached over the network (replay); default: the network.
+    """
+    moment = now or _newest_run(settings.task_folder(task.name), flow)
+    with Client(settings, transport) as client, Journal(settings.journal_url) as journal:
+        yield Run(task, settings, flow, moment, client, journal)
+
+
+def passages(task: Task, settings: Settings, passes: int | None, clock: Callable[[], datetime]) -> Iterator[Outcome]:
+    """Run the LIVE flow at every step of the task's frequency, so often or for ever; a failed pass ends only itself."""
+    with open_run(task, settings, "live", clock()) as opened:
+        for number in itertools.count(1):
+            yield from run_flow(replace(opened, now=clock().replace(microsecond=0)))
+            if number == passes:
+                return
+            rest = task.frequency - (clock() - datetime(1970, 1, 1, tzinfo=UTC)) % task.frequency
+            time.sleep(rest.total_seconds() + LEEWAY.total_seconds())
+
+
+def run_flow(run: Run) -> Iterator[Outcome]:
+    """Run a flow's steps in order, yielding how each ended; after the first error nothing more starts.
+
+    The error is the last outcome's; it is for the door to raise or to show.
+    """
+    for step in FLOWS[run.flow]:
+        outcome = run_step(run, step)
+        yield outcome
+        if outcome.error is not None:
+            return
+
+
+def run_step(run: Run, step: Step) -> Outcome:
+    """Run one step and leave its summary, or its error, in the run's folder."""
+    started = time.perf_counter()
+    summary: Summary = {}
+    error: ForecastleError | None = None
+    try:
+        summary = step.work(run)
+    except ForecastleError as caught:
+        error = caught
+    seconds = time.perf_counter() - started
+    said = {"step": step.name, "ok": error is None, "seconds": round(seconds, 3), "summary": summary}
+    if error is not None:
+        said["error"] = {"kind": type(error).__name__, "message": str(error)}
+    write_json(run.folder / "steps" / f"{step.name}.json", said)
+    return Outcome(step.name, seconds, summary, error)
+
+
+def _newest_run(home: Path, flow: str) -> datetime:
+    runs = sorted((home / "runs").glob(f"{flow}-*"))
+    if not runs:
+        raise NotEnoughHistory(f"a {flow} run to go on with in {home}", "none", "Start one with: forecastle ingest")
+    return datetime.strptime(runs[-1].name, f"{flow}-%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def _collect_from(run: Run) -> datetime:
+    """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start."""
+    newest = run.history.newest()
+    window = run.now - max(run.task.source.window, run.task.gate.window)
+    if newest is None:
+        return run.task.start if run.flow == "train" else window
+    return min(window, newest)
+
+
+def _examples(run: Run) -> Examples:
+    recipe = Recipe.from_dict(_load(run.folder / "recipe.json"))
+    return from_table(pl.read_parquet(_made(run.folder / "training.parquet")), recipe)
+
+
+def _champion(run: Run) -> bundle.Bundle:
+    current = pointer.published(run.settings, run.task)
+    if current is None:
+        raise NotEnoughHistory(
+            f"a champion of task {run.task.name!r}", "none", "Train one: forecastle run train --task FILE"
+        )
+    return bundle.load(current.folder, current.version)
+
+
+def _data_age(run: Run) -> int | None:
+    newest = run.history.newest()
+    return None if newest is None else int((run.now - newest).total_seconds())
+
+
+def _made(path: Path) -> Path:
+    """Return a file an earlier step of the run should have made."""
+    if not path.exists():
+        raise NotEnoughHistory(
+            f"{path.name} of run {path.parent.name}",
+            "nothing there",
+            "Run the flow's earlier steps with the same --now.",
+        )
+    return path
+
+
+def _load(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_made(path).read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,278 @@
+"""The LIVE flow, hour by hour, over recorded answers: good days, bad hours, and what heals by itself."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from forecastle.errors import AnswerChanged, NotEnoughHistory, QualityGateFailed, SourceUnavailable
+from forecastle.models import evaluation
+from forecastle.monitoring.journal import OUTCOME
+
+LIVE = ["ingest", "quality-check", "forecast", "score", "watch"]
+
+
+def test_a_good_day_is_forecast_every_hour_and_scored_as_its_truth_comes(site) -> None:
+    said = site.pass_hours(24)
+    series, steps = len(site.task.series), site.task.steps
+    assert said["quality-check"]["verdict"] in ("pass", "warn")
+    assert said["forecast"]["new"] == series * steps
+    with site.journal() as journal:
+        forecasts, outcomes = journal.forecasts(site.task.name), journal.outcomes(site.task.name)
+        assert journal.incidents(site.task.name) == ()
+        assert journal.due(site.task.name, site.now).is_empty()
+    assert forecasts.height == 24 * series * steps
+    assert forecasts["issued_at"].min() == site.now - timedelta(hours=23)
+    assert forecasts.filter(pl.col("timestamp") <= pl.col("origin")).is_empty()
+    # of the first origin all steps have come, of the newest none
+    assert outcomes.height == series * (24 * steps - steps * (steps + 1) // 2)
+    assert outcomes["forecast_id"].is_unique().all()
+    assert evaluation.scores(outcomes.select(list(OUTCOME)))["n"] == outcomes.height
+
+
+def test_the_truth_of_an_outcome_is_what_the_airport_measured(site, weather) -> None:
+    site.pass_hours(6)
+    with site.journal() as journal:
+        outcomes = journal.outcomes(site.task.name)
+    measured = weather.select("series_id", "timestamp", pl.col("temperature_2m").alias("measured"))
+    beside = outcomes.join(measured, on=["series_id", "timestamp"], validate="m:1")
+    assert beside.height == outcomes.height > 0
+    assert (beside["actual"] == beside["measured"]).all()
+
+
+def test_every_step_leaves_its_summary_in_the_folder_of_the_run(site) -> None:
+    said = site.pass_hours(1)
+    folder = site.folder / "runs" / f"live-{site.now:%Y%m%dT%H%M%SZ}"
+    left = {path.stem: json.loads(path.read_bytes()) for path in (folder / "steps").glob("*.json")}
+    assert sorted(left) == sorted(LIVE)
+    assert all(one["ok"] for one in left.values())
+    assert left["forecast"]["summary"] == said["forecast"]
+
+
+def test_a_failed_gate_stops_the_run_before_anything_downstream(site) -> None:
+    site.pass_hours(1)
+    before = site.state()
+    site.now += timedelta(hours=1)
+    site.source.fault = "nulls"
+    ended = site.run("live")
+    assert list(ended) == ["ingest", "quality-check"]
+    error = ended["quality-check"].error
+    assert isinstance(error, QualityGateFailed) and error.exit_code == 3 and not error.retried
+    assert "temperature_2m" in str(error)
+    after = site.state()
+    assert after["forecasts"] == before["forecasts"] and after["outcomes"] == before["outcomes"]
+    assert after["history"] == before["history"]
+
+
+def test_a_failed_batch_lies_in_quarantine_with_its_report(site) -> None:
+    site.now += timedelta(hours=1)
+    site.source.fault = "nulls"
+    site.fail()
+    (quarantine,) = (site.folder / "quarantine").iterdir()
+    assert {"batch.parquet", "batch.json", "quality.json", "quality.html"} <= {one.name for one in quarantine.iterdir()}
+    report = json.loads((quarantine / "quality.json").read_bytes())
+    assert report["verdict"] == "fail" and not report["passed"]
+    assert pl.read_parquet(quarantine / "batch.parquet")["temperature_2m"].null_count() > 0
+    step = site.folder / "runs" / f"live-{site.now:%Y%m%dT%H%M%SZ}" / "steps" / "quality-check.json"
+    assert json.loads(step.read_bytes())["error"]["kind"] == "QualityGateFailed"
+
+
+def test_the_next_good_hour_heals_the_gap(site) -> None:
+    site.pass_hours(1)
+    for _ in range(3):
+        site.now += timedelta(hours=1)
+        site.source.fault = "nulls"
+        site.fail()
+    site.source.fault = None
+    said = site.pass_hours(1)
+    assert said["quality-check"]["new"] == 4 * len(site.task.series)
+    last = site.history.read(start=site.now - timedelta(hours=6))
+    assert last.height == 6 * len(site.task.series)
+    assert last["temperature_2m"].null_count() == 0
+
+
+def test_a_gap_longer_than_the_window_is_fetched_whole(site) -> None:
+    site.pass_hours(1)
+    site.now += timedelta(days=4)
+    said = site.must_run("live")
+    assert said["quality-check"]["new"] >= 95 * len(site.task.series)
+
+
+@pytest.mark.parametrize(("fault", "archived"), [("503", 0), ("429", 0), ("empty", 1)])
+def test_a_source_that_is_down_ends_the_run_with_4_and_what_is_retried(site, fault, archived) -> None:
+    before = site.state()
+    site.now += timedelta(hours=1)
+    site.source.fault = fault
+    ended = site.fail()
+    assert ended.step == "ingest"
+    assert isinstance(ended.error, SourceUnavailable) and ended.error.exit_code == 4 and ended.error.retried
+    _nothing_but_the_archive_changed(site, before, archived)
+    assert not (site.folder / "quarantine").exists()
+
+
+def test_a_source_that_is_down_is_asked_again_as_often_as_the_settings_say(site) -> None:
+    site.settings = site.settings.model_copy(update={"http_attempts": 2})
+    site.now += timedelta(hours=1)
+    site.source.fault = "503"
+    ended = site.fail()
+    assert site.source.asked == 2
+    assert "2 attempts" in str(ended.error) and "HTTP 503" in str(ended.error)
+
+
+def test_once_the_source_is_back_the_same_run_ends_as_if_it_had_never_been_away(site) -> None:
+    site.now += timedelta(hours=1)
+    site.source.fault = "503"
+    site.fail()
+    site.source.fault = None
+    said = site.must_run("live")
+    assert said["quality-check"]["new"] == len(site.task.series)
+    assert len(site.archived()) == 2  # of the training, and of this hour
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "found"),
+    [
+        ("html", "JSON", "HTML"),
+        ("unequal", "arrays of one length for series EWR", "values of temperature_2m"),
+        ("unit", "temperature_2m of series EWR in '°C'", "°Ré"),
+    ],
+)
+def test_an_answer_that_is_not_what_was_agreed_is_archived_and_then_refused(site, fault, expected, found) -> None:
+    before = site.state()
+    site.now += timedelta(hours=1)
+    site.source.fault = fault
+    ended = site.fail()
+    assert ended.step == "ingest"
+    assert isinstance(ended.error, AnswerChanged) and ended.error.exit_code == 3 and not ended.error.retried
+    assert expected in ended.error.expected and found in ended.error.found
+    _nothing_but_the_archive_changed(site, before, archived=1)
+
+
+def test_the_refused_answer_lies_in_the_archive_byte_for_byte(site) -> None:
+    site.now += timedelta(hours=1)
+    site.source.fault = "html"
+    site.fail()
+    assert b"<!DOCTYPE html><html><body>We are down for maintenance.</body></html>" in site.bodies()
+
+
+def test_rows_after_the_time_of_collection_are_dropped_counted_and_never_history(site) -> None:
+    site = type(site)(site.task, site.settings, site.weather, forecast_values=True)
+    said = site.pass_hours(1)
+    rest_of_the_day = 24 - 2  # the hours 00:00 and 01:00 have come
+    assert said["ingest"]["after_collection"] == rest_of_the_day * len(site.task.series)
+    assert site.history.newest() <= site.now
+
+
+def test_identical_duplicates_are_dropped_and_counted(site) -> None:
+    site.source.change = _repeat_an_hour
+    said = site.pass_hours(1)
+    assert said["ingest"]["duplicates"] == len(site.task.series)
+    assert said["quality-check"]["new"] == len(site.task.series)
+
+
+def test_one_time_with_two_values_is_refused_and_named(site) -> None:
+    def contradict(blocks: list[dict[str, Any]]) -> None:
+        _repeat_an_hour(blocks)
+        blocks[0]["hourly"]["temperature_2m"][-1] += 1.0
+
+    before = site.state()
+    site.now += timedelta(hours=1)
+    site.source.change = contradict
+    ended = site.fail()
+    assert isinstance(ended.error, AnswerChanged) and ended.step == "ingest"
+    assert "series EWR, column temperature_2m, at 2013-11-19" in ended.error.found
+    _nothing_but_the_archive_changed(site, before, archived=1)
+
+
+def test_a_value_that_cannot_be_is_masked_and_reaches_no_feature(site) -> None:
+    def boil(blocks: list[dict[str, Any]]) -> None:
+        hourly = blocks[0]["hourly"]
+        hourly["temperature_2m"][hourly["time"].index("2013-11-20T01:00")] = 400.0
+
+    site.source.change = boil
+    said = site.pass_hours(1)
+    assert said["quality-check"]["masked"] == 1 and said["quality-check"]["verdict"] == "mask"
+    assert site.history.read()["temperature_2m"].max() < 40
+    with site.journal() as journal:
+        assert journal.forecasts(site.task.name)["value"].is_between(-20, 40).all()
+
+
+def test_a_revised_value_is_a_new_row_and_the_past_stays_as_it_was_known(site) -> None:
+    site.pass_hours(1)
+    before, known_at = site.history.read(), site.now
+
+    def revise(blocks: list[dict[str, Any]]) -> None:
+        hourly = blocks[0]["hourly"]
+        hourly["temperature_2m"][hourly["time"].index("2013-11-20T00:00")] += 0.5
+
+    site.source.change = revise
+    said = site.pass_hours(1)
+    assert said["quality-check"]["revised"] == 1
+    assert site.history.read(as_of=known_at).equals(before)
+
+
+def test_a_rerun_of_the_same_run_ends_in_the_same_state(site) -> None:
+    site.pass_hours(3)
+    before = site.state()
+    again = site.must_run("live")
+    assert site.state() == before
+    assert again["forecast"]["new"] == 0 and again["score"]["scored"] == 0
+    assert again["quality-check"]["new"] == again["quality-check"]["revised"] == 0
+
+
+def test_without_a_champion_nothing_is_forecast_and_the_message_says_what_to_do(empty_site) -> None:
+    ended = empty_site.fail()
+    assert ended.step == "forecast"
+    assert isinstance(ended.error, NotEnoughHistory) and "forecastle run train" in str(ended.error)
+    assert empty_site.history.newest() is not None  # collection goes on
+
+
+def test_features_the_training_never_held_raise_one_drift_incident(site) -> None:
+    site.pass_hours(24)
+
+    def heat(blocks: list[dict[str, Any]]) -> None:
+        for block in blocks:
+            values = block["hourly"]["temperature_2m"]
+            values[:] = [None if value is None else value + 30.0 for value in values]
+
+    site.source.change = heat
+    said = site.pass_hours(8)
+    assert said["watch"]["drift_ratio"] > site.task.monitoring.drift_ratio
+    with site.journal() as journal:
+        (incident,) = [one for one in journal.incidents(site.task.name) if one.kind == "data-drift"]
+    assert incident.closed_at is None and "forecastle_drift_ratio" in incident.reason
+
+
+def test_a_source_that_stands_still_makes_its_data_stale_and_says_so(site) -> None:
+    site.pass_hours(1)
+    recorded = site.weather
+    site.now += timedelta(hours=5)
+    stopped = recorded.filter(pl.col("timestamp") <= site.now - timedelta(hours=5))
+    site = type(site)(site.task, site.settings, stopped, now=site.now)
+    said = site.must_run("live")
+    assert said["watch"]["opened"] == ["data-stale"]
+    site = type(site)(site.task, site.settings, recorded, now=site.now)
+    assert site.pass_hours(1)["watch"]["closed"] == ["data-stale"]
+
+
+def _repeat_an_hour(blocks: list[dict[str, Any]]) -> None:
+    """Answer the hour of 2013-11-19 06:00 twice, at every place."""
+    for block in blocks:
+        hourly = block["hourly"]
+        at = hourly["time"].index("2013-11-19T06:00")
+        for values in hourly.values():
+            values.append(values[at])
+
+
+def _nothing_but_the_archive_changed(site, before: dict[str, Any], archived: int) -> None:
+    after = site.state()
+    assert len(after["archive"]) == len(before["archive"]) + archived
+    assert {name: after[name] for name in after if name != "archive"} == {
+        name: before[name] for name in before if name != "archive"
+    }
+    run = site.folder / "runs" / f"live-{site.now:%Y%m%dT%H%M%SZ}"
+    assert [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()] == ["steps/ingest.json"]

@@ -1,0 +1,136 @@
+"""Each step as a process of its own, as a scheduler runs it, gives what the flow in one process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from forecastle import pipeline
+from forecastle.data.replay import replay_app
+from forecastle.serving.server import listen
+
+LIVE = [step.name for step in pipeline.LIVE]
+UP_TO_VERSION = [step.name for step in pipeline.TRAIN[:-2]]
+OF_LIVE = ("ingest", "quality-check")  # these stand in both flows
+
+
+@pytest.fixture
+def address(site) -> Iterator[str]:
+    """The recorded weather at an address of its own, as of the site's clock."""
+    app = replay_app(site.weather, lambda: site.now, faults=lambda: site.source.fault)
+    with listen("127.0.0.1", 0) as (door, address):
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+        thread.start()
+        yield address
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def task_file(tmp_path: Path, site) -> Path:
+    """The site's task as a file, written as plain TOML."""
+    path = tmp_path / "small.toml"
+    path.write_text(_toml(site.task.model_dump(mode="json", exclude_none=True, exclude_defaults=True)))
+    return path
+
+
+@pytest.fixture
+def call(site, address: str, task_file: Path):
+    """Run a step as a process of its own and return it, with what it printed."""
+    environment = os.environ | {
+        "FORECASTLE_HOME": str(site.settings.home),
+        "FORECASTLE_OPEN_METEO_URL": address,
+        "FORECASTLE_OPEN_METEO_ARCHIVE_URL": address,
+        "FORECASTLE_HTTP_ATTEMPTS": "1",
+    }
+
+    def run(name: str, flow: str) -> subprocess.CompletedProcess[str]:
+        options = ["--flow", flow] if name in OF_LIVE else []
+        words = ["--task", str(task_file), "--now", site.now.isoformat(), *options, "--json"]
+        program = [sys.executable, "-m", "forecastle.cli", name, *words]
+        return subprocess.run(program, env=environment, cwd=task_file.parent, capture_output=True, text=True)
+
+    return run
+
+
+def test_the_steps_of_live_as_processes_give_what_the_flow_gives(site, twin, call) -> None:
+    for one in (site, twin):
+        one.now += timedelta(hours=1)
+    said = twin.must_run("live")
+    for name in LIVE:
+        ended = call(name, "live")
+        assert ended.returncode == 0, ended.stderr
+        (line,) = ended.stdout.splitlines()
+        told = json.loads(line)
+        assert (told["step"], told["ok"], told["summary"]) == (name, True, _plain(said[name]))
+    assert site.state() == twin.state()
+
+
+def test_the_steps_of_train_as_processes_give_the_same_table_and_data_version(site, twin, call) -> None:
+    for one in (site, twin):
+        one.now += timedelta(days=2)
+    said = twin.must_run("train", until="version")
+    for name in UP_TO_VERSION:
+        ended = call(name, "train")
+        assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["summary"]["version"] == said["version"]["version"]
+    tables = [next((one.folder / "runs").glob("train-20131122*/training.parquet")) for one in (site, twin)]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert site.state() == twin.state()
+
+
+def test_a_gate_that_fails_in_its_process_exits_with_3_and_no_later_step_has_anything_to_start_from(site, call) -> None:
+    site.now += timedelta(hours=1)
+    site.source.fault = "nulls"
+    assert call("ingest", "train").returncode == 0
+    ended = call("quality-check", "train")
+    assert ended.returncode == 3
+    assert json.loads(ended.stdout)["ok"] is False
+    assert "quarantine" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_source_that_is_down_makes_the_process_exit_with_4(site, call) -> None:
+    site.now += timedelta(hours=1)
+    site.source.fault = "503"
+    ended = call("ingest", "live")
+    assert ended.returncode == 4
+    assert "HTTP 503" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.fixture
+def twin(site, tmp_path: Path) -> Any:
+    """A second site in the same state, whose flows run in this process."""
+    home = tmp_path / "twin"
+    shutil.copytree(site.settings.home, home)
+    return type(site)(site.task, site.settings.model_copy(update={"home": home}), site.weather, now=site.now)
+
+
+def _plain(summary: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(summary))
+
+
+def _toml(data: dict[str, Any], prefix: str = "") -> str:
+    """Write plain data as TOML: values first, then tables, then lists of tables."""
+    lines = [
+        f"{name} = {value if name == 'start' else json.dumps(value)}"
+        for name, value in data.items()
+        if not isinstance(value, dict) and not (isinstance(value, list) and value and isinstance(value[0], dict))
+    ]
+    for name, value in data.items():
+        if isinstance(value, dict):
+            lines.append(f"[{prefix}{name}]\n{_toml(value, f'{prefix}{name}.')}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [f"[[{prefix}{name}]]\n{_toml(one)}" for one in value]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,145 @@
+"""The TRAIN flow over recorded answers: the first champion, a worse and a better challenger, and runs done again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from forecastle import pipeline
+from forecastle.data.replay import replay_app
+from forecastle.data.versioning import version_table
+from forecastle.errors import NotEnoughHistory, SourceUnavailable
+from forecastle.http import asgi_transport
+from forecastle.models import bundle, pointer, registry
+from forecastle.settings import Settings
+from forecastle.task import make_task
+
+UP_TO_VERSION = ["ingest", "quality-check", "transform", "profile", "version"]
+
+
+@pytest.fixture(scope="module")
+def challenged(trained: Path, described, weather, tmp_path_factory) -> Iterator[Path]:
+    """A home folder where, four days after the champion, a challenger was trained and not judged yet."""
+    home = tmp_path_factory.mktemp("challenged") / "home"
+    shutil.copytree(trained, home)
+    settings = Settings(home=home, _env_file=None)  # type: ignore[call-arg]
+    now = pointer.published(settings, make_task(described)).published_at + timedelta(days=4)
+    source = asgi_transport(replay_app(weather, lambda: now))
+    with pipeline.open_run(make_task(described), settings, "train", now, source) as run:
+        for step in pipeline.TRAIN[:-1]:
+            assert pipeline.run_step(run, step).error is None
+    yield home
+
+
+@pytest.fixture
+def contest(site, challenged: Path):
+    """A site with a champion and an unjudged challenger, at the moment of the challenger's training."""
+    shutil.rmtree(site.settings.home)
+    shutil.copytree(challenged, site.settings.home)
+    site.now += timedelta(days=4)
+    return site
+
+
+def test_the_first_model_that_beats_both_naive_methods_becomes_champion(site) -> None:
+    said = json.loads((site.settings.home / "said.json").read_bytes())
+    assert list(said) == [*UP_TO_VERSION, "train", "promote"]
+    assert said["promote"]["promoted"] and "There is no champion yet." in said["promote"]["reasons"]
+    champion = pointer.published(site.settings, site.task)
+    assert champion is not None and champion.version == said["train"]["model_version"] == "1"
+    loaded = bundle.load(champion.folder, champion.version)
+    assert loaded.backtest["skill"] == said["train"]["skill"] > 0
+    assert loaded.data_version == said["version"]["version"]
+    registered = registry.alias(site.settings, site.task, "champion")
+    assert registered is not None and (registered.version, registered.stage) == ("1", "Production")
+
+
+def test_what_was_collected_is_the_recorded_weather_and_nothing_else(site, weather) -> None:
+    known = site.history.read()
+    columns = ["series_id", "timestamp", "temperature_2m", "relative_humidity_2m"]
+    recorded = weather.filter(
+        pl.col("series_id").is_in(site.task.series_ids),
+        pl.col("timestamp").is_between(known["timestamp"].min(), known["timestamp"].max()),
+        pl.any_horizontal(pl.col(columns[2:]).is_not_null()),
+    )
+    assert known.select(columns).rows() == recorded.select(columns).sort("series_id", "timestamp").rows()
+    assert known["timestamp"].max() <= site.now
+
+
+def test_the_versioned_table_is_the_one_the_model_was_trained_on(site) -> None:
+    run = site.folder / "runs" / f"train-{site.now:%Y%m%dT%H%M%SZ}"
+    noted = json.loads((run / "version.json").read_bytes())
+    again = version_table(site.settings, site.task, run / "training.parquet", "another-run")
+    assert (again.version, again.commit, again.rows) == (noted["version"], noted["commit"], noted["rows"])
+    assert again.path.read_bytes() == (run / "training.parquet").read_bytes()
+
+
+def test_a_worse_challenger_leaves_the_champion_where_it_is(contest) -> None:
+    _shift_backtest(contest, pl.col("value") + 3.0)
+    said = _promote(contest)
+    assert not said["promoted"]
+    assert any("worse than the champion on the same rows" in reason for reason in said["reasons"])
+    assert pointer.published(contest.settings, contest.task).version == "1"
+    assert registry.alias(contest.settings, contest.task, "champion").version == "1"
+    assert registry.alias(contest.settings, contest.task, "challenger").version == "2"
+    contest.now += timedelta(hours=1)
+    assert contest.must_run("live")["forecast"]["model_version"] == "1"
+
+
+def test_a_better_challenger_takes_over_and_the_next_forecast_is_its_own(contest) -> None:
+    _shift_backtest(contest, pl.col("actual") + 0.1)
+    said = _promote(contest)
+    assert said["promoted"]
+    assert any("better than the champion on the same rows" in reason for reason in said["reasons"])
+    assert registry.alias(contest.settings, contest.task, "champion").version == "2"
+    assert registry.alias(contest.settings, contest.task, "challenger") is None
+    contest.now += timedelta(hours=1)
+    assert contest.must_run("live")["forecast"]["model_version"] == "2"
+    assert _promote(contest, again=timedelta(hours=1))["version"] == "2"
+    assert pointer.published(contest.settings, contest.task).version == "2"
+
+
+def test_collecting_again_up_to_the_versioned_table_changes_nothing(site) -> None:
+    noted = json.loads((site.settings.home / "said.json").read_bytes())["version"]
+    before = site.state()
+    said = site.must_run("train", until="version")
+    assert said["version"] == noted
+    after = site.state()
+    # a training asks anew for the window only, so one more answer is archived; what is known stays the same
+    assert len(after.pop("archive")) == len(before.pop("archive")) + 1
+    assert after == before
+
+
+def test_a_source_that_is_down_ends_a_training_before_anything_was_written(empty_site) -> None:
+    empty_site.source.fault = "503"
+    ended = empty_site.fail("train")
+    assert ended.step == "ingest" and isinstance(ended.error, SourceUnavailable)
+    left = [path.name for path in empty_site.folder.rglob("*") if path.is_file()]
+    assert left == ["ingest.json"]
+
+
+def test_too_short_a_history_is_refused_with_the_day_on_which_it_will_be_enough(empty_site, described) -> None:
+    data = {**described, "training": {"min_history": "60d"}}
+    empty_site.task = make_task(data)
+    ended = empty_site.fail("train")
+    assert ended.step == "train" and isinstance(ended.error, NotEnoughHistory) and ended.error.exit_code == 3
+    assert "60d of history" in str(ended.error) and "2013-12-" in str(ended.error)
+
+
+def _shift_backtest(site, value: pl.Expr) -> None:
+    """Let the challenger's back-test have forecast something else: a step knows only what lies in its run's folder."""
+    path = site.folder / "runs" / f"train-{site.now:%Y%m%dT%H%M%SZ}" / "backtest.parquet"
+    pl.read_parquet(path).with_columns(value.alias("value")).write_parquet(path)
+
+
+def _promote(site, again: timedelta = timedelta(0)):
+    """Run the last step of the training that was left open, and return its summary."""
+    with pipeline.open_run(site.task, site.settings, "train", site.now - again, site.source) as run:
+        ended = pipeline.run_step(run, pipeline.TRAIN[-1])
+    assert ended.error is None, ended.error
+    return ended.summary
