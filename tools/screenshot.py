@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from forecastle.serving.screenshot import take
 
 ROOT = Path(__file__).resolve().parent.parent
 SUMMARY = ROOT / "demo" / "summary.json"
@@ -34,26 +33,12 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=1200)
     options = parser.parse_args()
     if options.address:
-        take(options.address, options.picture, options.width)
+        take(options.address, options.picture, options.width, scale=2)
     else:
         with running_demo() as address:
-            take(address, options.picture, options.width)
+            take(address, options.picture, options.width, scale=2)
     print(f"wrote {options.picture} ({options.picture.stat().st_size // 1024} KiB)")
     return 0
-
-
-def take(address: str, picture: Path, width: int) -> None:
-    """Save the whole page at an address as PNG, in twice the pixels, drawn by Debian's Chromium."""
-    chromium = shutil.which("chromium") or "chromium"
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        page = browser.new_page(viewport={"width": width, "height": 800}, device_scale_factor=2)
-        page.goto(address)
-        page.wait_for_selector("svg")
-        page.screenshot(path=picture, full_page=True)
-        browser.close()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle.data.examples import Examples, make_examples
+from forecastle.data.examples import make_examples
 from forecastle.data.history import History
 from forecastle.data.ingestion import Archive, fetch
 from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
@@ -22,7 +22,7 @@ from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
 from forecastle.http import Client
 from forecastle.models.estimators import Options
 from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series
-from forecastle.models.training import Judged, default_origins, judge
+from forecastle.models.training import Judged, chosen_origins, judge
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -42,9 +42,8 @@ def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path |
     model trained on what was available before the first of them. Default: the last ``training.backtest_share``.
     """
     versions = _observations(task, settings, now)
-    panel = build_panel(versions, task)
     if origins is None:
-        judged = _judge_last_part(task, panel)
+        judged = _judge_last_part(task, versions)
     else:
         judged = _judge_origins(task, versions, _read_origins(origins, task))
     figures = {
@@ -56,25 +55,29 @@ def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path |
     return Backtest(judged.rows.select(FORECAST_COLUMNS), figures)
 
 
-def _judge_last_part(task: Task, panel: Panel) -> Judged:
-    examples = make_examples(make_recipe(task, panel), panel, np.arange(panel.size))
-    first, last = int(examples.origins.min()), int(examples.origins.max())
+def _judge_last_part(task: Task, versions: pl.DataFrame) -> Judged:
+    panel = build_panel(versions, task)
+    first, last = int(panel.timestamps.min()), int(panel.timestamps.max())
     cut = first + int((last - first) * (1 - task.training.backtest_share))
-    past = examples.take(examples.origins <= cut)
-    return judge(task, past, default_origins(examples, cut), cut, Options(seed=task.training.seed))
+    return _judge_rows(task, versions, panel, np.flatnonzero(chosen_origins(panel.timestamps, cut, task.steps)))
 
 
 def _judge_origins(task: Task, versions: pl.DataFrame, asked: pl.DataFrame) -> Judged:
     """Train on what was available before the first origin was issued, and forecast exactly the asked origins."""
     newest: datetime = asked["origin"].max()  # type: ignore[assignment]
     panel = build_panel(versions, task, until=newest)
-    rows = _rows_of(panel, asked)
+    return _judge_rows(task, versions, panel, _rows_of(panel, asked))
+
+
+def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers) -> Judged:
+    if not len(rows):
+        raise NotEnoughHistory("origins to forecast from", "none", "Give more history, or name origins.")
     issued = moment(int(panel.issued_at[rows].min()))
     known = versions.filter(pl.col(AVAILABLE_AT) <= issued)
     past_panel = build_panel(known, task)
     recipe = make_recipe(task, past_panel)
     past = make_examples(recipe, past_panel, np.arange(past_panel.size))
-    test: Examples = make_examples(recipe, panel, rows)
+    test = make_examples(recipe, panel, rows)
     return judge(task, past, test, int(past.origins.max()), Options(seed=task.training.seed))
 
 
@@ -126,6 +129,4 @@ def _rows_of(panel: Panel, asked: pl.DataFrame) -> Integers:
                 "Name origins that are steps of the task's frequency (or observed bars).",
             )
         rows.append(inside + own.start)
-    if not rows:
-        raise NotEnoughHistory("at least one origin to forecast from", "none", "Put some into the --origins table.")
-    return np.concatenate(rows)
+    return np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)

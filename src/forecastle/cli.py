@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        if code == INTERRUPTED_EXIT:  # Typer turns Ctrl-C into it
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except ForecastleError as error:
         _complain(str(error))
@@ -85,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNEXPECTED_EXIT
     except TyperException as error:
-        _complain(f"{error.format_message()}\nSee: forecastle --help, or --help behind a command.")
+        if error.format_message():  # empty where the help was asked for by giving nothing
+            _complain(f"{error.format_message()}\nSee: forecastle --help, or --help behind a command.")
         return UserError.exit_code
 
 
@@ -178,7 +182,8 @@ def backtest(
     from forecastle.frame import write_table
 
     settings, loaded = _enter(task)
-    result = backtest_task(loaded, settings, _moment(now), origins)
+    with _working("Back-testing: choosing, fitting and forecasting the past…"):
+        result = backtest_task(loaded, settings, _moment(now), origins)
     if output is not None:
         write_table(output, result.rows)
     if as_json:
@@ -335,6 +340,15 @@ def _moment(text: str | None) -> datetime:
 
         raise TaskError("a moment such as 2013-12-01T00:00Z", repr(text), "Write it as ISO 8601.") from None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _working(text: str) -> AbstractContextManager[object]:
+    """Turn a spinner while something long works, where somebody looks at a terminal."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
 
 
 def _print_json(value: Any) -> None:

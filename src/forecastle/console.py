@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ def print_outcome(step: str, seconds: float, summary: dict[str, Any], error: Exc
     """Print how a step ended, in one line: what it found, or that it failed."""
     mark = "[green]✓[/green]" if error is None else "[red]✗[/red]"
     said = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in summary.items())
-    OUT.print(f"{mark} [bold]{step:<14}[/bold] {said or 'failed'} [dim]({seconds:.2f} s)[/dim]", soft_wrap=True)
+    OUT.print(f"{mark} [bold]{step:<14}[/bold] {escape(said) or 'failed'} [dim]({seconds:.2f} s)[/dim]", soft_wrap=True)
 
 
 def score_table(scores: dict[str, Any], task: Task, title: str) -> Table:
     """Return back-test or live scores as a table: one row a horizon, and the pooled figures."""
     unit = f" {task.unit}" if task.unit else ""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     for name in ("horizon", f"RMSE{unit}", f"MAE{unit}", "R²", "skill", "coverage"):
         table.add_column(name, justify="right")
     for row in scores["horizons"]:

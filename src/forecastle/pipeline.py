@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from forecastle.data.examples import Examples, from_table, make_examples, to_tab
 from forecastle.data.history import History
 from forecastle.data.panel import build_panel, micros
 from forecastle.data.transformation import Recipe, make_recipe
-from forecastle.errors import ForecastleError, NotEnoughHistory
+from forecastle.errors import ForecastleError, GateError, NotEnoughHistory
 from forecastle.frame import iso, write_json, write_table
 from forecastle.http import Client, Transport
 from forecastle.models import bundle, pointer, predictor, promotion, registry, training
@@ -145,7 +145,7 @@ def profile(run: Run) -> Summary:
 
 def version(run: Run) -> Summary:
     """Put the training table under version control: DVC remote and git."""
-    snapshot = versioning.version_table(run.settings, run.task, run.folder / "training.parquet", run.id)
+    snapshot = versioning.version_table(run.settings, run.task, _made(run.folder / "training.parquet"), run.id)
     found = {"version": snapshot.version, "commit": snapshot.commit, "rows": snapshot.rows}
     write_json(run.folder / "version.json", found)
     return found
@@ -300,11 +300,15 @@ def run_flow(run: Run) -> Iterator[Outcome]:
 
 
 def run_step(run: Run, step: Step) -> Outcome:
-    """Run one step and leave its summary, or its error, in the run's folder."""
+    """Run one step and leave its summary, or its error, in the run's folder.
+
+    A step whose predecessors have not succeeded in this run does not start: GateError, in the CLI and in a DAG alike.
+    """
     started = time.perf_counter()
     summary: Summary = {}
     error: ForecastleError | None = None
     try:
+        _require_success(run, step.after)
         summary = step.work(run)
     except ForecastleError as caught:
         error = caught
@@ -316,6 +320,21 @@ def run_step(run: Run, step: Step) -> Outcome:
     return Outcome(step.name, seconds, summary, error)
 
 
+def _require_success(run: Run, names: Sequence[str]) -> None:
+    """Raise GateError unless each of these steps has succeeded in this run."""
+    for name in names:
+        try:
+            said = json.loads((run.folder / "steps" / f"{name}.json").read_bytes())
+        except FileNotFoundError:
+            said = {"ok": False, "error": {"message": "it has not run."}}
+        if not said["ok"]:
+            raise GateError(
+                f"step {name} of run {run.id} to have succeeded",
+                str(said["error"]["message"]),
+                f"Run it first: forecastle {name}, with the same --now.",
+            )
+
+
 def _newest_run(home: Path, flow: str) -> datetime:
     runs = sorted((home / "runs").glob(f"{flow}-*"))
     if not runs:
@@ -324,12 +343,21 @@ def _newest_run(home: Path, flow: str) -> datetime:
 
 
 def _collect_from(run: Run) -> datetime:
-    """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start."""
+    """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start.
+
+    It is decided once a run and noted, so that a run done again, its rows in the history by then, asks the same.
+    """
+    note = run.folder / "window.json"
+    if note.exists():
+        return datetime.fromisoformat(_load(note)["from"])
     newest = run.history.newest()
-    window = run.now - max(run.task.source.window, run.task.gate.window)
-    if newest is None:
-        return run.task.start if run.flow == "train" else window
-    return min(window, newest)
+    start = run.now - max(run.task.source.window, run.task.gate.window)
+    if newest is not None:
+        start = min(start, newest)
+    elif run.flow == "train":
+        start = run.task.start
+    write_json(note, {"from": start})
+    return start
 
 
 def _examples(run: Run) -> Examples:

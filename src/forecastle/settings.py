@@ -19,7 +19,6 @@ PREFIX = "FORECASTLE_"
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait make a busy machine up to a hundred times slower
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take a busy machine from those they wait for

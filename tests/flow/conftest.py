@@ -121,10 +121,10 @@ class Site:
                 "archive": self.archived(),
             }
 
-    def archived(self) -> dict[str, str]:
-        """Return the archived collections: of each note's name the digest of the body."""
-        notes = (self.folder / "archive").glob("[0-9]*/**/*.json")
-        return {path.name: json.loads(path.read_bytes())["sha256"] for path in notes}
+    def archived(self) -> list[tuple[str, str]]:
+        """Return the archived collections: when each was made, and the digest of what it brought."""
+        notes = [json.loads(path.read_bytes()) for path in (self.folder / "archive").glob("[0-9]*/**/*.json")]
+        return sorted((note["collected_at"], note["sha256"]) for note in notes)
 
     def bodies(self) -> list[bytes]:
         """Return every body in the archive."""

@@ -91,14 +91,19 @@ def test_the_steps_of_train_as_processes_give_the_same_table_and_data_version(si
     assert site.state() == twin.state()
 
 
-def test_a_gate_that_fails_in_its_process_exits_with_3_and_no_later_step_has_anything_to_start_from(site, call) -> None:
+def test_a_gate_that_fails_in_its_process_exits_with_3_and_no_later_step_starts(site, call) -> None:
     site.now += timedelta(hours=1)
     site.source.fault = "nulls"
-    assert call("ingest", "train").returncode == 0
-    ended = call("quality-check", "train")
+    before = site.state()
+    assert call("ingest", "live").returncode == 0
+    ended = call("quality-check", "live")
     assert ended.returncode == 3
     assert json.loads(ended.stdout)["ok"] is False
     assert "quarantine" in ended.stderr and "Traceback" not in ended.stderr
+    later = call("forecast", "live")
+    assert later.returncode == 3
+    assert f"step quality-check of run live-{site.now:%Y%m%dT%H%M%SZ} to have succeeded" in later.stderr
+    assert site.state()["forecasts"] == before["forecasts"]
 
 
 def test_a_source_that_is_down_makes_the_process_exit_with_4(site, call) -> None:

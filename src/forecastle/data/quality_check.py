@@ -13,6 +13,7 @@ Checks judge the fetched window (by default the last 48 hours of all series), so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -110,7 +111,11 @@ def judge(
     window = Window(start, end, now, rows.schema)
     readable = _readable(task, rows)
     findings = tuple(Finding(name, *check(task, readable, window)) for name, check in CHECKS.items())
-    masks = {name: _outside(task, name) for name, column in task.columns.items() if column.outside == "mask"}
+    masks = {
+        name: pl.col(name).is_infinite() | (_outside(task, name) if column.outside == "mask" else False)
+        for name, column in task.columns.items()
+    }
+    masks = {name: impossible.fill_null(False) for name, impossible in masks.items()}
     masked = readable.with_columns(pl.when(~outside).then(name).alias(name) for name, outside in masks.items())
     count = int(readable.select(pl.sum_horizontal(pl.lit(0), *(one.sum() for one in masks.values()))).item())
     return QualityReport(task.name, now, start, end, rows.height, count, findings), masked
@@ -221,10 +226,15 @@ def null_share(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
 
 
 def finite(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
-    """No value is infinite (what is not a number has become null before)."""
+    """No value is infinite: one that is becomes null, more than its column may have nulls fail.
+
+    What is not a number at all has become null before.
+    """
+    counts = {name: int(rows[name].is_infinite().sum()) for name in task.columns}
+    found = "; ".join(f"{count} infinite in {name}" for name, count in counts.items() if count)
+    too_many = any(count > max(1.0, _null_limit(task, name) * rows.height) for name, count in counts.items())
     bad = rows.filter(pl.any_horizontal(pl.col(name).is_infinite() for name in task.columns))
-    found = f"{bad.height} rows with infinite values" if bad.height else ""
-    return _judged("fail" if bad.height else "pass", "finite values", found, bad)
+    return _judged("fail" if too_many else "mask" if found else "pass", "finite values", found, bad)
 
 
 def value_range(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
@@ -308,9 +318,9 @@ def _readable(task: Task, rows: pl.DataFrame) -> pl.DataFrame:
 def _outside(task: Task, name: str) -> pl.Expr:
     """Tell of each row whether the value is below its minimum or above its maximum; a null is not."""
     column, value = task.columns[name], pl.col(name)
-    low = value < column.minimum if column.minimum is not None else pl.lit(False)
-    high = value > column.maximum if column.maximum is not None else pl.lit(False)
-    return (low | high).fill_null(False)
+    least = -math.inf if column.minimum is None else column.minimum
+    most = math.inf if column.maximum is None else column.maximum
+    return (~value.is_between(least, most)).fill_null(False)
 
 
 def _null_limit(task: Task, name: str) -> float:

@@ -177,7 +177,7 @@ def _column(name: str, null_share: float | None) -> str:
     key = name if _BARE_KEY.fullmatch(name) else _quoted(name)
     share = math.ceil((null_share or 0.0) * 100 + 1) / 100
     text = f"[columns.{key}]\n"
-    if share > 0.01:
+    if null_share and null_share > 0.01:
         text += f"max_null_share = {min(share, 1.0):.2f}    # the table shows {null_share:.1%}\n"
     return text
 

@@ -35,6 +35,7 @@ START = datetime(2013, 12, 1, 0, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 MARK = ".forecastle-demo"
 SCORE_NAMES = ("rmse", "mae", "r2", "skill", "coverage", "n", "horizons")
+HORIZON_NAMES = ("horizon", "rmse", "mae", "r2", "skill", "coverage")
 
 
 @dataclass
@@ -273,7 +274,8 @@ def _latency(stage: Stage) -> dict[str, float]:
 def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float) -> None:
     def scores(name: str) -> dict[str, Any]:
         found = stage.measured.get(name) or {}
-        return {key: found.get(key) for key in SCORE_NAMES}
+        steps = [{key: one.get(key) for key in HORIZON_NAMES} for one in found.get("horizons", ())]
+        return {key: found.get(key) for key in SCORE_NAMES} | {"horizons": steps}
 
     write_json(
         stage.folder / "summary.json",

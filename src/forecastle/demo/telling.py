@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -43,7 +44,7 @@ class Telling:
 
     def claim(self, text: str, held: bool) -> None:
         """Say a claim and whether it came true."""
-        self.console.print(f"   {'[green]✓[/green]' if held else '[red]✗[/red]'} {text}", soft_wrap=True)
+        self.console.print(f"   {'[green]✓[/green]' if held else '[red]✗[/red]'} {escape(text)}", soft_wrap=True)
 
     def track(self, work: Sequence[int], unit: str) -> Iterable[int]:
         """Show how far a long loop is: a bar with the time left, or a line every tenth."""
@@ -84,14 +85,14 @@ class Telling:
         """Show named facts, one a line."""
         width = max(map(len, facts))
         for name, value in facts.items():
-            self.console.print(f"   [dim]{name:<{width}}[/dim]  {value}", soft_wrap=True)
+            self.console.print(f"   [dim]{name:<{width}}[/dim]  {escape(value)}", soft_wrap=True)
 
     def end(self, fine: bool, seconds: float, folder: Path) -> None:
         """Say how it all ended."""
         said = "Every chapter did what it says" if fine else "Not every chapter did what it says"
         colour = "green" if fine else "red"
         self.console.print(
-            f"\n[bold {colour}]{said}[/bold {colour}], in {seconds:.0f} s. Everything lies in {folder}/.",
+            f"\n[bold {colour}]{said}[/bold {colour}], in {seconds:.0f} s. Everything lies in {escape(str(folder))}/.",
             soft_wrap=True,
         )
 

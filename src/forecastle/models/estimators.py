@@ -10,7 +10,8 @@ change since the last value, or its change since the season before. All fits are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -27,8 +28,10 @@ DAY_MINUTES = 1440
 THREADS = 2
 FEW = 2_000  # rows predicted at once
 MANY = 200_000  # pairs learnt from
+ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
 RIDGE_PENALTY = 10.0
 RIDGE_CLIP = 8.0  # standard deviations
+RIDGE_STEPS = 6  # steps ahead up to which each may see all its rows
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Options:
     """How much an estimator may learn from, and how long: the defaults are the same for every task."""
 
     rows: int = 300_000  # (origin, step) pairs boosters see at most, evenly thinned
-    ridge_rows: int = 60_000  # origins a step ahead ridge sees at most
+    ridge_rows: int = 60_000  # origins a step ahead ridge sees at most, fewer where there are many steps
     rounds: int = 300
     seed: int = 0
 
@@ -79,7 +82,6 @@ BOOSTING: dict[str, Any] = {
     "verbosity": -1,
     "deterministic": True,
     "force_row_wise": True,
-    "num_threads": THREADS,
 }
 
 
@@ -148,6 +150,18 @@ def load_lightgbm() -> Any:
     return lightgbm
 
 
+def spread_out(origins: Integers, most: int) -> Booleans:
+    """Tell which of some origins make an even share of their moments, of about ``most`` origins, all series alike.
+
+    The stride shares no factor with 24 or 7, so that every hour and weekday is met.
+    """
+    stride = max(1, -(-len(origins) // max(most, 1)))
+    while stride > 1 and any(stride % prime == 0 for prime in (2, 3, 7)):
+        stride += 1
+    chosen: Booleans = np.isin(origins, np.unique(origins)[::stride])
+    return chosen
+
+
 def fit_naive(name: str) -> Callable[[Examples, int, Options], Fitted]:
     """Return the fit of a naive method: there is nothing to learn."""
     return lambda examples, until, options: Fitted(name)
@@ -192,27 +206,23 @@ def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
     from sklearn.linear_model import Ridge
 
     known = labelled(examples, until)
+    most = min(options.ridge_rows, RIDGE_STEPS * options.ridge_rows // examples.steps)
     steps = []
     for step in range(1, examples.steps + 1):
         rows = np.flatnonzero(known[:, step - 1])
-        if len(rows) > options.ridge_rows:
-            rows = rows[np.arange(options.ridge_rows) * len(rows) // options.ridge_rows]
+        if len(rows) > most:
+            rows = rows[np.arange(most) * len(rows) // most]
         here = examples.take(rows)
         raw = _continuous(here, step)
-        mean = np.nan_to_num(np.nanmean(raw, axis=0)) if len(raw) else np.zeros(raw.shape[1])
-        deviation = np.nan_to_num(np.nanstd(raw, axis=0)) if len(raw) else np.ones(raw.shape[1])
-        deviation[deviation <= 1e-12] = 1.0
+        mean, deviation = _moments(raw)
         goal = here.truth[:, step - 1] - here.last
         design = _design(here, step, raw, mean, deviation)
-        fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
-        steps.append(
-            {
-                "mean": mean.tolist(),
-                "deviation": deviation.tolist(),
-                "weights": fitted.coef_.tolist(),
-                "intercept": float(fitted.intercept_),
-            }
-        )
+        weights, intercept = np.zeros(design.shape[1]), 0.0  # a step without any truth forecasts no change
+        if len(rows):
+            fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
+            weights, intercept = fitted.coef_, float(fitted.intercept_)
+        learnt = {"mean": mean, "deviation": deviation, "weights": weights}
+        steps.append({name: values.tolist() for name, values in learnt.items()} | {"intercept": intercept})
     return Fitted("ridge", {"steps": steps})
 
 
@@ -255,9 +265,21 @@ def predict(fitted: Fitted, examples: Examples) -> Floats:
     return ESTIMATORS[fitted.name].predict(fitted, examples)
 
 
+def fit_threads(rows: int) -> int:
+    """Return how many threads learn from so many rows; little work is done sooner by one than by two that wait."""
+    return THREADS if rows >= ENOUGH else 1
+
+
+def tree_names(names: Sequence[str]) -> list[str]:
+    """Return names that LightGBM's text can hold, each once: a column of the user's may be called anything."""
+    plain = [re.sub(r"\W", "_", name, flags=re.ASCII) for name in names]
+    return [name if plain.count(name) == 1 else f"{name}_{place}" for place, name in enumerate(plain)]
+
+
 def _parameters(options: Options, rows: int) -> dict[str, Any]:
     """Return LightGBM's parameters; where there is much to learn from, trees are larger."""
-    return {**BOOSTING, "num_leaves": 63 if rows >= MANY else 31, "seed": options.seed + 1}
+    leaves = 63 if rows >= MANY else 31
+    return {**BOOSTING, "num_leaves": leaves, "num_threads": fit_threads(rows), "seed": options.seed + 1}
 
 
 @lru_cache(maxsize=1)
@@ -265,7 +287,7 @@ def _binned(examples: Examples, until: int, options: Options) -> tuple[Pairs, An
     """Return the pairs a booster learns from and LightGBM's binned form of them, which all offsets share."""
     pairs = thinned(labelled(examples, until), examples, options.rows)
     parameters = _parameters(options, len(pairs.row))
-    names, series = list(pairs.names), ["series"]
+    names, series = tree_names(pairs.names), [pairs.names.index("series")]
     return pairs, load_lightgbm().Dataset(
         pairs.matrix, feature_name=names, categorical_feature=series, params=parameters
     )
@@ -290,6 +312,16 @@ def _continuous(examples: Examples, step: int) -> npt.NDArray[np.float64]:
     """Return the features that are not calendar or identity, (n, K)."""
     kept = [place for place, name in enumerate(examples.names) if name not in CALENDAR]
     return examples.at(step)[:, kept].astype(np.float64)
+
+
+def _moments(raw: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
+    """Return mean and standard deviation of each column over the values present; 0 and 1 where they say nothing."""
+    present = ~np.isnan(raw)
+    count = np.maximum(present.sum(axis=0), 1)
+    mean: Floats = np.where(present, raw, 0.0).sum(axis=0) / count
+    deviation: Floats = np.sqrt((np.where(present, raw - mean, 0.0) ** 2).sum(axis=0) / count)
+    deviation[deviation <= 1e-12] = 1.0
+    return mean, deviation
 
 
 def _design(

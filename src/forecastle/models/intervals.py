@@ -9,13 +9,14 @@ The half width of an interval is ``quantile[step] · expected |error| · multipl
   ⌈(n + 1)·coverage⌉ of split conformal prediction, the expectation cross-fitted by fold;
 - the multiplier follows the outcomes (adaptive conformal inference: Gibbs and Candès, 2021, here on the logarithm of
   the width): every outcome moves it by a small step up if it was missed, down if it was covered, for its series and
-  for its step ahead. It needs only counts of outcomes and misses, so live and back-test share it.
+  for its step ahead. Where k forecasts of a series are for the same time, one gust makes all of them wrong; each then
+  counts 1/√k. It needs only sums over outcomes and misses, so live and back-test share it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import BOOSTING, Pairs, Trees, all_pairs, load_lightgbm
+from forecastle.models.estimators import BOOSTING, Pairs, Trees, all_pairs, fit_threads, load_lightgbm, tree_names
 
 SCALE: dict[str, Any] = {
     **BOOSTING,
@@ -62,8 +63,11 @@ class Errors:
 def calibrate(errors: Sequence[Errors], coverage: float, seed: int) -> Spread:
     """Learn the width of intervals from out-of-sample errors; every fold's errors are scaled by the other folds'.
 
-    Without any error the width is infinite in spirit and zero in numbers: raise nothing, promise nothing.
+    Where there is but one fold, its halves in time are two. Without any error the width is infinite in spirit and zero
+    in numbers: raise nothing, promise nothing.
     """
+    if len(folds := {int(fold) for one in errors for fold in np.unique(one.fold)}) == 1:
+        errors = [_halved(one, folds.pop()) for one in errors]
     absolute = [np.abs(one.truth - one.forecast) for one in errors]
     every = np.concatenate(absolute) if absolute else np.empty(0)
     steps = errors[0].pairs.examples.steps if errors else 0
@@ -92,12 +96,21 @@ def half_widths(spread: Spread, examples: Examples, forecast: Floats) -> Floats:
     return half
 
 
-def multipliers(counts: npt.NDArray[np.int64], misses: npt.NDArray[np.int64], coverage: float) -> Floats:
-    """Return what widths are multiplied by, (S, H), after outcomes of each series and step ahead, both (S, H)."""
+def multipliers(counts: Floats, misses: Floats, coverage: float) -> Floats:
+    """Return what widths are multiplied by, (S, H), after outcomes of each series and step ahead, both (S, H).
+
+    An outcome counts 1/√k where k forecasts of its series are for the same timestamp (``outcome_weight``).
+    """
     surprise = misses - (1 - coverage) * counts
     logarithm = SERIES_RATE * surprise.sum(axis=1, keepdims=True) + STEP_RATE * surprise.sum(axis=0, keepdims=True)
     width: Floats = np.exp(np.clip(logarithm, NARROWEST, WIDEST))
     return width
+
+
+def outcome_weight(shared: npt.ArrayLike) -> Floats:
+    """Return how much an outcome counts whose truth so many forecasts of its series share, itself included."""
+    weight: Floats = 1 / np.sqrt(np.asarray(shared, dtype=np.float64))
+    return weight
 
 
 def adapt(examples: Examples, forecast: Floats, half: Floats, coverage: float) -> Floats:
@@ -109,12 +122,16 @@ def adapt(examples: Examples, forecast: Floats, half: Floats, coverage: float) -
     if not len(examples):
         return half
     shape = (len(examples.series_ids), examples.steps)
-    counts, misses = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    counts, misses = np.zeros(shape), np.zeros(shape)
     known_at = np.maximum(examples.outcome_at, examples.issued_at[:, None] + 1).ravel()
     coming = np.argsort(known_at, kind="stable")
     coming = coming[~np.isnan(examples.outcome.ravel()[coming])]
     row, step = np.divmod(coming, examples.steps)
     cell = examples.series[row], step
+    _, truth, shared = np.unique(
+        np.column_stack([cell[0], examples.times[row, step]]), axis=0, return_inverse=True, return_counts=True
+    )
+    weight = outcome_weight(shared[truth.ravel()])
     error = np.abs(examples.outcome[row, step] - forecast[row, step])
     adapted, seen = half.copy(), 0
     order = np.argsort(examples.issued_at, kind="stable")
@@ -123,11 +140,16 @@ def adapt(examples: Examples, forecast: Floats, half: Floats, coverage: float) -
     for until, now in zip(known.tolist(), np.split(order, starts[1:]), strict=True):
         new = slice(seen, until)
         here = cell[0][new], cell[1][new]
-        np.add.at(counts, here, 1)
-        np.add.at(misses, here, error[new] > adapted[row[new], step[new]])
+        np.add.at(counts, here, weight[new])
+        np.add.at(misses, here, weight[new] * (error[new] > adapted[row[new], step[new]]))
         adapted[now] = half[now] * multipliers(counts, misses, coverage)[examples.series[now]]
         seen = until
     return adapted
+
+
+def _halved(one: Errors, fold: int) -> Errors:
+    origins = one.pairs.examples.origins[one.pairs.row]
+    return replace(one, fold=fold + (origins > np.median(origins)))
 
 
 def _learn(errors: Sequence[tuple[Errors, npt.NDArray[np.bool_]]], floor: float, seed: int) -> Spread:
@@ -135,10 +157,11 @@ def _learn(errors: Sequence[tuple[Errors, npt.NDArray[np.bool_]]], floor: float,
     goal = np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors])
     if len(goal) < FEWEST:
         return Spread((), floor, float(goal.mean()) if len(goal) else 1.0)
-    names = [*errors[0][0].pairs.names, "forecast", "forecast_change"]
-    parameters = {**SCALE, "seed": seed + 1}
+    names = (*errors[0][0].pairs.names, "forecast", "forecast_change")
+    series = [names.index("series")]
+    parameters = {**SCALE, "num_threads": fit_threads(len(goal)), "seed": seed + 1}
     data = load_lightgbm().Dataset(
-        np.vstack(matrices), goal, feature_name=names, categorical_feature=["series"], params=parameters
+        np.vstack(matrices), goal, feature_name=tree_names(names), categorical_feature=series, params=parameters
     )
     booster = load_lightgbm().train(parameters, data, SCALE_ROUNDS)
     return Spread((), floor, float(goal.mean()), Trees(booster.model_to_string()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +36,19 @@ class Prediction:
 
 
 def apply(model: Model, examples: Examples) -> Prediction:
-    """Forecast every step ahead of every origin.
+    """Forecast every step ahead of every origin (see ``combine``)."""
+    return combine(model, examples, [predict(fitted, examples) for fitted in model.members])
+
+
+def combine(model: Model, examples: Examples, forecasts: Sequence[Floats]) -> Prediction:
+    """Weigh the members' forecasts (n, H) of every origin, and add intervals.
 
     Every forecast is a number: where a member cannot say (nothing was observed within reach), the season before, the
     last value or the series' mean stands in.
     """
     value = np.zeros((len(examples), examples.steps))
-    for fitted, weight in zip(model.members, model.weights, strict=True):
-        value += weight * predict(fitted, examples)
+    for forecast, weight in zip(forecasts, model.weights, strict=True):
+        value += weight * forecast
     overall = float(np.mean(list(model.usual.values()))) if model.usual else 0.0
     means = np.array([model.usual.get(name, overall) for name in examples.series_ids])[examples.series]
     for resort in (examples.seasonal, examples.last[:, None], means[:, None]):

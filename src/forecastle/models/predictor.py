@@ -15,8 +15,9 @@ from forecastle.models.intervals import multipliers
 from forecastle.models.model import apply
 from forecastle.models.training import forecast_rows
 
-Tally = Mapping[tuple[str, int], tuple[int, int]]
-"""Of each series and step ahead: how many of a model's outcomes there are, and how many its intervals missed."""
+Tally = Mapping[tuple[str, int], tuple[float, float]]
+"""Of each series and step ahead: how many of a model's outcomes there are, and how many its intervals missed, each
+outcome counting as ``intervals.outcome_weight`` says."""
 
 
 def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) -> pl.DataFrame:
@@ -38,7 +39,7 @@ def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) ->
 
 
 def _multipliers(bundle: Bundle, examples: Examples, tally: Tally) -> np.ndarray:
-    counts = np.zeros((len(examples.series_ids), examples.steps), dtype=np.int64)
+    counts = np.zeros((len(examples.series_ids), examples.steps))
     misses = counts.copy()
     for (series_id, step), (count, missed) in tally.items():
         if series_id in examples.series_ids and step <= examples.steps:

@@ -13,7 +13,17 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import ESTIMATORS, LEARNERS, Fitted, Options, Pairs, labelled, predict, thinned
+from forecastle.models.estimators import (
+    ESTIMATORS,
+    LEARNERS,
+    Fitted,
+    Options,
+    Pairs,
+    labelled,
+    predict,
+    spread_out,
+    thinned,
+)
 from forecastle.models.intervals import Errors
 
 FOLDS = ((0.6, 0.8), (0.8, 1.0))  # train until, validate until: shares of the training span
@@ -21,6 +31,7 @@ VALIDATION_PAIRS = 30_000  # (origin, step) pairs a fold, all series, evenly thi
 FOLD_ROWS = (60_000, 120_000)  # pairs boosters learn from inside a fold: a quarter of all there are, within these
 LEAST_WEIGHT = 0.05  # a member that counts for less is left out
 SHRINKAGE = 0.02  # of the errors' covariance, towards equal weights
+DAY = 86_400_000_000  # microseconds
 BLOCK_LAGS = 3  # days over which losses may be correlated
 
 
@@ -44,11 +55,11 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     """Validate every candidate on rolling origins up to ``until`` and decide what serves.
 
     The blend's weights are those of least squared error, none negative, summing to one. Persistence serves unless the
-    blend saves more squared error than one standard error of the saving.
+    blend saves more squared error than one standard error of the saving, and where there is too little to validate on.
     """
     folds = [fold for share in FOLDS if (fold := _validate(examples, until, share, options)) is not None]
     if not folds:
-        return Choice({"persistence": 1.0}, 0.0, 0.0, (), {})
+        return _persistence(examples, until)
     truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])
     made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in ESTIMATORS}
     rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
@@ -98,18 +109,29 @@ def blend_weights(errors: Floats) -> Floats:
 def mean_and_error(examples: Examples, rows: Integers, values: Floats) -> tuple[float, float]:
     """Return the mean of values at origin rows and its standard error, robust to correlation in time.
 
-    Values of all series within one season are one block; blocks may be correlated over BLOCK_LAGS (Newey and West's
-    Bartlett weights).
+    Values of all series within one season, at least a day, are one block; blocks may be correlated over BLOCK_LAGS
+    (Newey and West's Bartlett weights). Of a single block the error is not known: infinite.
     """
     recipe = examples.recipe
-    _, block = np.unique(examples.origins[rows] // (recipe.season * recipe.step), return_inverse=True)
+    length = max(recipe.season * recipe.step, DAY)
+    _, block = np.unique(examples.origins[rows] // length, return_inverse=True)
     total, count = np.bincount(block, values), np.bincount(block)
     mean = total.sum() / count.sum()
+    if len(total) == 1:
+        return float(mean), float("inf")
     deviation = total - mean * count
     variance = deviation @ deviation
     for lag in range(1, min(BLOCK_LAGS, len(deviation) - 1) + 1):
         variance += 2 * (1 - lag / (BLOCK_LAGS + 1)) * (deviation[lag:] @ deviation[:-lag])
     return float(mean), float(np.sqrt(max(variance, 0.0)) / count.sum())
+
+
+def _persistence(examples: Examples, until: int) -> Choice:
+    """Choose persistence without validation: it learns nothing, so that all its errors are out of sample."""
+    pairs = thinned(labelled(examples, until), examples, VALIDATION_PAIRS)
+    forecast = pairs.pick(predict(Fitted("persistence"), examples))
+    errors = Errors(pairs, forecast, pairs.pick(examples.truth), np.zeros(len(pairs.row), dtype=np.int64))
+    return Choice({"persistence": 1.0}, 0.0, 0.0, (errors,), {})
 
 
 def _validate(
@@ -121,12 +143,14 @@ def _validate(
     known = labelled(examples, stop) & (examples.origins >= cut)[:, None]
     if not labelled(examples, cut).any() or not known.any():
         return None
-    pairs = thinned(known, examples, VALIDATION_PAIRS)
+    asked = np.lexsort((examples.series, examples.origins))  # in time order: what bagging draws hangs on the order
+    asked = asked[known[asked].any(axis=1)]
+    asked = asked[spread_out(examples.origins[asked], VALIDATION_PAIRS // examples.steps)]
+    step, place = np.nonzero(known[asked].T)
+    pairs = Pairs(examples, asked[place], step + 1)
     least, most = FOLD_ROWS
     rows = min(max(least, int(labelled(examples, until).sum()) // 4), most, options.rows)
     within = replace(options, rows=rows)
-    # only origins that are asked about are forecast
-    asked, place = np.unique(pairs.row, return_inverse=True)
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)
     made = {}

@@ -17,18 +17,18 @@ import numpy.typing as npt
 import polars as pl
 
 from forecastle.data.examples import Examples
-from forecastle.data.panel import Floats, micros, moment
+from forecastle.data.panel import Booleans, Floats, Integers, micros, moment
 from forecastle.errors import NotEnoughHistory
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
-from forecastle.models.estimators import ESTIMATORS, Fitted, Options, all_pairs, labelled, predict, thinned
+from forecastle.models.estimators import ESTIMATORS, Fitted, Options, all_pairs, labelled, predict, spread_out, thinned
 from forecastle.models.evaluation import scores, scores_by_series
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
-from forecastle.models.model import Model, apply
+from forecastle.models.model import Model, apply, combine
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
 from forecastle.task import Task, duration_text
 
-BACKTEST_ORIGINS = 20_000  # at most, all series together
+BACKTEST_PAIRS = 120_000  # (origin, step) pairs at most, all series together
 FOREVER = np.iinfo(np.int64).max
 
 
@@ -59,7 +59,9 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
     options = Options(seed=task.training.seed)
     first, last = int(examples.origins.min()), int(examples.origins.max())
     cut = first + int((last - first) * (1 - task.training.backtest_share))
-    judged = judge(task, examples.take(examples.origins <= cut), default_origins(examples, cut), cut, options)
+    test = default_origins(examples, cut)
+    past = examples.take(examples.origins <= cut).known_by(int(test.issued_at.min()))
+    judged = judge(task, past, test, cut, options)
     final = {name: ESTIMATORS[name].fit(examples, int(examples.times.max()), options) for name in judged.choice.weights}
     model = assemble(task, examples, judged.choice, final, [*judged.choice.errors, judged.errors])
     bundle = Bundle(
@@ -81,15 +83,22 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
     """Choose and fit on ``past`` what was known up to ``until``, and forecast the origins of ``test`` with it.
 
     The back-test in one call: nothing of ``test`` but its features, and for the recalibration of intervals the
-    outcomes known by then, is seen.
+    outcomes known by then, is seen. Raises NotEnoughHistory where ``past`` holds nothing to learn from.
     """
+    if not labelled(past, until).any():
+        raise NotEnoughHistory(
+            f"observed values of {task.target!r} before {moment(int(test.origins.min()))} to learn from",
+            f"none that is followed by another within {duration_text(task.horizon)}",
+            "Collect more history first, or mend the column.",
+        )
     choice = choose(past, until, options)
     fitted = {name: estimator.fit(past, until, options) for name, estimator in ESTIMATORS.items()}
     model = assemble(task, past, choice, fitted, choice.errors)
-    made = apply(model, test)
+    forecasts = {name: predict(one, test) for name, one in fitted.items()}
+    made = combine(model, test, [forecasts[name] for name in choice.weights])
     half = adapt(test, made.value, made.half, model.coverage)
     rows = forecast_rows(test, made.value, made.value - half, made.value + half)
-    candidates = {name: score_candidate(rows, test, predict(one, test)) for name, one in fitted.items()}
+    candidates = {name: score_candidate(rows, test, value) for name, value in forecasts.items()}
     pairs = thinned(labelled(test, FOREVER), test, VALIDATION_PAIRS)
     fold = np.full(len(pairs.row), len(choice.errors))
     errors = Errors(pairs, pairs.pick(made.value), pairs.pick(test.truth), fold)
@@ -114,13 +123,15 @@ def assemble(
 
 
 def default_origins(examples: Examples, cut: int) -> Examples:
-    """Return the origins after ``cut`` a back-test forecasts: all, or an even share where there are very many."""
-    after = examples.take(examples.origins > cut)
-    stride = -(-len(after) // BACKTEST_ORIGINS)
-    while stride > 1 and any(stride % prime == 0 for prime in (2, 3, 7)):
-        stride += 1  # with a stride that shares no factor with 24 or 7 every hour and weekday is met
-    moments = np.unique(after.origins)[:: max(stride, 1)]
-    return after.take(np.isin(after.origins, moments))
+    """Return the origins after ``cut`` a back-test forecasts (see ``chosen_origins``)."""
+    return examples.take(chosen_origins(examples.origins, cut, examples.steps))
+
+
+def chosen_origins(origins: Integers, cut: int, steps: int) -> Booleans:
+    """Tell which origins after ``cut`` a back-test forecasts: all, or an even share where there are very many."""
+    chosen = origins > cut
+    chosen[chosen] = spread_out(origins[chosen], BACKTEST_PAIRS // steps)
+    return chosen
 
 
 def back_test(model: Model, examples: Examples) -> pl.DataFrame:

@@ -29,6 +29,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
+from forecastle.models.intervals import outcome_weight
 from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, TABLES, make_engine
 
 FORECAST: dict[str, pl.DataType] = {
@@ -185,24 +186,33 @@ class Journal:
             found = {state: count for state, count in connection.execute(query.group_by(FORECASTS.c.state))}
         return {state: found.get(state, 0) for state in ("waiting", "scored", "never_came")}
 
-    def tally(self, task: str, model_version: str) -> dict[tuple[str, int], tuple[int, int]]:
-        """Return, by series and horizon, how many outcomes a model's intervals have, and how many they missed."""
+    def tally(self, task: str, model_version: str) -> dict[tuple[str, int], tuple[float, float]]:
+        """Return, by series and horizon, how many outcomes a model's intervals have, and how many they missed.
+
+        Each counts as ``outcome_weight`` says for the number of its series' forecasts that share its truth.
+        """
         missed = (OUTCOMES.c.actual < OUTCOMES.c.lower) | (OUTCOMES.c.actual > OUTCOMES.c.upper)
-        query = (
+        shared = sql.func.count().over(partition_by=(OUTCOMES.c.series_id, OUTCOMES.c.timestamp))
+        own = (OUTCOMES.c.task == task) & (OUTCOMES.c.model_version == model_version)
+        each = (
             sql.select(
-                *(
-                    OUTCOMES.c.series_id,
-                    OUTCOMES.c.horizon,
-                    sql.func.count(),
-                    sql.func.sum(sql.case((missed, 1), else_=0)),
-                )
+                OUTCOMES.c.series_id,
+                OUTCOMES.c.horizon,
+                shared.label("shared"),
+                sql.case((missed, 1), else_=0).label("missed"),
             )
-            .where((OUTCOMES.c.task == task) & (OUTCOMES.c.model_version == model_version))
-            .where(OUTCOMES.c.lower.is_not(None) & OUTCOMES.c.upper.is_not(None))
-            .group_by(OUTCOMES.c.series_id, OUTCOMES.c.horizon)
+            .where(own & OUTCOMES.c.lower.is_not(None) & OUTCOMES.c.upper.is_not(None))
+            .subquery()
         )
+        cell = (each.c.series_id, each.c.horizon, each.c.shared)
+        found: dict[tuple[str, int], tuple[float, float]] = {}
         with self._transaction() as connection:
-            return {(series, step): (count, misses) for series, step, count, misses in connection.execute(query)}
+            for series, step, alike, count, misses in connection.execute(
+                sql.select(*cell, sql.func.count(), sql.func.sum(each.c.missed)).group_by(*cell)
+            ):
+                weight, before = float(outcome_weight(alike)), found.get((series, step), (0.0, 0.0))
+                found[series, step] = (before[0] + weight * count, before[1] + weight * misses)
+        return found
 
     def predictions(self, task: str) -> int:
         """Return how many predictions (a series at an origin) were ever recorded."""

@@ -75,7 +75,8 @@ FAULTS = {
     "no rows": (lambda t: t.clear(), "volume", "fail"),
     "30 % nulls in the target": (put("temperature_2m", None, T.dt.hour() % 10 < 3), "null share", "fail"),
     "a NaN too many": (put("temperature_2m", float("nan"), T > NOW - 3 * HOUR), "null share", "fail"),
-    "an infinite value": (put("pressure_msl", float("inf"), ONE), "finite", "fail"),
+    "an infinite value": (put("pressure_msl", float("inf"), ONE), "finite", "mask"),
+    "many infinite values": (put("temperature_2m", float("-inf"), T > NOW - 3 * HOUR), "finite", "fail"),
     "one impossible gust": (put("wind_speed_10m", 468.5, ONE), "range", "mask"),
     "all in Fahrenheit": (lambda t: t.with_columns(pl.col("temperature_2m") * 1.8 + 32), "range", "fail"),
 }
@@ -166,3 +167,12 @@ def test_the_report_is_saved_as_strict_json_and_as_a_page_without_scripts(task, 
     assert "<script" not in text and "&lt;script&gt;" in text
     assert all(f"<td>{check}</td>" in text for check in CHECKS)
     assert "2013-02-12T08:00:00Z" in text
+
+
+def test_columns_without_bounds_have_no_range(small_task, observations):
+    rows = observations(hours=48)
+    task = small_task(columns={"y": {}, "x": {"minimum": -0.5, "max_null_share": 0.6}})
+    found, passed = judge(task, rows, rows["timestamp"].min(), rows["timestamp"].max(), rows["collected_at"].max())
+    assert found.passed
+    assert passed["y"].null_count() == 0
+    assert passed["x"].null_count() == rows.filter(pl.col("x") < -0.5).height == found.masked

@@ -1,0 +1,111 @@
+"""The demo as a newcomer runs it: every chapter does what it says, within its time and memory, and leaves no trace."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.alone
+
+SECONDS = 90.0
+MOST_MEMORY = int(1.5 * 2**30)
+FIGURES = ["rmse", "mae", "r2", "skill", "coverage"]
+CHAPTERS = 6
+
+
+@dataclass(frozen=True)
+class Told:
+    """A demo that has ended: its exit code, what it printed, its summary, its cost, and the clone before and after."""
+
+    code: int
+    text: str
+    summary: dict[str, Any]
+    wall: float
+    processor: float
+    memory: int
+    clone: tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
+    """The demo, run once in a folder of its own by a process of its own."""
+    folder, log = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("log") / "out.txt"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTLE_")}
+    words = ["demo", "--plain", "--folder", str(folder / "demo")]
+    before, began = _status(root), time.perf_counter()
+    with log.open("w") as out:
+        program = [sys.executable, "-m", "forecastle.cli", *words]
+        process = subprocess.Popen(program, cwd=root, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)  # the process and every one it waited for
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall, processor = time.perf_counter() - began, used.ru_utime + used.ru_stime
+    text = log.read_text(encoding="utf-8")
+    assert (folder / "demo" / "summary.json").exists(), text
+    summary = json.loads((folder / "demo" / "summary.json").read_bytes())
+    memory = used.ru_maxrss * 1024
+    return Told(process.returncode, text, summary, wall, processor, memory, (before, _status(root)))
+
+
+def test_every_chapter_does_what_it_says(told: Told) -> None:
+    assert [chapter["name"] for chapter in told.summary["chapters"] if not chapter["ok"]] == [], told.text
+    assert len(told.summary["chapters"]) == CHAPTERS
+    assert told.code == 0, told.text
+    assert "✗" not in told.text and "Traceback" not in told.text
+
+
+def test_the_summary_has_the_shape_other_programs_rely_on(told: Told) -> None:
+    summary = told.summary
+    assert list(summary) == ["seconds", "chapters", "backtest", "live", "latency_ms", "drift_ratio"]
+    for chapter in summary["chapters"]:
+        assert list(chapter) == ["name", "ok", "seconds"]
+    for name in ("backtest", "live"):
+        scores = summary[name]
+        assert list(scores) == [*FIGURES, "n", "horizons"]
+        assert [one["horizon"] for one in scores["horizons"]] == [1, 2, 3, 4, 5, 6]
+        for one in scores["horizons"]:
+            assert list(one) == ["horizon", *FIGURES]
+        numbers = [scores[name] for name in FIGURES]
+        numbers += [one[name] for one in scores["horizons"] for name in FIGURES]
+        assert all(isinstance(number, float) and math.isfinite(number) for number in numbers)
+    assert list(summary["latency_ms"]) == ["p50", "p99"]
+    assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
+    assert 0 <= summary["drift_ratio"] <= 1
+
+
+def test_the_forecasts_beat_persistence_as_promised(told: Told) -> None:
+    assert told.summary["backtest"]["skill"] >= 0.20
+    assert told.summary["live"]["skill"] > 0
+    assert told.summary["live"]["n"] >= 0.95 * 14 * 24 * 3 * 6
+
+
+def test_the_intervals_hold_about_what_they_promise(told: Told) -> None:
+    assert 0.85 <= told.summary["backtest"]["coverage"] <= 0.95
+    assert 0.80 <= told.summary["live"]["coverage"] <= 0.97
+
+
+def test_it_takes_less_than_ninety_seconds(told: Told) -> None:
+    # where others fill the processors, what it takes of them itself
+    assert min(told.wall, told.processor) <= SECONDS, f"{told.wall:.0f} s, {told.processor:.0f} s of the processors"
+
+
+def test_it_takes_less_memory_than_a_small_machine_has(told: Told) -> None:
+    assert told.memory < MOST_MEMORY, f"{told.memory / 2**20:.0f} MiB"
+
+
+def test_the_clone_is_left_as_it_was(told: Told) -> None:
+    before, after = told.clone
+    assert after == before
+
+
+def _status(root: Path) -> str:
+    words = ["git", "status", "--porcelain", "--untracked-files=all"]
+    return subprocess.run(words, cwd=root, check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,152 @@
+"""A bundle on disk is whole and as it was saved, or it is refused; loading runs nothing that was stored."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forecastle.errors import RegistryUnavailable
+from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, load, save
+from forecastle.models.estimators import ESTIMATORS, LEARNERS
+from forecastle.models.intervals import Errors, calibrate
+from forecastle.models.estimators import all_pairs
+from forecastle.models.model import Model, apply
+
+NOW = datetime(2024, 3, 1, tzinfo=UTC)
+
+
+class Bomb:
+    """An object that writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "boom")
+
+
+@pytest.fixture
+def examples(small_task, observations, examples_of):
+    return examples_of(small_task(), observations(hours=200))
+
+
+@pytest.fixture
+def bundle(examples, quick) -> Bundle:
+    until = int(np.median(examples.origins))
+    members = tuple(ESTIMATORS[name].fit(examples, until, quick) for name in LEARNERS)
+    pairs = all_pairs(examples.take(np.flatnonzero(~np.isnan(examples.truth).any(axis=1))))
+    truth = pairs.pick(pairs.examples.truth)
+    spread = calibrate([Errors(pairs, truth * 0.9, truth, np.arange(len(truth)) % 2)], 0.9, 0)
+    model = Model(examples.recipe, "blend", members, (0.4, 0.3, 0.2, 0.1), spread, 0.9, {"a": 1 / 3, "b": 2.0})
+    return Bundle("small", "abc", "", "d41d", NOW, NOW, model, examples.names, {"rmse": 0.1}, {"features": []})
+
+
+def test_what_is_loaded_is_what_was_saved_and_forecasts_the_same_bits(bundle, examples, tmp_path):
+    loaded = load(save(bundle, tmp_path / "b"), version="7")
+    assert loaded == replace(bundle, version="7")
+    before, after = apply(bundle.model, examples), apply(loaded.model, examples)
+    assert before.value.tobytes() == after.value.tobytes() and before.half.tobytes() == after.half.tobytes()
+
+
+def test_saving_twice_gives_the_same_bytes_and_leaves_nothing_else(bundle, tmp_path):
+    one, two = save(bundle, tmp_path / "one"), save(save_and_load(bundle, tmp_path), tmp_path / "two")
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert [str(path) for path in files] == [
+        DIGEST,
+        FILE,
+        *(f"trees/{name}.txt" for name in sorted((*LEARNERS[1:], "spread"))),
+    ]
+    assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
+
+
+def save_and_load(bundle: Bundle, folder: Path) -> Bundle:
+    return load(save(bundle, folder / "between"))
+
+
+def test_a_changed_byte_anywhere_is_refused(bundle, tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(30):
+        folder = save(bundle, tmp_path / str(number))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        path = files[number % len(files)]
+        content = bytearray(path.read_bytes())
+        content[random.integers(len(content))] ^= int(random.integers(1, 256))
+        path.write_bytes(content)
+        with pytest.raises(RegistryUnavailable, match="forecastle promote"):
+            load(folder)
+
+
+@pytest.mark.parametrize("name", [DIGEST, FILE, "trees/spread.txt", "trees/lightgbm_level.txt"])
+def test_a_missing_file_is_refused(bundle, tmp_path, name):
+    folder = save(bundle, tmp_path / "b")
+    (folder / name).unlink()
+    with pytest.raises(RegistryUnavailable, match="as it was saved|a whole model"):
+        load(folder)
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path):
+    with pytest.raises(RegistryUnavailable, match="a whole model"):
+        load(tmp_path)
+
+
+def test_trees_that_were_not_saved_with_it_are_refused(bundle, tmp_path):
+    folder = save(bundle, tmp_path / "b")
+    (folder / "trees" / "more.txt").write_text("tree\n")
+    with pytest.raises(RegistryUnavailable):
+        load(folder)
+
+
+def test_a_planted_pickle_is_never_opened(bundle, examples, tmp_path):
+    folder, crater = save(bundle, tmp_path / "b"), tmp_path / "crater"
+    bomb = pickle.dumps(Bomb(crater))
+    for name in (
+        "model.pkl",
+        "python_model.pkl",
+        "trees/spread.pkl",
+        "trees/spread.joblib",
+        "MLmodel",
+        "model.json.pkl",
+    ):
+        (folder / name).write_bytes(bomb)
+    assert np.isfinite(apply(load(folder).model, examples).value).all()
+    assert not crater.exists()
+    pickle.loads(bomb)
+    assert crater.exists()
+
+
+def test_a_pickle_in_the_place_of_a_file_is_refused_unopened(bundle, tmp_path):
+    crater = tmp_path / "crater"
+    for number, name in enumerate((FILE, DIGEST, "trees/spread.txt")):
+        folder = save(bundle, tmp_path / str(number))
+        (folder / name).write_bytes(pickle.dumps(Bomb(crater)))
+        with pytest.raises(RegistryUnavailable):
+            load(folder)
+    assert not crater.exists()
+
+
+def test_a_format_newer_than_this_program_is_refused(bundle, tmp_path):
+    folder = save(bundle, tmp_path / "b")
+    data = json.loads((folder / FILE).read_text()) | {"format": 99}
+    (folder / FILE).write_text(json.dumps(data))
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in (*folder.rglob("*.txt"), folder / FILE)}
+    (folder / DIGEST).write_text(digest(files) + "\n")
+    with pytest.raises(RegistryUnavailable, match="format 99"):
+        load(folder)
+
+
+def test_a_bundle_saved_anew_in_its_folder_is_the_one_loaded(bundle, tmp_path):
+    folder = save(bundle, tmp_path / "b")
+    assert load(folder).data_version == "d41d"
+    save(replace(bundle, data_version="other"), folder)
+    assert load(folder).data_version == "other"
+
+
+def test_the_digest_depends_on_names_and_contents_not_on_order():
+    assert digest({"a": b"1", "b": b"2"}) == digest({"b": b"2", "a": b"1"})
+    assert len({digest(files) for files in ({"a": b"12"}, {"a1": b"2"}, {"a": b"1", "b": b"2"}, {})}) == 4

@@ -1,0 +1,148 @@
+"""The flows as they are drawn, and what a run is: its name, its folder, and how its steps end."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from forecastle import pipeline
+from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable
+from forecastle.pipeline import FLOWS, LIVE, TRAIN, Step, open_run, passages, run_flow, run_step
+from forecastle.settings import Settings
+from forecastle.task import Task
+
+NOW = datetime(2024, 1, 20, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", _env_file=None)  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def filed(tmp_path: Path, small_task, observations) -> Task:
+    """A task on a file of nineteen days."""
+    path = tmp_path / "table.parquet"
+    observations(hours=19 * 24 + 1).select("series_id", "timestamp", "y", "x").write_parquet(path)
+    task: Task = small_task(source={"provider": "file", "path": str(path)})
+    return task
+
+
+def test_the_flows_are_the_ones_the_design_draws() -> None:
+    drawn = {step.name: step.after for step in TRAIN}
+    assert drawn == {
+        "ingest": (),
+        "quality-check": ("ingest",),
+        "transform": ("quality-check",),
+        "profile": ("transform",),
+        "version": ("transform",),
+        "train": ("profile", "version"),
+        "promote": ("train",),
+    }
+    assert [step.name for step in LIVE] == ["ingest", "quality-check", "forecast", "score", "watch"]
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_everything_behind_the_gate_comes_after_it(flow: str) -> None:
+    after = {step.name: set(step.after) for step in FLOWS[flow]}
+
+    def forerunners(name: str) -> set[str]:
+        return after[name].union(*(forerunners(one) for one in after[name]))
+
+    behind = [step.name for step in FLOWS[flow][2:]]
+    assert all("quality-check" in forerunners(name) for name in behind)
+    names = list(after)
+    assert all(names.index(one) < names.index(name) for name in names for one in after[name])
+
+
+def test_a_run_is_named_by_its_flow_and_moment_so_that_repeating_it_repeats_into_its_folder(filed, settings) -> None:
+    with open_run(filed, settings, "live", NOW + timedelta(minutes=5)) as run:
+        assert run.id == "live-20240120T000500Z"
+        assert run.folder == settings.home / "small" / "runs" / run.id
+
+
+def test_without_a_moment_the_newest_run_of_the_flow_is_taken_up(filed, settings) -> None:
+    for day in (2, 3, 1):
+        (settings.home / "small" / "runs" / f"live-202401{day:02}T000000Z").mkdir(parents=True)
+    (settings.home / "small" / "runs" / "train-20240110T000000Z").mkdir()
+    with open_run(filed, settings, "live", None) as run:
+        assert run.now == datetime(2024, 1, 3, tzinfo=UTC)
+
+
+def test_without_a_moment_and_without_a_run_there_is_nothing_to_take_up(filed, settings) -> None:
+    with pytest.raises(NotEnoughHistory, match="a live run to go on with"), open_run(filed, settings, "live", None):
+        pass
+
+
+def test_a_step_leaves_how_it_ended_as_a_file(filed, settings) -> None:
+    def fail(run: pipeline.Run) -> dict[str, Any]:
+        raise SourceUnavailable("an answer", "none", "Ask again.")
+
+    with open_run(filed, settings, "live", NOW) as run:
+        good, bad = run_step(run, Step("good", lambda _: {"rows": 3}, ())), run_step(run, Step("bad", fail, ()))
+        said = {one: json.loads((run.folder / "steps" / f"{one}.json").read_bytes()) for one in ("good", "bad")}
+    assert good.error is None and said["good"]["ok"] and said["good"]["summary"] == {"rows": 3}
+    assert isinstance(bad.error, SourceUnavailable) and not said["bad"]["ok"]
+    assert said["bad"]["error"] == {"kind": "SourceUnavailable", "message": str(bad.error)}
+
+
+def test_a_fault_of_ours_is_not_swallowed(filed, settings) -> None:
+    def crash(run: pipeline.Run) -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), open_run(filed, settings, "live", NOW) as run:
+        run_step(run, Step("crash", crash, ()))
+
+
+def test_a_step_starts_only_after_its_forerunners_have_succeeded_in_this_run(filed, settings) -> None:
+    started: list[str] = []
+    late = Step("late", lambda _: {"started": started.append("late")}, ("early",))
+    with open_run(filed, settings, "live", NOW) as run:
+        assert "it has not run" in str(run_step(run, late).error)
+        run_step(run, Step("early", lambda _: _fail(), ()))
+        blocked = run_step(run, late)
+        assert isinstance(blocked.error, GateError) and blocked.error.exit_code == 3 and started == []
+        run_step(run, Step("early", lambda _: {}, ()))
+        assert run_step(run, late).error is None and started == ["late"]
+
+
+def test_after_the_first_error_nothing_more_of_a_flow_starts(filed, settings) -> None:
+    with open_run(filed, settings, "live", NOW) as run:
+        ended = list(run_flow(run))
+    assert [one.step for one in ended] == ["ingest", "quality-check", "forecast"]
+    assert isinstance(ended[-1].error, NotEnoughHistory)
+    assert not (run.folder / "steps" / "score.json").exists()
+
+
+def test_a_training_collects_everything_and_its_table_holds_every_origin(filed, settings) -> None:
+    with open_run(filed, settings, "train", NOW) as run:
+        said = {step.name: run_step(run, step) for step in TRAIN[:4]}
+        assert [one.error for one in said.values()] == [None] * 4
+        table = pl.read_parquet(run.folder / "training.parquet")
+    assert said["ingest"].summary["rows"] == table.height == 2 * (19 * 24 + 1) - 2  # one hour is not over yet
+    assert said["transform"].summary["season"] == 24
+    assert (settings.home / "small" / "reports" / "profile.html").exists()
+
+
+def test_a_run_done_again_asks_for_the_same_window_though_its_rows_are_known_by_then(filed, settings) -> None:
+    with open_run(filed, settings, "train", NOW) as run:
+        first = [run_step(run, step).summary for step in TRAIN[:2]]
+        again = [run_step(run, step).summary for step in TRAIN[:2]]
+    assert again[0] == first[0]
+    assert (again[1]["new"], again[1]["known"]) == (0, first[1]["new"])
+
+
+def test_passes_follow_the_clock_and_a_failed_one_ends_only_itself(filed, settings) -> None:
+    moments = iter(NOW + timedelta(microseconds=1) * number for number in range(10))
+    ended = list(passages(filed, settings, 1, lambda: next(moments)))
+    assert [one.step for one in ended] == ["ingest", "quality-check", "forecast"]
+    assert (settings.home / "small" / "runs" / "live-20240120T000000Z").is_dir()
+
+
+def _fail() -> dict[str, Any]:
+    raise NotEnoughHistory("more", "less", "Wait.")
