@@ -41,11 +41,12 @@ _DROPPED_HEADERS = frozenset({"content-encoding", "content-length", "transfer-en
 
 @dataclass(frozen=True)
 class Request:
-    """One GET: an address, its parameters, and which of them are secret."""
+    """One GET: an address, its parameters, which of them are secret; and the series it asks about, for its parser."""
 
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
     secret_params: frozenset[str] = frozenset()
+    series: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:

@@ -18,13 +18,14 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from forecastle.declaration import HttpJson
 from forecastle.errors import TaskError
 from forecastle.frame import to_json
 
 DAY = timedelta(days=1)
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
-Provider = Literal["open-meteo", "file"]
+Provider = Literal["open-meteo", "openweathermap", "twelve-data", "binance", "http-json", "file"]
 HOLIDAY_COUNTRY = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d)")
@@ -79,8 +80,14 @@ class Series(Part):
     """One place, asset or stop: its id, and what its provider needs to ask for it."""
 
     id: str = Field(min_length=1)
+    source_id: str | None = Field(default=None, min_length=1)
     latitude: float | None = Field(default=None, ge=-90, le=90)
     longitude: float | None = Field(default=None, ge=-180, le=180)
+
+    @property
+    def asked(self) -> str:
+        """What the source calls the series: its ``source_id``, or else its id."""
+        return self.source_id or self.id
 
 
 class Column(Part):
@@ -104,15 +111,19 @@ class Source(Part):
 
     provider: Provider
     start: date | None = None
+    step: Duration | None = None
     window: Duration = timedelta(hours=48)
     publication_delay: Duration = timedelta(0)
     instantaneous: bool = False
     path: str | None = None
+    http_json: HttpJson | None = None
 
     @model_validator(mode="after")
-    def _file_has_a_path(self) -> Source:
+    def _has_what_it_needs(self) -> Source:
         if self.provider == "file" and not self.path:
             raise ValueError("provider 'file' needs path = \"table.parquet\" (or .csv)")
+        if (self.provider == "http-json") != (self.http_json is not None):
+            raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self
 
 
@@ -179,6 +190,11 @@ class Task(Part):
     def series_ids(self) -> tuple[str, ...]:
         """The ids the task names, in order; empty where the source decides (a file may hold any series)."""
         return tuple(series.id for series in self.series)
+
+    @property
+    def source_step(self) -> timedelta:
+        """The step of the source's own rows: the task's frequency unless the source names a finer one."""
+        return self.source.step or self.frequency
 
     @property
     def knowable_after(self) -> timedelta:
@@ -298,9 +314,11 @@ def _mistakes(data: dict[str, Any]) -> Iterable[str]:
     for twice in sorted({one for one in ids if ids.count(one) > 1}):
         yield f"series: {twice!r} is listed twice"
     source = data.get("source")
-    if isinstance(source, dict) and source.get("provider") == "open-meteo":
-        if not series:
-            yield "series: provider 'open-meteo' needs at least one [[series]] with id, latitude and longitude"
+    provider = source.get("provider") if isinstance(source, dict) else None
+    if provider in get_args(Provider) and provider != "file" and not series:
+        place = ", latitude and longitude" if provider == "open-meteo" else ""
+        yield f"series: provider {provider!r} needs at least one [[series]] with id{place}"
+    if provider == "open-meteo":
         for number, one in enumerate(series):
             for field in ("latitude", "longitude"):
                 if field not in one:

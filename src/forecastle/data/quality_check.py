@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from forecastle.data.pages import save_page
+from forecastle.data.providers import PROVIDERS
 from forecastle.frame import (
     AVAILABLE_AT,
     BITEMPORAL,
@@ -197,7 +198,8 @@ def volume(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
     """Every series has a row for every step of the window that could be known by now.
 
     A few absent steps are a warning, more than the gate's ``max_missing_share`` a failure; where the source decides
-    which steps there are (a file, an observed grid) they are a warning at most, but no row at all is a failure.
+    which steps there are (a file, an observed grid, a source of the present alone) they are a warning at most, but no
+    row at all is a failure.
     """
     steps = _steps(task, window)
     series = sorted({*task.series_ids, *rows[SERIES].drop_nulls()})
@@ -205,7 +207,8 @@ def volume(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
     came = rows.select(SERIES, pl.col(TIMESTAMP).dt.truncate(f"{task.frequency // timedelta(seconds=1)}s"))
     absent = wanted.join(came, on=KEYS, how="anti").sort(KEYS)
     share = absent.height / wanted.height if wanted.height else 0.0
-    lenient = task.grid == "observed" or task.source.provider == "file"
+    present_only = PROVIDERS[task.source.provider].gives_present_only(task)
+    lenient = task.grid == "observed" or task.source.provider == "file" or present_only
     empty = rows.is_empty() and not steps.is_empty()
     grave = empty or (share > task.gate.max_missing_share and not lenient)
     verdict: Verdict = "fail" if grave else "warn" if absent.height else "pass"
