@@ -25,7 +25,9 @@ from forecastle.frame import to_json
 DAY = timedelta(days=1)
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
-Provider = Literal["open-meteo", "openweathermap", "twelve-data", "binance", "http-json", "file"]
+Provider = Literal[
+    "open-meteo", "openweathermap", "alpha-vantage", "twelve-data", "binance", "gbfs", "http-json", "file"
+]
 HOLIDAY_COUNTRY = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d)")
@@ -116,12 +118,17 @@ class Source(Part):
     publication_delay: Duration = timedelta(0)
     instantaneous: bool = False
     path: str | None = None
+    url: str | None = None
     http_json: HttpJson | None = None
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Source:
         if self.provider == "file" and not self.path:
             raise ValueError("provider 'file' needs path = \"table.parquet\" (or .csv)")
+        if self.provider == "gbfs" and "{feed}" not in (self.url or ""):
+            raise ValueError(
+                "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
+            )
         if (self.provider == "http-json") != (self.http_json is not None):
             raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self

@@ -17,7 +17,7 @@ from datetime import datetime
 
 import polars as pl
 
-from forecastle.data.providers import file, http_json, open_meteo
+from forecastle.data.providers import alpha_vantage, file, gbfs, http_json, open_meteo
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -57,8 +57,10 @@ DECLARED = Provider(
 PROVIDERS: dict[str, Provider] = {
     "open-meteo": Provider(open_meteo.requests, open_meteo.parse),
     "openweathermap": DECLARED,
+    "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse),
     "twelve-data": DECLARED,
     "binance": DECLARED,
+    "gbfs": Provider(gbfs.requests, gbfs.parse, join=gbfs.join, gives_present_only=gbfs.gives_present_only),
     "http-json": DECLARED,
     "file": Provider(file.requests, file.parse),
 }
