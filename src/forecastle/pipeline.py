@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from forecastle.data import ingestion, intake, profiling, versioning
+from forecastle.data.derivation import open_history
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import build_panel, micros
@@ -71,8 +72,8 @@ class Run:
 
     @cached_property
     def history(self) -> History:
-        """The task's observations."""
-        return History(self.home / "history", (self.task.target, *self.task.covariates))
+        """The task's observations, as its steps."""
+        return open_history(self.task, self.home / "history")
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def fetch(
     became known; without it (a backfill, a file) they count as known when they were published.
     Raises SourceUnavailable for no answer or an empty one, AnswerChanged for one that is not what was agreed.
     """
+    task = task.measured
     provider = PROVIDERS[task.source.provider]
     tables: list[pl.DataFrame] = []
     archived: list[str] = []
@@ -110,6 +111,7 @@ def make_batch(
     Raises AnswerChanged for two different rows of one series and timestamp, SourceUnavailable where nothing
     is left.
     """
+    task = task.measured
     columns = tuple(task.columns)
     answered = pl.concat(parsed) if parsed else empty_observations(columns)
     knowable = answered.filter(pl.col(TIMESTAMP) + task.knowable_after <= now)

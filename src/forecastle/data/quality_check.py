@@ -109,6 +109,7 @@ def judge(
     The batch should be an observation table (see ``frame``); one that is not fails the check ``schema``, and the other
     checks judge what can be read of it. Nothing is raised: the caller saves the report first, then refuses.
     """
+    task = task.measured
     window = Window(start, end, now, rows.schema)
     readable = _readable(task, rows)
     findings = tuple(Finding(name, *check(task, readable, window)) for name, check in CHECKS.items())
