@@ -64,12 +64,18 @@ def to_table(task: Task, request: Request, rows: list[Row]) -> pl.DataFrame:
 
 def check_unit(task: Task, request: Request, name: str, unit: object) -> None:
     """Raise AnswerChanged unless the source's unit of a column is the task's."""
-    if not isinstance(unit, str) or _spelling(unit) != _spelling(task.columns[name].unit):
+    if spelling(unit) != spelling(task.columns[name].unit):
         raise AnswerChanged(
             f"{name} from {request.source} in {task.columns[name].unit!r}, as the task says",
             f"{unit!r}",
             f"If the source's unit is right, write it as unit in [columns.{name}] of the task file.",
         )
+
+
+def spelling(unit: object) -> str | None:
+    """Return a unit in one spelling, None for what is no text: the micro sign and the Greek mu look the same and are
+    not."""
+    return unicodedata.normalize("NFKC", unit) if isinstance(unit, str) else None
 
 
 def check_member(found: Any, name: str, what: str, request: Request) -> Any:
@@ -105,8 +111,3 @@ def _number(request: Request, name: str, series: str, at: datetime, given: objec
         except (ValueError, OverflowError):
             pass
     raise AnswerChanged(f"numbers in {name} from {request.source}", f"{given!r}, series {series} at {iso(at)}", COMPARE)
-
-
-def _spelling(unit: str) -> str:
-    """Return a unit in one spelling: the micro sign and the Greek mu look the same and are not."""
-    return unicodedata.normalize("NFKC", unit)
