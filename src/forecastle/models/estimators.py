@@ -31,7 +31,8 @@ MANY = 200_000  # pairs learnt from
 ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
 RIDGE_PENALTY = 10.0
 RIDGE_CLIP = 8.0  # standard deviations
-RIDGE_STEPS = 6  # steps ahead up to which each may see all its rows
+MANY_STEPS = 6  # steps ahead up to which each may see all its rows
+FEWEST_PAIRS = 120_000  # that boosters see of more steps, where there are so many
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ class Options:
     ridge_rows: int = 60_000  # origins a step ahead ridge sees at most, fewer where there are many steps
     rounds: int = 300
     seed: int = 0
+
+    def pairs(self, steps: int) -> int:
+        """Return how many pairs boosters see of so many steps ahead.
+
+        Steps of one origin lie the closer together the more there are, and tell the less that is new.
+        """
+        return self.rows if steps <= MANY_STEPS else min(self.rows, max(FEWEST_PAIRS, self.rows * MANY_STEPS // steps))
 
 
 @dataclass(frozen=True)
@@ -204,9 +212,10 @@ def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
     """
     apply_library_defaults()
     from sklearn.linear_model import Ridge
+    from threadpoolctl import threadpool_limits
 
     known = labelled(examples, until)
-    most = min(options.ridge_rows, RIDGE_STEPS * options.ridge_rows // examples.steps)
+    most = min(options.ridge_rows, MANY_STEPS * options.ridge_rows // examples.steps)
     steps = []
     for step in range(1, examples.steps + 1):
         rows = np.flatnonzero(known[:, step - 1])
@@ -219,7 +228,8 @@ def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
         design = _design(here, step, raw, mean, deviation)
         weights, intercept = np.zeros(design.shape[1]), 0.0  # a step without any truth forecasts no change
         if len(rows):
-            fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
+            with threadpool_limits(1, "blas"):  # threads that spin for each other take ten times as long
+                fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
             weights, intercept = fitted.coef_, float(fitted.intercept_)
         learnt = {"mean": mean, "deviation": deviation, "weights": weights}
         steps.append({name: values.tolist() for name, values in learnt.items()} | {"intercept": intercept})
@@ -285,7 +295,7 @@ def _parameters(options: Options, rows: int) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _binned(examples: Examples, until: int, options: Options) -> tuple[Pairs, Any]:
     """Return the pairs a booster learns from and LightGBM's binned form of them, which all offsets share."""
-    pairs = thinned(labelled(examples, until), examples, options.rows)
+    pairs = thinned(labelled(examples, until), examples, options.pairs(examples.steps))
     parameters = _parameters(options, len(pairs.row))
     names, series = tree_names(pairs.names), [pairs.names.index("series")]
     return pairs, load_lightgbm().Dataset(

@@ -28,7 +28,8 @@ from forecastle.models.intervals import Errors
 
 FOLDS = ((0.6, 0.8), (0.8, 1.0))  # train until, validate until: shares of the training span
 VALIDATION_PAIRS = 30_000  # (origin, step) pairs a fold, all series, evenly thinned
-FOLD_ROWS = (60_000, 120_000)  # pairs boosters learn from inside a fold: a quarter of all there are, within these
+FOLD_PAIRS = 60_000  # pairs boosters learn from inside a fold: a quarter of all there are, between this
+FOLD_SHARE = 0.4  # and this share of what they may see in the end
 LEAST_WEIGHT = 0.05  # a member that counts for less is left out
 SHRINKAGE = 0.02  # of the errors' covariance, towards equal weights
 DAY = 86_400_000_000  # microseconds
@@ -148,8 +149,8 @@ def _validate(
     asked = asked[spread_out(examples.origins[asked], VALIDATION_PAIRS // examples.steps)]
     step, place = np.nonzero(known[asked].T)
     pairs = Pairs(examples, asked[place], step + 1)
-    least, most = FOLD_ROWS
-    rows = min(max(least, int(labelled(examples, until).sum()) // 4), most, options.rows)
+    most = max(FOLD_PAIRS, int(FOLD_SHARE * options.pairs(examples.steps)))
+    rows = min(max(FOLD_PAIRS, int(labelled(examples, until).sum()) // 4), most, options.rows)
     within = replace(options, rows=rows)
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)
