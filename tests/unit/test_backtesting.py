@@ -266,6 +266,14 @@ def test_spikes_of_ten_times_the_range_that_nobody_masks_leave_the_forecasts_use
     assert result.scores["skill"] > 0.1
 
 
+def test_unmasked_spikes_of_any_size_spoil_no_more_than_the_forecasts_that_start_from_one(run):
+    clean = run(made_up(days=60)).rows
+    spoilt = run(dirty(made_up(days=60), spikes=1e6)).rows
+    error = (pl.col("value") - pl.col("actual")).abs()
+    usual = clean.select(error.median()).item()
+    assert spoilt.filter(pl.col("actual") < 100).select(error.median()).item() < 3 * usual
+
+
 def test_the_order_and_repetition_of_rows_change_nothing(run):
     table = made_up()
     plain = run(table).rows

@@ -24,7 +24,16 @@ import numpy.typing as npt
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import BOOSTING, Pairs, Trees, all_pairs, fit_threads, load_lightgbm, tree_names
+from forecastle.models.estimators import (
+    BOOSTING,
+    Pairs,
+    Trees,
+    all_pairs,
+    fit_threads,
+    load_lightgbm,
+    tamed,
+    tree_names,
+)
 
 SCALE: dict[str, Any] = {
     **BOOSTING,
@@ -154,7 +163,7 @@ def _halved(one: Errors, fold: int) -> Errors:
 
 def _learn(errors: Sequence[tuple[Errors, npt.NDArray[np.bool_]]], floor: float, seed: int) -> Spread:
     matrices = [_features(_sub(one.pairs, here), one.forecast[here]) for one, here in errors]
-    goal = np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors])
+    goal = tamed(np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors]))
     if len(goal) < FEWEST:
         return Spread((), floor, float(goal.mean()) if len(goal) else 1.0)
     names = (*errors[0][0].pairs.names, "forecast", "forecast_change")
