@@ -22,6 +22,7 @@ from forecastle.models.estimators import (
     labelled,
     predict,
     spread_out,
+    tamed,
     thinned,
 )
 from forecastle.models.intervals import Errors
@@ -64,13 +65,13 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])
     made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in ESTIMATORS}
     rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
-    weights = blend_weights(np.column_stack([made[name] - truth for name in LEARNERS]))
+    weights = blend_weights(np.column_stack([tamed(made[name] - truth) for name in LEARNERS]))
     kept = {name: weight for name, weight in zip(LEARNERS, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
     weighed = {name: weight / sum(kept.values()) for name, weight in kept.items()}
     blend = sum(weight * made[name] for name, weight in weighed.items())
     rmse["blend"] = float(np.sqrt(np.mean((blend - truth) ** 2)))
     rows = np.concatenate([pairs.row for pairs, _ in folds])
-    saved = (made["persistence"] - truth) ** 2 - (blend - truth) ** 2
+    saved = tamed(made["persistence"] - truth) ** 2 - tamed(blend - truth) ** 2
     gain, error = mean_and_error(examples, rows, saved)
     serving = weighed if gain > error else {"persistence": 1.0}
     errors = tuple(
