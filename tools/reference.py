@@ -55,7 +55,7 @@ def settings_page() -> str:
 
 Settings say where things lie and what is secret; what changes a forecast stands in the [task file](task-file.md).
 Each is an environment variable. A file named `.env` in the working folder may hold them too; the environment wins.
-A variable of the environment that starts with `{PREFIX}` and is not in this table is refused, so that a misspelt one is
+A variable of either that starts with `{PREFIX}` and is not in this table is refused, so that a misspelt one is
 noticed.
 
 | Variable | Kind | Default | What it is |

@@ -229,6 +229,7 @@ def live(
 @app.command(epilog="Example: forecastle serve --tasks tasks/ --port 8000")
 def serve(
     tasks: Annotated[list[Path], typer.Option(help="Task files, or folders of them.")],
+    more: Annotated[list[Path] | None, typer.Argument(help="Further ones.", show_default=False)] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default from the settings.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
 ) -> None:
@@ -239,7 +240,7 @@ def serve(
 
     chosen: dict[str, Any] = {"host": host, "port": port}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
-    serve_forever(settings, load_tasks(tasks), typer.echo)
+    serve_forever(settings, load_tasks([*tasks, *(more or ())]), typer.echo)
 
 
 @app.command(epilog="Example: forecastle replay --from 2013-12-01T00:00Z --speed 3600")

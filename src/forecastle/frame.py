@@ -60,11 +60,6 @@ def conform(table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def value_columns(table: pl.DataFrame) -> list[str]:
-    """Return the names of the measured columns of an observation table."""
-    return [name for name in table.columns if name not in BITEMPORAL]
-
-
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file whole or not at all: to a neighbour first, flushed to the disk, then renamed into place.
 

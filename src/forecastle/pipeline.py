@@ -28,10 +28,17 @@ from forecastle.data import ingestion, intake, profiling, versioning
 from forecastle.data.derivation import open_history
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
-from forecastle.data.panel import build_panel, micros
+from forecastle.data.panel import Panel, build_panel, micros
 from forecastle.data.transformation import Recipe, make_recipe
-from forecastle.errors import ForecastleError, GateError, NotEnoughHistory
-from forecastle.frame import iso, write_json, write_table
+from forecastle.errors import (
+    ForecastleError,
+    GateError,
+    NotEnoughHistory,
+    StorageUnavailable,
+    TaskError,
+    UserError,
+)
+from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.http import Client, Transport
 from forecastle.models import bundle, pointer, predictor, promotion, registry, training
 from forecastle.monitoring import alerts, drift, outcomes
@@ -41,6 +48,7 @@ from forecastle.task import Task
 
 Summary = dict[str, Any]
 
+CATCH_UP = timedelta(days=7)  # how far back a collection reaches for a series that has fallen silent
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
 
 
@@ -178,7 +186,7 @@ def promote(run: Run) -> Summary:
     current = pointer.published(run.settings, run.task)
     champion = None
     if current is not None and current.version != challenger.version:
-        champion = training.rescore(bundle.load(current.folder), _examples(run), rows)
+        champion = _rescored(run, bundle.load(current.folder, current.version), rows)
     decision = promotion.decide(run.task, rows, champion)
     if decision.promote:
         registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
@@ -191,17 +199,18 @@ def promote(run: Run) -> Summary:
 def forecast(run: Run) -> Summary:
     """Forecast every series from the newest hour known, and journal it."""
     model = _champion(run)
-    newest = run.history.newest()
+    newest = _newest(run)
     if newest is None:
         raise NotEnoughHistory(
-            f"observations of task {run.task.name!r}", "none", "Collect some: forecastle run live --task FILE"
+            f"observations of task {run.task.name!r} known at {iso(run.now)}",
+            "none",
+            "Collect some: forecastle run live --task FILE",
         )
-    panel = build_panel(
-        run.history.versions(as_of=run.now, start=newest - model.recipe.lookback), run.task, until=newest
-    )
+    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
+    panel = _panel(run, model.recipe, start, newest)
     rows = panel.last_rows
     examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
-    tally = run.journal.tally(run.task.name, model.version)
+    tally = run.journal.tally(run.task.name, model.version, run.now)
     made = predictor.forecast(model, examples, run.now, tally)
     reference = profiling.Reference.from_dict(model.reference)
     recorded = run.journal.record(drift.mark(made, examples, reference))
@@ -210,7 +219,7 @@ def forecast(run: Run) -> Summary:
         "forecasts": made.height,
         "new": recorded,
         "model_version": model.version,
-        "data_age_seconds": int((run.now - newest).total_seconds()),
+        "data_age_seconds": _seconds(run.task.age(newest, run.now)),
     }
 
 
@@ -222,15 +231,16 @@ def score(run: Run) -> Summary:
     oldest: datetime = due["origin"].min()  # type: ignore[assignment]
     known = run.history.read(as_of=run.now, start=oldest)
     scored = run.journal.score(outcomes.score(run.task, due, known, run.now))
-    lost = run.journal.give_up(run.task.name, run.now - outcomes.GIVE_UP_AFTER)
+    lost = run.journal.give_up(run.task.name, outcomes.give_up_before(run.task, run.now))
     return {"due": due.height, "scored": scored, "never_came": lost}
 
 
 def watch(run: Run) -> Summary:
     """Measure what is served against what was promised, and open or close incidents by the alert rules."""
+    newest = _newest(run)
     measured = {
-        "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW)),
-        "data_age_seconds": _data_age(run),
+        "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW, run.now)),
+        "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
         "live": outcomes.live_scores(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES)),
     }
     opened, closed = alerts.apply(run.journal, run.task, measured, run.now)
@@ -284,8 +294,8 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
             yield from run_flow(replace(opened, now=clock().replace(microsecond=0)))
             if number == passes:
                 return
-            rest = task.frequency - (clock() - datetime(1970, 1, 1, tzinfo=UTC)) % task.frequency
-            time.sleep(rest.total_seconds() + LEEWAY.total_seconds())
+            since = clock() - LEEWAY - datetime(1970, 1, 1, tzinfo=UTC)
+            time.sleep((task.frequency - since % task.frequency).total_seconds())
 
 
 def run_flow(run: Run) -> Iterator[Outcome]:
@@ -306,6 +316,9 @@ def run_step(run: Run, step: Step) -> Outcome:
     A step whose predecessors have not succeeded in this run does not start: GateError, in the CLI and in a DAG alike.
     """
     started = time.perf_counter()
+    later = [one.name for one in itertools.dropwhile(lambda one: one.name != step.name, FLOWS[run.flow])]
+    for name in (step.name, *later):  # what a former try said of this step and after holds no more
+        _note(run, name).unlink(missing_ok=True)
     summary: Summary = {}
     error: ForecastleError | None = None
     try:
@@ -317,7 +330,9 @@ def run_step(run: Run, step: Step) -> Outcome:
     said = {"step": step.name, "ok": error is None, "seconds": round(seconds, 3), "summary": summary}
     if error is not None:
         said["error"] = {"kind": type(error).__name__, "message": str(error)}
-    write_json(run.folder / "steps" / f"{step.name}.json", said)
+    write_json(_note(run, step.name), said)
+    if run.flow == "live":
+        _tell_of_failure(run, step, error)
     return Outcome(step.name, seconds, summary, error)
 
 
@@ -325,7 +340,7 @@ def _require_success(run: Run, names: Sequence[str]) -> None:
     """Raise GateError unless each of these steps has succeeded in this run."""
     for name in names:
         try:
-            said = json.loads((run.folder / "steps" / f"{name}.json").read_bytes())
+            said = json.loads(_note(run, name).read_bytes())
         except FileNotFoundError:
             said = {"ok": False, "error": {"message": "it has not run."}}
         if not said["ok"]:
@@ -334,6 +349,19 @@ def _require_success(run: Run, names: Sequence[str]) -> None:
                 str(said["error"]["message"]),
                 f"Run it first: forecastle {name}, with the same --now.",
             )
+
+
+def _note(run: Run, step: str) -> Path:
+    return run.folder / "steps" / f"{step}.json"
+
+
+def _tell_of_failure(run: Run, step: Step, error: ForecastleError | None) -> None:
+    """Open an incident when collecting or forecasting fails, and close it with the next success."""
+    kind = f"{step.name}-failed"
+    if error is None:
+        run.journal.close_incident(run.task.name, kind, run.now, "It works again.")
+    elif not isinstance(error, UserError | StorageUnavailable):
+        run.journal.open_incident(run.task.name, kind, str(error), run.now)
 
 
 def _newest_run(home: Path, flow: str) -> datetime:
@@ -351,14 +379,21 @@ def _collect_from(run: Run) -> datetime:
     note = run.folder / "window.json"
     if note.exists():
         return datetime.fromisoformat(_load(note)["from"])
-    newest = run.history.newest()
     start = run.now - max(run.task.source.window, run.task.gate.window)
-    if newest is not None:
-        start = min(start, newest)
+    if run.history.newest() is not None:
+        start = min(start, _oldest_gap(run))
     elif run.flow == "train":
         start = run.task.start
     write_json(note, {"from": start})
     return start
+
+
+def _oldest_gap(run: Run) -> datetime:
+    """Return the newest row of the series that is furthest behind, at most CATCH_UP ago."""
+    earliest = run.now - CATCH_UP
+    recent = run.history.read(as_of=run.now, start=earliest)
+    last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
+    return min((last.get(name, earliest) for name in run.task.series_ids or last), default=earliest)
 
 
 def _examples(run: Run) -> Examples:
@@ -375,9 +410,42 @@ def _champion(run: Run) -> bundle.Bundle:
     return bundle.load(current.folder, current.version)
 
 
-def _data_age(run: Run) -> int | None:
-    newest = run.history.newest()
-    return None if newest is None else int((run.now - newest).total_seconds())
+def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the champion's forecasts of the rows' origins that it has not seen, from features of its own recipe."""
+    panel = _panel(run, champion.recipe, None, None)
+    unseen = np.flatnonzero(panel.timestamps > micros(champion.trained_until))
+    return training.rescore(champion, make_examples(champion.recipe, panel, unseen), rows)
+
+
+def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | None) -> Panel:
+    """Return what is known now on the grid and in the columns of a model's recipe.
+
+    A task may change while its champion serves, but not in what is forecast: TaskError.
+    """
+    asked = {"target": run.task.target, "frequency": run.task.frequency, "grid": run.task.grid}
+    learnt = {"target": recipe.columns[0], "frequency": timedelta(microseconds=recipe.step), "grid": recipe.grid}
+    if asked != learnt:
+        raise TaskError(
+            f"the champion of task {run.task.name!r} to forecast what the task asks for",
+            "; ".join(f"{name} {learnt[name]}, now {asked[name]}" for name in asked if asked[name] != learnt[name]),
+            "Give the changed task a name of its own.",
+        )
+    kept = set(recipe.columns) <= set(run.task.columns)
+    history = run.history if kept else History(run.home / "history", recipe.columns)
+    return build_panel(history.versions(as_of=run.now, start=start), run.task, until, recipe.columns)
+
+
+def _newest(run: Run) -> datetime | None:
+    """Return the newest timestamp of any series that was known now."""
+    last = run.history.newest()
+    if last is None or last <= run.now - run.task.knowable_after:
+        return last
+    found: datetime | None = run.history.read(as_of=run.now)[TIMESTAMP].max()  # type: ignore[assignment]
+    return found
+
+
+def _seconds(duration: timedelta) -> int:
+    return int(duration.total_seconds())
 
 
 def _made(path: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from forecastle.errors import SettingsError
 from forecastle.task import nearest
@@ -98,13 +98,15 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings from the environment; overrides win. Raises SettingsError naming every bad variable."""
+    """Read the settings from the environment and ``.env``; overrides win. Raises SettingsError naming every bad one."""
     import os
 
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    strange = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    in_file = {name.upper(): " in .env" for name in DotEnvSettingsSource(Settings).env_vars}
+    places = {**in_file, **dict.fromkeys(map(str.upper, os.environ), "")}
+    strange = sorted(name for name in places if name.startswith(PREFIX) and name not in known)
     if strange:
-        listing = "; ".join(f"{name}{nearest(name, known)}" for name in strange)
+        listing = "; ".join(f"{name}{places[name]}{nearest(name, known)}" for name in strange)
         raise SettingsError(
             f"only settings that exist ({PREFIX}…)", listing, "Rename or unset them; see docs/settings.md."
         )

@@ -275,15 +275,16 @@ class Task(Part):
         what = self.model_dump(mode="json", exclude={"description"})
         return hashlib.sha256(to_json(what).encode()).hexdigest()[:12]
 
-    def find_series(self, series_id: str) -> str:
-        """Return the id if the task has it, else raise a TaskError with the nearest one."""
-        if self.series and series_id not in self.series_ids:
-            raise TaskError(
-                f"a series of task {self.name!r} ({', '.join(self.series_ids)})",
-                f"{series_id!r}{nearest(series_id, self.series_ids)}",
-                "Name a series as the task file does.",
-            )
-        return series_id
+    def age(self, newest: datetime, now: datetime) -> timedelta:
+        """Return how long ago the value at ``newest`` could be known: its age, never below zero."""
+        return max(now - newest - self.knowable_after - self.source.publication_delay, timedelta(0))
+
+    def patience(self, limit: timedelta) -> timedelta:
+        """Return a limit of age, raised to two steps where it is less.
+
+        The newest value ages a whole step before the next can be known, and that one may come a little late.
+        """
+        return max(limit, 2 * self.frequency)
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,7 @@ import pytest
 pytestmark = pytest.mark.alone
 
 SECONDS = 90.0
+IDLE = 1.0  # processes that ran or waited to, over the last minute
 MOST_MEMORY = int(1.5 * 2**30)
 FIGURES = ["rmse", "mae", "r2", "skill", "coverage"]
 CHAPTERS = 6
@@ -24,7 +25,8 @@ CHAPTERS = 6
 
 @dataclass(frozen=True)
 class Told:
-    """A demo that has ended: its exit code, what it printed, its summary, its cost, and the clone before and after."""
+    """A demo that has ended: its exit code, what it printed, its summary, its cost, the clone before and after, and
+    how busy the machine was before it began."""
 
     code: int
     text: str
@@ -33,6 +35,7 @@ class Told:
     processor: float
     memory: int
     clone: tuple[str, str]
+    load: float
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     folder, log = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("log") / "out.txt"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTLE_")}
     words = ["demo", "--plain", "--folder", str(folder / "demo")]
-    before, began = _status(root), time.perf_counter()
+    before, load, began = _status(root), os.getloadavg()[0], time.perf_counter()
     with log.open("w") as out:
         program = [sys.executable, "-m", "forecastle.cli", *words]
         process = subprocess.Popen(program, cwd=root, env=environment, stdout=out, stderr=subprocess.STDOUT)
@@ -52,7 +55,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     assert (folder / "demo" / "summary.json").exists(), text
     summary = json.loads((folder / "demo" / "summary.json").read_bytes())
     memory = used.ru_maxrss * 1024
-    return Told(process.returncode, text, summary, wall, processor, memory, (before, _status(root)))
+    return Told(process.returncode, text, summary, wall, processor, memory, (before, _status(root)), load)
 
 
 def test_every_chapter_does_what_it_says(told: Told) -> None:
@@ -92,9 +95,17 @@ def test_the_intervals_hold_about_what_they_promise(told: Told) -> None:
     assert 0.80 <= told.summary["live"]["coverage"] <= 0.97
 
 
-def test_it_takes_less_than_ninety_seconds(told: Told) -> None:
-    # where others fill the processors, what it takes of them itself
-    assert min(told.wall, told.processor) <= SECONDS, f"{told.wall:.0f} s, {told.processor:.0f} s of the processors"
+def test_it_takes_less_than_ninety_seconds(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the wall clock on an idle machine; where others fill the processors, by what it took of them itself."""
+    idle = told.load < IDLE
+    judged = "the wall clock" if idle else "processor time, for the machine was busy before"
+    said = (
+        f"the demo took {told.wall:.0f} s, {told.processor:.0f} s of the processors; load {told.load:.2f} before; "
+        f"judged by {judged}"
+    )
+    with capsys.disabled():
+        print(f"\n{said}")
+    assert (told.wall if idle else told.processor) <= SECONDS, said
 
 
 def test_it_takes_less_memory_than_a_small_machine_has(told: Told) -> None:

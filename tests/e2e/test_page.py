@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 
 from forecastle.monitoring.journal import Journal
-from forecastle.serving import screenshot
 from forecastle.serving.server import running
 from forecastle.settings import Settings
 from forecastle.task import load_task
@@ -19,6 +18,7 @@ from forecastle.task import load_task
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
+SCREENSHOT = SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "screenshot.py")))
 MADE_UP = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "unit" / "serving" / "made_up.py")))
 
 
@@ -52,13 +52,13 @@ def service(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser(request):
-    if not screenshot.CHROMIUM.exists():
+    if not SCREENSHOT.CHROMIUM.exists():
         yield None
         return
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=screenshot.CHROMIUM, args=list(screenshot.ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=SCREENSHOT.CHROMIUM, args=list(SCREENSHOT.ARGUMENTS))
         yield browser
         browser.close()
 
@@ -170,7 +170,7 @@ def test_the_documentation_of_the_api_opens_under_the_strict_policy(open_page) -
 
 
 def test_a_screenshot_is_one_call(open_page, browser, service, tmp_path) -> None:
-    picture = screenshot.take(f"{service.address}/", tmp_path / "images" / "page.png", browser=browser)
+    picture = SCREENSHOT.take(f"{service.address}/", tmp_path / "images" / "page.png", browser=browser)
     content = picture.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", content[16:24])

@@ -110,7 +110,7 @@ def test_a_source_that_is_down_ends_the_run_with_4_and_what_is_retried(site, fau
     ended = site.fail()
     assert ended.step == "ingest"
     assert isinstance(ended.error, SourceUnavailable) and ended.error.exit_code == 4 and ended.error.retried
-    _nothing_but_the_archive_changed(site, before, archived)
+    _only_the_archive_and_an_incident_are_new(site, before, archived)
     assert not (site.folder / "quarantine").exists()
 
 
@@ -149,7 +149,7 @@ def test_an_answer_that_is_not_what_was_agreed_is_archived_and_then_refused(site
     assert ended.step == "ingest"
     assert isinstance(ended.error, AnswerChanged) and ended.error.exit_code == 3 and not ended.error.retried
     assert expected in ended.error.expected and found in ended.error.found
-    _nothing_but_the_archive_changed(site, before, archived=1)
+    _only_the_archive_and_an_incident_are_new(site, before, archived=1)
 
 
 def test_the_refused_answer_lies_in_the_archive_byte_for_byte(site) -> None:
@@ -185,7 +185,7 @@ def test_one_time_with_two_values_is_refused_and_named(site) -> None:
     ended = site.fail()
     assert isinstance(ended.error, AnswerChanged) and ended.step == "ingest"
     assert "series EWR, column temperature_2m, at 2013-11-19" in ended.error.found
-    _nothing_but_the_archive_changed(site, before, archived=1)
+    _only_the_archive_and_an_incident_are_new(site, before, archived=1)
 
 
 def test_a_value_that_cannot_be_is_masked_and_reaches_no_feature(site) -> None:
@@ -268,12 +268,13 @@ def _repeat_an_hour(blocks: list[dict[str, Any]]) -> None:
             values.append(values[at])
 
 
-def _nothing_but_the_archive_changed(site, before: dict[str, Any], archived: int) -> None:
+def _only_the_archive_and_an_incident_are_new(site, before: dict[str, Any], archived: int) -> None:
     after = site.state()
     assert len(after["archive"]) == len(before["archive"]) + archived
-    assert {name: after[name] for name in after if name != "archive"} == {
-        name: before[name] for name in before if name != "archive"
-    }
+    kept = ("history", "forecasts", "outcomes")
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    (incident,) = after["incidents"]
+    assert (incident.kind, incident.closed_at) == ("ingest-failed", None)
     run = site.folder / "runs" / f"live-{site.now:%Y%m%dT%H%M%SZ}"
     left = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert left == {"window.json", "steps/ingest.json"}

@@ -20,7 +20,7 @@ def stage(site, tmp_path) -> Iterator[story.Stage]:
     """A stage on the trained site, from the moment of its training on, for three simulated days."""
     settings = site.settings.model_copy(update={"port": 0, "host": "127.0.0.1"})
     made: story.Stage
-    app = replay_app(site.weather, lambda: made.now, faults=lambda: made.fault)
+    app = replay_app(site.weather, lambda: made.now, faults=lambda: made.fault, forecast_values=True)
     with pipeline.open_run(site.task, settings, "train", site.now, asgi_transport(app)) as opened:
         made = story.Stage(tmp_path, site.task, settings, opened, Telling(plain=True), days=3, now=site.now)
         yield made

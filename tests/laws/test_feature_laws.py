@@ -104,6 +104,20 @@ def test_nothing_that_became_known_after_the_forecast_was_issued_changes_it(zone
 
 @FEW
 @given(seed=st.integers(0, 10_000))
+def test_the_columns_of_a_model_are_laid_out_as_it_learnt_them_whatever_the_task_says_now(
+    small_task, observations, seed
+):
+    first = small_task(columns={"y": {}, "x": {}, "z": {}})
+    table = observations(seed=seed).with_columns((pl.col("x") * 2).alias("z"))
+    panel = build_panel(table, first)
+    recipe = make_recipe(first, panel)
+    later = build_panel(table, small_task(columns={"z": {}, "y": {}, "x": {}}), columns=recipe.columns)
+    rows = np.arange(panel.size)
+    assert same_bits(make_examples(recipe, later, rows), make_examples(recipe, panel, rows))
+
+
+@FEW
+@given(seed=st.integers(0, 10_000))
 def test_the_order_in_which_rows_arrive_changes_nothing(zoned, observations, seed):
     table = with_gaps_and_revisions(observations(hours=120, seed=seed), seed)
     panel, shuffled = build_panel(table, zoned), build_panel(table.sample(fraction=1, shuffle=True, seed=seed), zoned)

@@ -54,13 +54,14 @@ def test_the_journal_agrees_with_a_dictionary_through_repeats_and_restarts(story
             elif act == "score":
                 hour, actual = details
                 now = START + hour * HOUR
-                waiting = [key for key in promised if key not in delivered and key not in lost]
+                waiting = [key for key in promised if key not in delivered]  # given up or not
                 due = journal.due("t", now)
                 assert due.height == sum(origin + step <= hour for _, origin, step in waiting)
                 outcomes = due.with_columns(actual=pl.lit(actual), scored_at=pl.lit(now, TIME))
                 assert journal.score(outcomes) == due.height
                 assert journal.score(outcomes.with_columns(actual=pl.lit(99.0))) == 0
                 delivered |= {key: actual for key in waiting if key[1] + key[2] <= hour}
+                lost -= set(delivered)
             elif act == "give up":
                 gone = {key for key in promised if key not in delivered and key not in lost}
                 gone = {key for key in gone if key[1] + key[2] < details[0]}

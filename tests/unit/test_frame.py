@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from forecastle.errors import StorageUnavailable
-from forecastle.frame import conform, empty_observations, iso, observation_schema, to_json, value_columns
+from forecastle.frame import conform, empty_observations, iso, observation_schema, to_json
 from forecastle.frame import write_bytes, write_json, write_table
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
@@ -32,7 +32,6 @@ def test_conform_gives_the_contract_whatever_came_in():
     assert table.schema == observation_schema(["y", "x"])
     assert table["series_id"].to_list() == ["a", "b"]
     assert table["y"].null_count() == table["x"].null_count() == 2
-    assert value_columns(table) == ["y", "x"]
     assert empty_observations(["y", "x"]).schema == table.schema
 
 

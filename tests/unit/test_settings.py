@@ -34,6 +34,15 @@ def test_a_setting_that_does_not_exist_is_named_with_the_nearest(monkeypatch):
         load_settings()
 
 
+def test_a_misspelt_name_in_the_env_file_is_named_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("OTHER=1\nforecastle_host=0.0.0.0\nFORECASTLE_PROT=9000\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="FORECASTLE_PROT in .env; did you mean 'FORECASTLE_PORT'"):
+        load_settings()
+    (tmp_path / ".env").write_text("OTHER=1\nforecastle_host=0.0.0.0\nFORECASTLE_PORT=9000\n", encoding="utf-8")
+    assert (load_settings().host, load_settings().port) == ("0.0.0.0", 9000)
+
+
 def test_every_bad_value_is_named(monkeypatch):
     monkeypatch.setenv("FORECASTLE_PORT", "many")
     monkeypatch.setenv("FORECASTLE_HTTP_TIMEOUT", "-1")

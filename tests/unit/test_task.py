@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -37,6 +37,20 @@ def test_a_task_knows_its_steps_series_and_columns(task):
     assert task.target not in task.covariates
     assert (task.target, *task.covariates) == tuple(task.columns)
     assert task.unit == "°C"
+
+
+def test_a_value_ages_from_when_it_could_be_known(small_task):
+    noon = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    hour = timedelta(hours=1)
+    slow = small_task(source={"provider": "file", "path": "t.csv", "publication_delay": "2h"})
+    assert small_task().age(noon, noon + 5 * hour) == 4 * hour
+    assert slow.age(noon, noon + 5 * hour) == 2 * hour
+    assert slow.age(noon, noon) == timedelta(0)
+
+
+def test_no_limit_of_age_is_below_two_steps(small_task):
+    assert small_task().patience(timedelta(hours=6)) == timedelta(hours=6)
+    assert small_task(frequency="1d", horizon="1d").patience(timedelta(hours=6)) == timedelta(days=2)
 
 
 def test_a_relative_path_is_relative_to_the_task_file(tmp_path):
@@ -83,12 +97,6 @@ def test_a_place_without_coordinates_and_a_series_listed_twice_are_mistakes(task
         make_task(data)
     assert "'EWR' is listed twice" in str(caught.value)
     assert "series[1].longitude: missing" in str(caught.value)
-
-
-def test_an_unknown_series_is_answered_with_the_nearest(task):
-    assert task.find_series("JFK") == "JFK"
-    with pytest.raises(TaskError, match="did you mean 'JFK'"):
-        task.find_series("JKF")
 
 
 def test_a_missing_or_broken_file_says_what_to_do(tmp_path):

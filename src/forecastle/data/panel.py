@@ -178,18 +178,21 @@ class Panel:
         return cache[column]
 
 
-def build_panel(versions: pl.DataFrame, task: Task, until: datetime | None = None) -> Panel:
+def build_panel(
+    versions: pl.DataFrame, task: Task, until: datetime | None = None, columns: tuple[str, ...] | None = None
+) -> Panel:
     """Put observation versions (see ``frame``) on the task's grid.
 
     Give every version known at a moment (``History.versions(as_of=…)``). A timestamp inside a step counts for that
     step; the last of several is the newest version. On the regular grid every series reaches from its first row to
-    ``until`` (default: its own last row), missing steps being NaN. Raises NotEnoughHistory where there is no row.
+    ``until`` (default: its own last row), missing steps being NaN. ``columns`` (the target first) are the task's unless
+    a model's own are asked for. Raises NotEnoughHistory where there is no row.
     """
     if versions.is_empty():
         raise NotEnoughHistory(
             f"observations of task {task.name!r}", "none", "Collect some first: forecastle ingest --task FILE"
         )
-    columns = (task.target, *task.covariates)
+    columns = columns or (task.target, *task.covariates)
     step = task.frequency // _MICROSECOND
     table = versions.select(
         SERIES,

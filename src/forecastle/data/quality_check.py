@@ -183,13 +183,16 @@ def times(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
 
 
 def freshness(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
-    """The newest row of a window that reaches to now is young enough; a single series that lags is a warning."""
-    limit = window.now - task.gate.max_age
-    expected = f"rows at or after {iso(limit)}"
-    if window.end <= limit:
+    """The newest row of a window that reaches to now is young enough; a single series that lags is a warning.
+
+    Age counts from when a row could be known (``Task.age``); the gate's ``max_age`` is never taken as below two steps.
+    """
+    limit = task.patience(task.gate.max_age)
+    expected = f"rows no older than {duration_text(limit)}, counted from when they could be known"
+    if task.age(window.end, window.now) >= limit:
         return _judged("pass", "nothing: the window ends before", "", rows.clear())
     newest = rows.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).sort(SERIES)
-    stale = newest.filter(pl.col(TIMESTAMP) < limit)
+    stale = newest.filter([moment is not None and task.age(moment, window.now) > limit for moment in newest[TIMESTAMP]])
     verdict: Verdict = "fail" if stale.height == newest.height else "warn" if stale.height else "pass"
     ages = [f"{series}: newest {iso(moment)}" for series, moment in stale.iter_rows()]
     return _judged(verdict, expected, "; ".join(ages) or ("" if newest.height else "no rows"), stale)
@@ -198,33 +201,35 @@ def freshness(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
 def volume(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
     """Every series has a row for every step of the window that could be known by now.
 
-    A few absent steps are a warning, more than the gate's ``max_missing_share`` a failure; where the source decides
-    which steps there are (a file, an observed grid, a source of the present alone) they are a warning at most, but no
-    row at all is a failure.
+    Absent steps are a warning, and so is a series short of more than the gate's ``max_missing_share``: it must not stop
+    the others. All series as short are a failure; where the source decides which steps there are (a file, an observed
+    grid, a source of the present alone) they are a warning at most, but no row at all is a failure.
     """
     steps = _steps(task, window)
     series = sorted({*task.series_ids, *rows[SERIES].drop_nulls()})
     wanted = pl.DataFrame({SERIES: series}, schema={SERIES: pl.String}).join(steps, how="cross")
     came = rows.select(SERIES, pl.col(TIMESTAMP).dt.truncate(f"{task.frequency // timedelta(seconds=1)}s"))
     absent = wanted.join(came, on=KEYS, how="anti").sort(KEYS)
-    share = absent.height / wanted.height if wanted.height else 0.0
+    most = task.gate.max_missing_share * steps.height
+    short = absent.group_by(SERIES).len().filter(pl.col("len") > most).sort(SERIES)
     present_only = PROVIDERS[task.source.provider].gives_present_only(task)
     lenient = task.grid == "observed" or task.source.provider == "file" or present_only
     empty = rows.is_empty() and not steps.is_empty()
-    grave = empty or (share > task.gate.max_missing_share and not lenient)
+    grave = empty or (0 < len(series) == short.height and not lenient)
     verdict: Verdict = "fail" if grave else "warn" if absent.height else "pass"
     expected = f"{steps.height} rows for each of {len(series)} series; at most {task.gate.max_missing_share:.0%} absent"
-    found = "no rows" if empty else f"{absent.height} of {wanted.height} absent ({share:.1%})" if absent.height else ""
-    return _judged(verdict, expected, found, absent)
+    found = f"{absent.height} of {wanted.height} absent" if absent.height else ""
+    found += "".join(f"; {name} lacks {count} of {steps.height}" for name, count in short.iter_rows())
+    return _judged(verdict, expected, "no rows" if empty else found, absent)
 
 
 def null_share(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
-    """No column has more nulls than its ``max_null_share``, or else the gate's, allows."""
+    """No column has more nulls than its ``max_null_share``, or else the gate's, allows; a single one may always be."""
     limits = {name: _null_limit(task, name) for name in task.columns}
-    shares = {name: rows[name].null_count() / rows.height if rows.height else 0.0 for name in task.columns}
-    over = [name for name in task.columns if shares[name] > limits[name]]
+    counts = {name: rows[name].null_count() for name in task.columns}
+    over = [name for name in task.columns if counts[name] > max(1.0, limits[name] * rows.height)]
     expected = "at most " + ", ".join(f"{limits[name]:.1%} null in {name}" for name in task.columns)
-    found = ", ".join(f"{shares[name]:.1%} null in {name}" for name in over)
+    found = ", ".join(f"{counts[name] / rows.height:.1%} null in {name}" for name in over)
     bad = rows.filter(pl.any_horizontal(pl.lit(False), *(pl.col(name).is_null() for name in over)))
     return _judged("fail" if over else "pass", expected, found, bad)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +13,7 @@ from forecastle.errors import TaskError
 from forecastle.frame import KEYS
 from forecastle.task import duration_text, make_task, nearest
 
+Line = tuple[str, str]  # what the file says, and the comment beside it
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 OPEN_METEO = """\
@@ -61,26 +62,9 @@ season = 24                              # steps after which the day repeats
 holidays = "DE"                          # public holidays as a feature; an ISO country code
 """
 
-FILE = """\
+FILE_HEAD = """\
 # What is forecast. The table was looked at when this file was written; where a number comes from it, the line says so.
-name = {name}
-domain = {domain}                 # environmental, financial or logistics
-timezone = {timezone}             # calendars (hour of the day, weekday, holidays) are read in this zone
-frequency = {frequency}           # one step; it divides the day
-horizon = {horizon}               # how far ahead: {steps} steps
-grid = {grid}                     # "regular": steps by the clock; "observed": the next observed row (markets that close)
-target = {target}                 # one of [columns]
-
-[source]
-provider = "file"
-path = {path}                     # a long table: series_id, timestamp (UTC), and a number in every other column
-
-[features]
-{season}
-{holidays}
-
-# Every measured column; give it a minimum and a maximum and the gate masks what lies outside.
-{columns}"""
+"""
 
 
 def open_meteo_task(name: str) -> str:
@@ -135,21 +119,28 @@ def file_task(
     }
     task = make_task(data, where="the arguments of forecastle init")
     shares = table.select(pl.col(one).is_null().mean() for one in chosen).collect().row(0)
-    text = FILE.format(
-        name=_quoted(name),
-        domain=_quoted(domain),
-        timezone=_quoted(timezone),
-        frequency=_quoted(duration_text(task.frequency)),
-        horizon=_quoted(duration_text(task.horizon)),
-        steps=task.steps,
-        grid=_quoted(grid),
-        target=_quoted(target),
-        path=_quoted(str(absolute.relative_to(folder.resolve())) if inside else str(absolute)),
-        season=f"season = {season}" if season else "# season = 24                  # default: the steps of a day",
-        holidays=f"holidays = {_quoted(holidays)}" if holidays else '# holidays = "DE"             # a country code',
-        columns="\n".join(_column(one, share) for one, share in zip(chosen, shares, strict=True)),
-    )
-    return _aligned(text)
+    shown = str(absolute.relative_to(folder.resolve()) if inside else absolute)
+    lines: list[Line] = [
+        (f"name = {_quoted(name)}", ""),
+        (f"domain = {_quoted(domain)}", "environmental, financial or logistics"),
+        (f"timezone = {_quoted(timezone)}", "calendars (hour of the day, weekday, holidays) are read in this zone"),
+        (f"frequency = {_quoted(duration_text(task.frequency))}", "one step; it divides the day"),
+        (f"horizon = {_quoted(duration_text(task.horizon))}", f"how far ahead: {task.steps} steps"),
+        (f"grid = {_quoted(grid)}", '"regular": by the clock; "observed": the next observed row (markets that close)'),
+        (f"target = {_quoted(target)}", "one of [columns]"),
+        ("", ""),
+        ("[source]", ""),
+        ('provider = "file"', ""),
+        (f"path = {_quoted(shown)}", "a long table: series_id, timestamp (UTC), and a number in every other column"),
+        ("", ""),
+        ("[features]", ""),
+        (f"season = {season}", "") if season else ("# season = 24", "default: the steps of a day"),
+        (f"holidays = {_quoted(holidays)}", "") if holidays else ('# holidays = "DE"', "a country code"),
+        ("", ""),
+        ("# Every measured column; give it a minimum and a maximum and the gate masks what lies outside.", ""),
+        *(line for one, share in zip(chosen, shares, strict=True) for line in _column(one, share)),
+    ]
+    return FILE_HEAD + "".join(f"{value:<36} # {why}\n" if why else f"{value}\n" for value, why in lines[:-1])
 
 
 def make_name(name: str) -> str:
@@ -166,30 +157,25 @@ def _scan(path: Path) -> pl.LazyFrame:
         found = "no such file" if path.suffix in (".csv", ".parquet") else f"a file named {path.name}"
         raise TaskError(f"a .csv or .parquet table at {path}", found, "Give its path with --path FILE.")
     try:
-        table = pl.scan_parquet(path) if path.suffix == ".parquet" else pl.scan_csv(path, infer_schema_length=None)
+        table = (
+            pl.scan_parquet(path, glob=False)
+            if path.suffix == ".parquet"
+            else pl.scan_csv(path, infer_schema_length=None, glob=False)
+        )
         table.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise TaskError(f"a readable table at {path}", str(error), "Mend the file.") from None
     return table
 
 
-def _column(name: str, null_share: float | None) -> str:
-    key = name if _BARE_KEY.fullmatch(name) else _quoted(name)
-    share = math.ceil((null_share or 0.0) * 100 + 1) / 100
-    text = f"[columns.{key}]\n"
+def _column(name: str, null_share: float | None) -> Iterator[Line]:
+    """Yield the lines of a column's table, and an empty one behind it."""
+    yield f"[columns.{name if _BARE_KEY.fullmatch(name) else _quoted(name)}]", ""
     if null_share and null_share > 0.01:
-        text += f"max_null_share = {min(share, 1.0):.2f}    # the table shows {null_share:.1%}\n"
-    return text
+        share = math.ceil(null_share * 100 + 1) / 100
+        yield f"max_null_share = {min(share, 1.0):.2f}", f"the table shows {null_share:.1%}"
+    yield "", ""
 
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _aligned(text: str) -> str:
-    """Put the comments behind values into one column."""
-    lines = []
-    for line in text.splitlines():
-        value, mark, comment = line.partition(" #")
-        lines.append(f"{value.rstrip():<36} #{comment}" if mark and value.strip() else line.rstrip())
-    return "\n".join(lines) + "\n"

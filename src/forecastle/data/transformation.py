@@ -66,11 +66,12 @@ class Recipe:
         return max(*self.lags, *self.windows, *COVARIATE_LAGS, *COVARIATE_WINDOWS, (seasons + 1) * self.season)
 
     @property
-    def lookback(self) -> timedelta:
-        """How much history before an origin serving has to read to see what training saw."""
-        if self.grid == "regular":
-            return timedelta(microseconds=(self.reach + 1) * self.step)
-        return timedelta(days=21 + 2 * self.reach // self.season)  # nights, weekends and holidays hold no bar
+    def lookback(self) -> timedelta | None:
+        """How much history before an origin serving has to read to see what training saw; None: all of it.
+
+        How far so many bars reach back, nights and holidays between them, only the bars can tell.
+        """
+        return timedelta(microseconds=(self.reach + 1) * self.step) if self.grid == "regular" else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data that ``from_dict`` reads back."""
@@ -138,8 +139,8 @@ def outcomes(panel: Panel, rows: Integers, horizon: int) -> tuple[Floats, Intege
 def target_times(panel: Panel, rows: Integers, horizon: int, grid: str = "regular") -> Integers:
     """Return the timestamps ``horizon`` steps after each row, in microseconds.
 
-    On the observed grid that is the bar that was traded; where it lies in the future, the time the same bar had one
-    week before; failing that, as many steps by the clock.
+    On the observed grid that is the bar that was traded; bars to come are dated as the last week's were, week after
+    week; where there is less than a week of them, as many steps by the clock.
     """
     by_clock = panel.timestamps[rows] + horizon * panel.step
     if grid == "regular":
@@ -148,11 +149,14 @@ def target_times(panel: Panel, rows: Integers, horizon: int, grid: str = "regula
     inside = at < panel.end_of[rows]
     times = np.where(inside, panel.timestamps[np.where(inside, at, rows)], by_clock)
     for place in np.flatnonzero(~inside):
-        row = rows[place]
-        own = panel.timestamps[panel.first_of[row] : row + 1]
-        week_ago = int(np.searchsorted(own, own[-1] - 7 * _DAY))
-        if own[week_ago] == own[-1] - 7 * _DAY and week_ago + horizon < len(own):
-            times[place] = own[-1] + own[week_ago + horizon] - own[week_ago]
+        row, end = rows[place], panel.end_of[rows[place]]
+        own = panel.timestamps[panel.first_of[row] : end]
+        week = own[own > own[-1] - 7 * _DAY]
+        ahead = int(row + horizon - end)  # bars after the last, from 0
+        if own[0] <= own[-1] - 7 * _DAY:
+            times[place] = week[ahead % len(week)] + (ahead // len(week) + 1) * 7 * _DAY
+        else:
+            times[place] = own[-1] + (ahead + 1) * panel.step
     return times
 
 

@@ -9,6 +9,7 @@ program, no home folder and no git configuration is needed, and none is read for
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 120.0
 TABLE = "training.parquet"
 REMOTE = "store"
+WEB = ("http", "https", "webdav", "webdavs")
 WORKSPACE_FILES = (".dvcignore", ".dvc/.gitignore", ".dvc/config")
 
 
@@ -49,11 +51,11 @@ def version_table(settings: Settings, task: Task, table: Path, run_id: str) -> S
 
     The same bytes again give the same Snapshot and no new commit. A crash anywhere is healed by calling it again.
     Raises StorageUnavailable when the table cannot be read, the remote does not take it, or another process holds the
-    workspace for two minutes; SettingsError when the remote's address holds a password, which would be committed.
+    workspace for two minutes; SettingsError when the remote's address holds a secret, which would be committed.
     """
     workspace = settings.versions
     pointer = f"{task.name}/{TABLE}.dvc"
-    with _locked(workspace), _outside_faults(settings.remote):
+    with _locked(workspace), _outside_faults(_redacted(settings.remote)):
         rows = int(pl.scan_parquet(table).select(pl.len()).collect().item())
         with _opened(workspace, settings) as repo:
             path = write_bytes(workspace / task.name / TABLE, table.read_bytes())
@@ -159,13 +161,37 @@ def _configure(workspace: Path, address: str) -> None:
 
 
 def _address(remote: str) -> str:
-    if urlsplit(remote).password:
+    if "://" not in remote:
+        return str(Path(remote).resolve())
+    held = _secrets(remote)
+    if held:
         raise SettingsError(
-            "FORECASTLE_DVC_REMOTE without a password, since it is committed",
-            "one with a password",
-            "Put the password where DVC looks for it: .dvc/config.local in the workspace, or the environment.",
+            "FORECASTLE_DVC_REMOTE without a name, password, key or token in it, since it is committed",
+            f"{_redacted(remote)}, with {held}",
+            "Put the secret where DVC looks for it: .dvc/config.local in the workspace, or the environment.",
         )
-    return remote if "://" in remote else str(Path(remote).resolve())
+    return remote
+
+
+def _secrets(remote: str) -> str:
+    """Say what an address holds that is, or may be, a secret. A name alone is none but where it may be a token."""
+    try:
+        parts = urlsplit(remote)
+    except ValueError:
+        return "a host that cannot be"
+    web = parts.scheme in WEB
+    held = {"a password": parts.password is not None, "a name": web and "@" in parts.netloc}
+    held["a query"] = web and "?" in remote
+    return " and ".join(what for what, there in held.items() if there)
+
+
+def _redacted(remote: str) -> str:
+    """Return an address as it may be shown: without what stands before the host, a query and a fragment."""
+    scheme, mark, rest = remote.partition("://")
+    if not mark:
+        return remote
+    host, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _commit(workspace: Path, settings: Settings, files: tuple[str, ...], message: str) -> None:

@@ -30,13 +30,13 @@ class Telling:
         self.console.print(text, soft_wrap=True)
 
     @contextmanager
-    def chapter(self, name: str, about: str) -> Iterator[None]:
-        """Head a chapter and, at a terminal, turn a spinner while it works."""
+    def chapter(self, name: str, about: str, own_bar: bool = False) -> Iterator[None]:
+        """Head a chapter and, at a terminal, turn a spinner while it works, unless it draws a bar of its own."""
         self._number += 1
         self.console.print(
             f"\n[bold cyan]{self._number}. {name}[/bold cyan]  [dim]{about.splitlines()[0]}[/dim]", soft_wrap=True
         )
-        if self.plain or self._number == 4:  # the fourth has a progress bar of its own
+        if self.plain or own_bar:
             yield
             return
         with self.console.status("working…", spinner="dots"):

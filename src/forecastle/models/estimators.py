@@ -29,9 +29,11 @@ THREADS = 2
 FEW = 2_000  # rows predicted at once
 MANY = 200_000  # pairs learnt from
 ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
+TAME = 30.0  # spreads of the middle 95 %
 RIDGE_PENALTY = 10.0
 RIDGE_CLIP = 8.0  # standard deviations
-RIDGE_STEPS = 6  # steps ahead up to which each may see all its rows
+MANY_STEPS = 6  # steps ahead up to which each may see all its rows
+FEWEST_PAIRS = 120_000  # that boosters see of more steps, where there are so many
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class Options:
     ridge_rows: int = 60_000  # origins a step ahead ridge sees at most, fewer where there are many steps
     rounds: int = 300
     seed: int = 0
+
+    def pairs(self, steps: int) -> int:
+        """Return how many pairs boosters see of so many steps ahead.
+
+        Steps of one origin lie the closer together the more there are, and tell the less that is new.
+        """
+        return self.rows if steps <= MANY_STEPS else min(self.rows, max(FEWEST_PAIRS, self.rows * MANY_STEPS // steps))
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,21 @@ def spread_out(origins: Integers, most: int) -> Booleans:
     return chosen
 
 
+def tamed(values: Floats) -> Floats:
+    """Return values with those a sensor's fault alone can explain moved to the edge of what may be.
+
+    The edge lies thirty times the spread of the middle 95 % away from it: no weather and no market goes there, and a
+    single fault beyond it would outweigh all else in a squared error. Where the middle has no spread, nothing is moved.
+    """
+    present = values[~np.isnan(values)]
+    if not len(present):
+        return values
+    low, high = np.quantile(present, (0.025, 0.975))
+    room = TAME * (high - low)
+    found: Floats = np.clip(values, low - room, high + room) if room > 0 else values
+    return found
+
+
 def fit_naive(name: str) -> Callable[[Examples, int, Options], Fitted]:
     """Return the fit of a naive method: there is nothing to learn."""
     return lambda examples, until, options: Fitted(name)
@@ -182,7 +206,7 @@ def fit_boosted(offset: str) -> Callable[[Examples, int, Options], Fitted]:
 
     def fit(examples: Examples, until: int, options: Options) -> Fitted:
         pairs, data = _binned(examples, until, options)
-        data.set_label(pairs.pick(examples.truth) - pairs.pick(_offset(offset, examples)))
+        data.set_label(tamed(pairs.pick(examples.truth) - pairs.pick(_offset(offset, examples))))
         booster = load_lightgbm().train(_parameters(options, len(pairs.row)), data, options.rounds)
         return Fitted(f"lightgbm_{offset}", {"offset": offset}, Trees(booster.model_to_string()))
 
@@ -204,9 +228,10 @@ def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
     """
     apply_library_defaults()
     from sklearn.linear_model import Ridge
+    from threadpoolctl import threadpool_limits
 
     known = labelled(examples, until)
-    most = min(options.ridge_rows, RIDGE_STEPS * options.ridge_rows // examples.steps)
+    most = min(options.ridge_rows, MANY_STEPS * options.ridge_rows // examples.steps)
     steps = []
     for step in range(1, examples.steps + 1):
         rows = np.flatnonzero(known[:, step - 1])
@@ -215,11 +240,12 @@ def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
         here = examples.take(rows)
         raw = _continuous(here, step)
         mean, deviation = _moments(raw)
-        goal = here.truth[:, step - 1] - here.last
+        goal = tamed(here.truth[:, step - 1] - here.last)
         design = _design(here, step, raw, mean, deviation)
         weights, intercept = np.zeros(design.shape[1]), 0.0  # a step without any truth forecasts no change
         if len(rows):
-            fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
+            with threadpool_limits(1, "blas"):  # threads that spin for each other take ten times as long
+                fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
             weights, intercept = fitted.coef_, float(fitted.intercept_)
         learnt = {"mean": mean, "deviation": deviation, "weights": weights}
         steps.append({name: values.tolist() for name, values in learnt.items()} | {"intercept": intercept})
@@ -285,7 +311,7 @@ def _parameters(options: Options, rows: int) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _binned(examples: Examples, until: int, options: Options) -> tuple[Pairs, Any]:
     """Return the pairs a booster learns from and LightGBM's binned form of them, which all offsets share."""
-    pairs = thinned(labelled(examples, until), examples, options.rows)
+    pairs = thinned(labelled(examples, until), examples, options.pairs(examples.steps))
     parameters = _parameters(options, len(pairs.row))
     names, series = tree_names(pairs.names), [pairs.names.index("series")]
     return pairs, load_lightgbm().Dataset(
@@ -316,6 +342,7 @@ def _continuous(examples: Examples, step: int) -> npt.NDArray[np.float64]:
 
 def _moments(raw: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of each column over the values present; 0 and 1 where they say nothing."""
+    raw = np.column_stack([tamed(column) for column in raw.T]) if len(raw) else raw
     present = ~np.isnan(raw)
     count = np.maximum(present.sum(axis=0), 1)
     mean: Floats = np.where(present, raw, 0.0).sum(axis=0) / count

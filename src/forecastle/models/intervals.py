@@ -8,9 +8,10 @@ The half width of an interval is ``quantile[step] · expected |error| · multipl
 - the quantile of |error| / expected |error| is taken for each step ahead, with the finite-sample correction
   ⌈(n + 1)·coverage⌉ of split conformal prediction, the expectation cross-fitted by fold;
 - the multiplier follows the outcomes (adaptive conformal inference: Gibbs and Candès, 2021, here on the logarithm of
-  the width): every outcome moves it by a small step up if it was missed, down if it was covered, for its series and
-  for its step ahead. Where k forecasts of a series are for the same time, one gust makes all of them wrong; each then
-  counts 1/√k. It needs only sums over outcomes and misses, so live and back-test share it.
+  the width): every outcome moves it by a small step up if it was missed, down if it was covered, for its series and a
+  little more for its step ahead of that series; no series moves another's. Where k forecasts of a series are for the
+  same time, one gust makes all of them wrong; each then counts 1/√k. It needs only sums over outcomes and misses, so
+  live and back-test share it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ import numpy.typing as npt
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import BOOSTING, Pairs, Trees, all_pairs, fit_threads, load_lightgbm, tree_names
+from forecastle.models.estimators import (
+    BOOSTING,
+    Pairs,
+    Trees,
+    all_pairs,
+    fit_threads,
+    load_lightgbm,
+    tamed,
+    tree_names,
+)
 
 SCALE: dict[str, Any] = {
     **BOOSTING,
@@ -35,7 +45,8 @@ SCALE: dict[str, Any] = {
     "max_bin": 63,
 }
 SCALE_ROUNDS = 120
-SERIES_RATE, STEP_RATE = 0.05, 0.02  # how far one outcome moves the logarithm of the width
+SERIES_RATE = 0.05  # how far one outcome moves the logarithm of its series' width
+STEP_RATE = 0.02  # and, further, of its own step ahead of that series
 NARROWEST, WIDEST = -3.0, 5.0  # bounds of that logarithm
 FEWEST = 100  # errors from which an expectation can be learnt; with fewer it is their mean
 
@@ -102,7 +113,7 @@ def multipliers(counts: Floats, misses: Floats, coverage: float) -> Floats:
     An outcome counts 1/√k where k forecasts of its series are for the same timestamp (``outcome_weight``).
     """
     surprise = misses - (1 - coverage) * counts
-    logarithm = SERIES_RATE * surprise.sum(axis=1, keepdims=True) + STEP_RATE * surprise.sum(axis=0, keepdims=True)
+    logarithm = SERIES_RATE * surprise.sum(axis=1, keepdims=True) + STEP_RATE * surprise
     width: Floats = np.exp(np.clip(logarithm, NARROWEST, WIDEST))
     return width
 
@@ -154,7 +165,7 @@ def _halved(one: Errors, fold: int) -> Errors:
 
 def _learn(errors: Sequence[tuple[Errors, npt.NDArray[np.bool_]]], floor: float, seed: int) -> Spread:
     matrices = [_features(_sub(one.pairs, here), one.forecast[here]) for one, here in errors]
-    goal = np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors])
+    goal = tamed(np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors]))
     if len(goal) < FEWEST:
         return Spread((), floor, float(goal.mean()) if len(goal) else 1.0)
     names = (*errors[0][0].pairs.names, "forecast", "forecast_change")

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from forecastle.data.examples import Examples
+from forecastle.errors import RegistryUnavailable
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
 from forecastle.models.intervals import multipliers
@@ -26,6 +27,11 @@ def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) ->
     Returns the rows the journal keeps, but for what monitoring adds: task, series_id, origin, horizon, timestamp,
     value, lower, upper, last, model_version, data_version, issued_at, estimator.
     """
+    if examples.names != bundle.features:
+        strange = sorted(set(examples.names) ^ set(bundle.features)) or ["their order"]
+        raise RegistryUnavailable(
+            f"the features model {bundle.version} was trained on", f"others: {', '.join(strange)}", "Train it again."
+        )
     made = apply(bundle.model, examples)
     half = made.half * _multipliers(bundle, examples, tally)
     rows = forecast_rows(examples, made.value, made.value - half, made.value + half)

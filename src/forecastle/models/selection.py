@@ -22,13 +22,15 @@ from forecastle.models.estimators import (
     labelled,
     predict,
     spread_out,
+    tamed,
     thinned,
 )
 from forecastle.models.intervals import Errors
 
 FOLDS = ((0.6, 0.8), (0.8, 1.0))  # train until, validate until: shares of the training span
 VALIDATION_PAIRS = 30_000  # (origin, step) pairs a fold, all series, evenly thinned
-FOLD_ROWS = (60_000, 120_000)  # pairs boosters learn from inside a fold: a quarter of all there are, within these
+FOLD_PAIRS = 60_000  # pairs boosters learn from inside a fold: a quarter of all there are, between this
+FOLD_SHARE = 0.4  # and this share of what they may see in the end
 LEAST_WEIGHT = 0.05  # a member that counts for less is left out
 SHRINKAGE = 0.02  # of the errors' covariance, towards equal weights
 DAY = 86_400_000_000  # microseconds
@@ -63,13 +65,13 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])
     made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in ESTIMATORS}
     rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
-    weights = blend_weights(np.column_stack([made[name] - truth for name in LEARNERS]))
+    weights = blend_weights(np.column_stack([tamed(made[name] - truth) for name in LEARNERS]))
     kept = {name: weight for name, weight in zip(LEARNERS, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
     weighed = {name: weight / sum(kept.values()) for name, weight in kept.items()}
     blend = sum(weight * made[name] for name, weight in weighed.items())
     rmse["blend"] = float(np.sqrt(np.mean((blend - truth) ** 2)))
     rows = np.concatenate([pairs.row for pairs, _ in folds])
-    saved = (made["persistence"] - truth) ** 2 - (blend - truth) ** 2
+    saved = tamed(made["persistence"] - truth) ** 2 - tamed(blend - truth) ** 2
     gain, error = mean_and_error(examples, rows, saved)
     serving = weighed if gain > error else {"persistence": 1.0}
     errors = tuple(
@@ -148,8 +150,8 @@ def _validate(
     asked = asked[spread_out(examples.origins[asked], VALIDATION_PAIRS // examples.steps)]
     step, place = np.nonzero(known[asked].T)
     pairs = Pairs(examples, asked[place], step + 1)
-    least, most = FOLD_ROWS
-    rows = min(max(least, int(labelled(examples, until).sum()) // 4), most, options.rows)
+    most = max(FOLD_PAIRS, int(FOLD_SHARE * options.pairs(examples.steps)))
+    rows = min(max(FOLD_PAIRS, int(labelled(examples, until).sum()) // 4), most, options.rows)
     within = replace(options, rows=rows)
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)

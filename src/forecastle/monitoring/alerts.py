@@ -54,9 +54,10 @@ class Evaluation:
 
 
 def rules_for(task: Task) -> tuple[Rule, ...]:
-    """Return the rules of a task; what the task file sets (drift ratio, staleness) is taken from it."""
+    """Return the rules of a task; what the task file sets (drift ratio, staleness, coverage) is taken from it."""
     at_once, day = timedelta(0), timedelta(days=1)
-    stale = task.monitoring.stale_after.total_seconds()
+    stale = task.patience(task.monitoring.stale_after).total_seconds()
+    low, high = coverage_limits(task.training.coverage)
     return (
         Rule(
             *("inference-slow", "forecastle_prediction_seconds", "p95", ">", 0.5, timedelta(minutes=5), "warning"),
@@ -79,16 +80,26 @@ def rules_for(task: Task) -> tuple[Rule, ...]:
             action="Train and promote a challenger on recent data, or roll back to the champion before.",
         ),
         Rule(
-            *("coverage-low", "forecastle_live_coverage", "last", "<", 0.80, day, "warning"),
-            summary="For a day fewer truths than 80 % have come inside the intervals.",
+            *("coverage-low", "forecastle_live_coverage", "last", "<", low, day, "warning"),
+            summary=f"For a day fewer truths than {100 * low:.4g} % have come inside the intervals.",
             action="Train again, so that the intervals are calibrated on recent errors.",
         ),
         Rule(
-            *("coverage-high", "forecastle_live_coverage", "last", ">", 0.97, day, "warning"),
-            summary="For a day more truths than 97 % have come inside the intervals: they are too wide to be of use.",
+            *("coverage-high", "forecastle_live_coverage", "last", ">", high, day, "warning"),
+            summary=f"For a day more truths than {100 * high:.4g} % have come inside the intervals: they are too wide.",
             action="Train again, so that the intervals are calibrated on recent errors.",
         ),
     )
+
+
+def coverage_limits(promised: float) -> tuple[float, float]:
+    """Return between which shares of truths inside the intervals lie may be taken for the promised one.
+
+    Below, the intervals miss twice as often as promised (never more than halfway to missing all); above, less than a
+    third as often. Of 90 % these are 80 % and 97 %.
+    """
+    missed = 1 - promised
+    return round(1 - min(2 * missed, (1 + missed) / 2), 9), round(1 - 0.3 * missed, 9)
 
 
 def evaluate(

@@ -15,13 +15,12 @@ import numpy.typing as npt
 import polars as pl
 
 from forecastle.data.examples import Examples
-from forecastle.data.transformation import Matrix
+from forecastle.data.transformation import CALENDAR, Matrix
 from forecastle.frame import SERIES, TIME
 
 WINDOW = 500
 MINIMUM = 50
 MARGIN = 0.1  # how far past the training range a value may lie, as a share of that range
-CALENDAR = frozenset({"minute", "weekday", "year_sin", "year_cos", "holiday"})
 
 
 class Bounds(Protocol):

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import isnan
 from typing import Any, Self
 
@@ -55,7 +55,10 @@ OUTCOME: dict[str, pl.DataType] = {
     "scored_at": TIME,
 }
 FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual")
-IDENTITY = ("task", "series_id", "origin", "timestamp", "model_version", "data_version")
+# Two horizons may share a timestamp where the grid is the observed one, so both are needed.
+IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
+
+LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Journal:
         """Record forecasts, all or none, and return how many were new.
 
         The table holds the columns of FORECAST (``forecast_id`` is computed here; NaN counts as missing). A forecast
-        that is there already (same task, series, origin, timestamp, model and data version) stays as it was issued.
+        that is there already (all of IDENTITY is the same) stays as it was issued.
         """
         if forecasts.is_empty():
             return 0
@@ -134,14 +137,19 @@ class Journal:
         return len(new)
 
     def due(self, task: str, now: datetime) -> pl.DataFrame:
-        """Return the forecasts that wait for their outcome and whose time has come, oldest first."""
-        waiting = (FORECASTS.c.task == task) & (FORECASTS.c.state == "waiting") & (FORECASTS.c.timestamp <= now)
-        return self._select(FORECASTS, FORECAST, waiting)
+        """Return the forecasts without an outcome whose time has come, oldest first.
+
+        One whose truth was counted as never come is among them for LATEST_TRUTH: ``score`` takes a late truth too.
+        """
+        due = (FORECASTS.c.task == task) & (FORECASTS.c.timestamp <= now)
+        waiting = due & (FORECASTS.c.state == "waiting")
+        lost = due & (FORECASTS.c.state == "never_came") & (FORECASTS.c.timestamp >= now - LATEST_TRUTH)
+        return self._select(FORECASTS, FORECAST, waiting | lost)
 
     def score(self, outcomes: pl.DataFrame) -> int:
         """Record outcomes (the columns of OUTCOME), all or none, and return how many forecasts they scored.
 
-        A forecast that is scored already stays as it was scored.
+        A forecast that is scored already stays as it was scored; one given up is scored after all.
         """
         if outcomes.is_empty():
             return 0
@@ -186,14 +194,35 @@ class Journal:
             found = {state: count for state, count in connection.execute(query.group_by(FORECASTS.c.state))}
         return {state: found.get(state, 0) for state in ("waiting", "scored", "never_came")}
 
-    def tally(self, task: str, model_version: str) -> dict[tuple[str, int], tuple[float, float]]:
+    def revision(self, task: str) -> tuple[Any, ...]:
+        """Return a value that differs after any of the task's forecasts, outcomes or incidents changed.
+
+        Each of its look-ups is answered by an index, so it may be asked for every second.
+        """
+
+        def of(table: sql.Table, *what: Any, where: Any = True) -> list[sql.ScalarSelect[Any]]:
+            return [sql.select(one).where((table.c.task == task) & where).scalar_subquery() for one in what]
+
+        query = sql.select(
+            *of(FORECASTS, sql.func.max(FORECASTS.c.issued_at), where=FORECASTS.c.horizon == 1),
+            *of(FORECASTS, sql.func.count(), where=FORECASTS.c.state == "waiting"),
+            *of(FORECASTS, sql.func.count(), where=FORECASTS.c.state == "never_came"),
+            *of(HEADS, sql.func.count(), sql.func.max(HEADS.c.origin)),
+            *of(OUTCOMES, sql.func.max(OUTCOMES.c.timestamp)),
+            *of(INCIDENTS, sql.func.count(), sql.func.max(INCIDENTS.c.closed_at)),
+        )
+        with self._transaction() as connection:
+            return tuple(connection.execute(query).one())
+
+    def tally(self, task: str, model_version: str, now: datetime) -> dict[tuple[str, int], tuple[float, float]]:
         """Return, by series and horizon, how many outcomes a model's intervals have, and how many they missed.
 
-        Each counts as ``outcome_weight`` says for the number of its series' forecasts that share its truth.
+        Only outcomes scored by ``now`` count, so that a past is replayed as it was. Each counts as ``outcome_weight``
+        says for the number of its series' forecasts that share its truth.
         """
         missed = (OUTCOMES.c.actual < OUTCOMES.c.lower) | (OUTCOMES.c.actual > OUTCOMES.c.upper)
         shared = sql.func.count().over(partition_by=(OUTCOMES.c.series_id, OUTCOMES.c.timestamp))
-        own = (OUTCOMES.c.task == task) & (OUTCOMES.c.model_version == model_version)
+        own = (OUTCOMES.c.task == task) & (OUTCOMES.c.model_version == model_version) & (OUTCOMES.c.scored_at <= now)
         each = (
             sql.select(
                 OUTCOMES.c.series_id,
@@ -220,11 +249,15 @@ class Journal:
         with self._transaction() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def drift_flags(self, task: str, limit: int) -> tuple[bool, ...]:
-        """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first."""
+    def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
+        """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
+
+        Only predictions issued by ``now`` count.
+        """
+        issued = (FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1) & (FORECASTS.c.issued_at <= now)
         query = (
             sql.select(FORECASTS.c.drifted)
-            .where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1))
+            .where(issued)
             .order_by(FORECASTS.c.issued_at.desc(), FORECASTS.c.forecast_id)
             .limit(limit)
         )

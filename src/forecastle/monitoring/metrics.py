@@ -26,6 +26,7 @@ from forecastle.monitoring.outcomes import live_scores
 LIVE_WINDOW = timedelta(days=14)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ALL_HORIZONS = "all"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,11 @@ METRICS: dict[str, Metric] = {
 
 
 def observe_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one answered request; ``route`` is the route's template, never a path that was asked for."""
-    own = _own()
+    """Count one answered request; ``route`` is the route's template, never a path that was asked for.
+
+    Any word may come as a method, so one that HTTP does not know counts as "other".
+    """
+    own, method = _own(), method if method in METHODS else "other"
     own.counters["forecastle_requests_total"].labels(method, route, str(status)).inc()
     own.histograms["forecastle_request_seconds"].labels(method, route).observe(seconds)
 
@@ -100,7 +104,7 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
 
     Live errors are those of the last two weeks, per horizon and pooled (horizon "all").
     """
-    flags = journal.drift_flags(task, WINDOW)
+    flags = journal.drift_flags(task, WINDOW, now)
     counts = journal.counts(task)
     if any(counts.values()):
         yield Reading("forecastle_predictions_total", (task,), journal.predictions(task))

@@ -12,7 +12,12 @@ from forecastle.models.evaluation import scores
 from forecastle.monitoring.journal import OUTCOME
 from forecastle.task import Task
 
-GIVE_UP_AFTER = timedelta(days=7)  # a truth still absent that long after its time is counted as never come
+GIVE_UP_AFTER = timedelta(days=7)  # a truth still absent that long after it could be known is counted as never come
+
+
+def give_up_before(task: Task, now: datetime) -> datetime:
+    """Return the time before which a truth still absent is counted as never come (for ``Journal.give_up``)."""
+    return now - GIVE_UP_AFTER - task.knowable_after - task.source.publication_delay
 
 
 def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: datetime) -> pl.DataFrame:

@@ -67,6 +67,13 @@ sql.Index(
     sqlite_where=FORECASTS.c.state == "waiting",
     postgresql_where=FORECASTS.c.state == "waiting",
 )
+sql.Index(
+    "forecasts_lost",
+    FORECASTS.c.task,
+    FORECASTS.c.timestamp,
+    sqlite_where=FORECASTS.c.state == "never_came",
+    postgresql_where=FORECASTS.c.state == "never_came",
+)
 OUTCOMES = sql.Table(
     "outcomes",
     TABLES,

@@ -120,11 +120,13 @@ class Envelope:
 
 
 def _operations(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=schemas.Health, tags=["operation"])
     async def health() -> Response:
         """Say that the process is alive."""
         return _json(schemas.Health(version=__version__))
 
+    @app.head("/ready", include_in_schema=False)
     @app.get(
         "/ready",
         response_model=schemas.Readiness,
@@ -226,6 +228,7 @@ def _pages(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
             states.append((state, await run_in_threadpool(board.details, task.name, now)))
         return await run_in_threadpool(draw, states, now)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def show_page() -> Response:
         return HTMLResponse(page.page(await board_html()))

@@ -16,19 +16,17 @@ from time import monotonic
 from typing import Any
 
 import polars as pl
-import sqlalchemy as sql
 
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
-from forecastle.errors import ForecastleError, OutsideError, StorageUnavailable, TaskError
+from forecastle.errors import ForecastleError, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.models.bundle import Bundle, load
 from forecastle.models.pointer import Pointer, published
 from forecastle.monitoring import metrics
-from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.journal import FIGURES, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
-from forecastle.monitoring.tables import FORECASTS, HEADS, INCIDENTS, OUTCOMES
 from forecastle.serving.schemas import Model, Scores
 from forecastle.serving.snapshot import Details, Snapshot, build, window
 from forecastle.settings import Settings
@@ -38,6 +36,7 @@ SCORED = timedelta(days=30)
 RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
 READING_POLLS = 5
+DRAWN = (*FIGURES, "timestamp", "issued_at")  # of an outcome: what scores and the page are made of
 
 
 class Board:
@@ -108,7 +107,7 @@ class Board:
         since = now - SCORED
         if snapshot.fault:
             return Details(since, snapshot.forecasts.clear(), None, ())
-        outcomes = self._open().outcomes(name, since)
+        outcomes = self._open().outcomes(name, since, DRAWN)
         scores = Scores.model_validate(live_scores(outcomes)) if outcomes.height else None
         incidents = self._open().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
         details = Details(since, outcomes, scores, incidents)
@@ -154,7 +153,7 @@ class Board:
     def _revision(self, entry: _Entry) -> _Revision:
         """Return a value that differs after anything changed that a snapshot or its details hold."""
         files = frozenset(path.name for path in entry.history.root.glob("*.parquet"))
-        return _Revision(published(self._settings, entry.task), files, _journal_revision(self._open(), entry.task.name))
+        return _Revision(published(self._settings, entry.task), files, self._open().revision(entry.task.name))
 
     def _read(self, entry: _Entry, revision: _Revision) -> Snapshot:
         task = entry.task
@@ -217,25 +216,3 @@ def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
     except ForecastleError as error:
         return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
     return None
-
-
-def _journal_revision(journal: Journal, task: str) -> tuple[Any, ...]:
-    """Ask for what changes with every record, score and incident; each look-up is answered by an index."""
-
-    def of(table: sql.Table, *what: Any, where: Any = True) -> list[sql.ScalarSelect[Any]]:
-        return [sql.select(one).where((table.c.task == task) & where).scalar_subquery() for one in what]
-
-    query = sql.select(
-        *of(FORECASTS, sql.func.max(FORECASTS.c.issued_at), where=FORECASTS.c.horizon == 1),
-        *of(FORECASTS, sql.func.count(), where=FORECASTS.c.state == "waiting"),
-        *of(HEADS, sql.func.count(), sql.func.max(HEADS.c.origin)),
-        *of(OUTCOMES, sql.func.max(OUTCOMES.c.timestamp)),
-        *of(INCIDENTS, sql.func.count(), sql.func.max(INCIDENTS.c.closed_at)),
-    )
-    try:
-        with journal.engine.connect() as connection:
-            return tuple(connection.execute(query).one())
-    except sql.exc.SQLAlchemyError as error:
-        raise StorageUnavailable(
-            "the journal to answer", str(getattr(error, "orig", None) or error), "Check the database."
-        ) from error

@@ -119,7 +119,7 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
     age = snapshot.condition(now).data_age
     newest = max(snapshot.newest.values(), default=None)
     scored = f"{live.n:,} forecasts scored" if live.n else "nothing scored yet"
-    stale = age is None or timedelta(seconds=age) > task.monitoring.stale_after
+    stale = age is None or timedelta(seconds=age) > task.patience(task.monitoring.stale_after)
     model = snapshot.model
     missing = "could not be loaded" if snapshot.model_fault else "none promoted yet"
     return [

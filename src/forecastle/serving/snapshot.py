@@ -62,14 +62,14 @@ class Snapshot:
         """Return the condition of a series' answer, or of the whole task's."""
         task = self.task
         newest = self.newest.get(series_id) if series_id is not None else max(self.newest.values(), default=None)
-        age = None if newest is None else max(now - newest - task.knowable_after, timedelta(0))
+        age = None if newest is None else task.age(newest, now)
         reasons = [reason for reason in (self.fault, self.model_fault) if reason]
         if self.model is None and self.model_fault is None:
             reasons.append("no model has been promoted yet")
         if age is None:
             reasons.append("no value has been collected lately")
-        elif age > task.monitoring.stale_after:
-            limit = age_text(task.monitoring.stale_after)
+        elif age > (patience := task.patience(task.monitoring.stale_after)):
+            limit = age_text(patience)
             reasons.append(f"the newest value is {age_text(age)} old, and {limit} is the task's limit")
         last = self._last_target(series_id)
         if last is None:

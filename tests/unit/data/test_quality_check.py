@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from forecastle.data.quality_check import CHECKS, MOST_ROWS, QualityReport, judge, save_report
+from forecastle.data.replay import load_nyc_weather
 from forecastle.frame import conform
 
 NOW = datetime(2013, 2, 12, 9, tzinfo=UTC)
@@ -71,7 +72,8 @@ FAULTS = {
     ),
     "an absent hour": (lambda t: t.filter(~ONE), "volume", "warn"),
     "half the hours": (lambda t: t.filter(T.dt.hour() % 2 == 0), "volume", "fail"),
-    "one station gone": (lambda t: t.filter(pl.col("series_id") != "EWR"), "volume", "fail"),
+    "one station gone": (lambda t: t.filter(pl.col("series_id") != "EWR"), "volume", "warn"),
+    "one station of three left": (lambda t: t.filter(pl.col("series_id") == "EWR"), "volume", "warn"),
     "no rows": (lambda t: t.clear(), "volume", "fail"),
     "30 % nulls in the target": (put("temperature_2m", None, T.dt.hour() % 10 < 3), "null share", "fail"),
     "a NaN too many": (put("temperature_2m", float("nan"), T > NOW - 3 * HOUR), "null share", "fail"),
@@ -125,6 +127,61 @@ def test_a_column_says_what_a_value_outside_its_range_is(task, batch, verdict):
 
 def test_a_backfill_is_not_asked_to_be_fresh(task, batch):
     assert verdicts(task, batch, now=NOW + timedelta(days=300)) == {}
+
+
+@pytest.mark.parametrize("hours", [40, 48])
+def test_one_silent_series_is_named_and_does_not_stop_the_others(task, batch, hours):
+    silent = batch.filter((pl.col("series_id") != "JFK") | (T < START + (48 - hours) * HOUR))
+    judged = report(task, silent)
+    assert judged.passed
+    found = next(one for one in judged.findings if one.check == "volume").found
+    assert found == f"{hours} of 144 absent; JFK lacks {hours} of 48"
+
+
+@pytest.mark.parametrize("hours", [0, 5, 12, 23])
+def test_a_daily_task_is_fresh_all_day_by_default(small_task, observations, hours):
+    task = small_task(frequency="1d", horizon="1d")
+    rows = observations(hours=10, step=timedelta(days=1))
+    now = rows["timestamp"].max() + timedelta(days=1, hours=hours)
+    aware = rows.with_columns(collected_at=pl.lit(now))
+    window = {"start": rows["timestamp"].min(), "end": now, "now": now}
+    assert verdicts(task, aware, **window) == {}
+    late = aware.filter(T < rows["timestamp"].max() - timedelta(days=2))
+    assert verdicts(task, late, **window)["freshness"] == "fail"
+
+
+def test_age_counts_from_when_a_value_is_published(task, batch):
+    slow = task.source.model_copy(update={"publication_delay": timedelta(hours=12)})
+    late = task.model_copy(update={"source": slow})
+    stale = batch.filter(T < NOW - 12 * HOUR)
+    assert verdicts(task, stale)["freshness"] == "fail"
+    assert "freshness" not in verdicts(late, stale)
+    assert verdicts(late, stale.filter(T < NOW - 20 * HOUR))["freshness"] == "fail"
+
+
+def test_one_null_of_a_single_place_is_no_failure_and_two_are(task, batch):
+    alone = task.model_copy(update={"series": task.series[:1]})
+    rows = batch.filter(pl.col("series_id") == "EWR")
+    assert verdicts(alone, put("temperature_2m", None, NOW - HOUR == T)(rows)) == {}
+    assert verdicts(alone, put("temperature_2m", None, NOW - 3 * HOUR < T)(rows)) == {"null share": "fail"}
+
+
+def test_a_year_of_recorded_weather_raises_no_false_alarm(task):
+    """A window every 25 hours, so that every row is judged and every hour of the day is now."""
+    weather = load_nyc_weather().select("series_id", "timestamp", *task.columns)
+    rows = weather.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in task.columns))
+    first = rows["timestamp"].min() + timedelta(hours=48)
+    last = rows["timestamp"].max()
+    by_hour = rows.with_columns(available_at="timestamp", collected_at="timestamp").sort("timestamp")
+    times = by_hour["timestamp"]
+    alarms = []
+    for number in range((last - first) // (25 * HOUR) + 1):
+        now = first + number * 25 * HOUR
+        begin, end = times.search_sorted(now - timedelta(hours=48)), times.search_sorted(now, side="right")
+        window = conform(by_hour[begin:end].with_columns(collected_at=pl.lit(now)), tuple(task.columns))
+        if failures := report(task, window, now - timedelta(hours=48), now, now).failures:
+            alarms.append((now, failures))
+    assert alarms == []
 
 
 def test_a_step_that_could_not_be_known_yet_is_not_missed(task, batch):

@@ -66,3 +66,13 @@ def test_a_wrong_column_or_file_is_named_with_the_nearest(tmp_path, table):
 def test_a_name_that_cannot_be_is_refused():
     with pytest.raises(TaskError, match="small letters"):
         make_name("My Task")
+
+
+@pytest.mark.parametrize("name", ["we # ird.csv", 'quo"te # [x].csv'])
+def test_a_hash_in_a_path_or_a_column_is_no_comment(tmp_path, table, name):
+    weird = tmp_path / name
+    pl.read_parquet(table).rename({"y": "no # 1"}).write_csv(weird)
+    text = file_task("weird", weird, tmp_path, "no # 1", "1h", "2h")
+    task = written(tmp_path, text)
+    assert (task.source.path, task.target, list(task.columns)) == (str(weird), "no # 1", ["no # 1"])
+    assert "# the table shows 25.0%" in text

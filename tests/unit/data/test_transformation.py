@@ -129,3 +129,14 @@ def test_a_bar_to_come_is_dated_as_the_same_bar_a_week_before(small_task):
 def test_a_recipe_survives_being_written(small_task, observations):
     recipe, _ = served(small_task(), observations())
     assert Recipe.from_dict(recipe.as_dict()) == recipe
+
+
+def test_bars_to_come_are_dated_week_after_week_and_never_go_back(small_task):
+    task = small_task(grid="observed", frequency="1d", horizon="10d")
+    fridays = datetime(2024, 1, 26, tzinfo=UTC)
+    bars = [fridays - timedelta(days=back) for back in range(25, -1, -1)]
+    table = pl.concat(hourly(at, [1.0]) for at in bars if at.weekday() < 5)
+    recipe, panel = served(task, table)
+    times = [moment(target_times(panel, panel.last_rows, step, "observed")[0]) for step in range(1, 11)]
+    expected = [day for day in (fridays + timedelta(days=ahead) for ahead in range(1, 15)) if day.weekday() < 5]
+    assert times == expected

@@ -156,12 +156,33 @@ def test_a_process_killed_at_random_moments_is_healed_by_a_rerun(settings, task,
     assert status(settings) == ""
 
 
-def test_a_remote_with_a_password_is_refused_before_it_is_committed(settings, task, table):
-    secret = Settings(home=settings.home, dvc_remote="https://user:hunter2@example.org/store")
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://user:hunter2@example.org/store",
+        "https://hunter2@example.org/store",
+        "https://:hunter2@example.org/store",
+        "webdavs://hunter2@example.org/store",
+        "WebDAV://example.org/store?token=hunter2",
+        "http://example.org/store?hunter2",
+        "ssh://user:hunter2@example.org/store",
+        "https://hunter2@[::1/store",
+    ],
+)
+def test_a_remote_with_a_secret_is_refused_before_it_is_committed(settings, task, table, remote):
+    secret = Settings(home=settings.home, dvc_remote=remote)
     with pytest.raises(SettingsError) as refused:
         version_table(secret, task, table, "run-1")
     assert "hunter2" not in str(refused.value)
+    assert "://" in refused.value.found
     assert not settings.versions.exists()
+
+
+def test_what_is_no_secret_in_a_remote_is_left_as_it_is(tmp_path):
+    for remote in ("s3://bucket/store", "ssh://user@example.org/store", "https://example.org:8443/a@b"):
+        assert versioning._address(remote) == remote
+    assert versioning._redacted("https://user:pass@example.org:8443/a@b?key#part") == "https://example.org:8443/a@b"
+    assert versioning._redacted(str(tmp_path)) == str(tmp_path)
 
 
 def test_a_table_that_is_not_there_is_said(settings, task, tmp_path):

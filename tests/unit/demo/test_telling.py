@@ -18,6 +18,12 @@ def test_chapters_are_numbered_and_claims_say_whether_they_came_true(capsys) -> 
     assert said == "\n1. collect  What it does.\n   ✓ all is well\n\n2. learn  What it does.\n   ✗ all is well\n"
 
 
+def test_a_chapter_with_a_bar_of_its_own_gets_no_spinner_that_would_fight_with_it() -> None:
+    telling = Telling(plain=False)
+    with telling.chapter("serve", "Hour by hour.", own_bar=True):
+        assert list(telling.track(range(2), "hours")) == [0, 1]
+
+
 def test_a_claim_is_told_word_for_word_though_it_holds_brackets(capsys) -> None:
     Telling(plain=True).claim("write it as unit in [columns.y] of the task file", held=False)
     assert "in [columns.y] of the task" in capsys.readouterr().out

@@ -13,9 +13,8 @@ import pytest
 
 from forecastle.errors import RegistryUnavailable
 from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, load, save
-from forecastle.models.estimators import ESTIMATORS, LEARNERS
+from forecastle.models.estimators import ESTIMATORS, LEARNERS, all_pairs
 from forecastle.models.intervals import Errors, calibrate
-from forecastle.models.estimators import all_pairs
 from forecastle.models.model import Model, apply
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)

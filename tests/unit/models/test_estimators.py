@@ -173,3 +173,10 @@ def test_pairs_pick_and_spread_are_inverse(examples):
 def test_little_work_is_given_to_one_thread():
     assert fit_threads(1_000) == 1
     assert fit_threads(Options().rows) == 2
+
+
+def test_many_steps_ahead_are_learnt_from_fewer_pairs_each():
+    options = Options()
+    assert options.pairs(1) == options.pairs(6) == options.rows
+    assert options.rows > options.pairs(12) > options.pairs(24) == options.pairs(72)
+    assert Options(rows=1_000).pairs(24) == 1_000

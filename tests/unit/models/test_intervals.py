@@ -91,7 +91,7 @@ def test_misses_widen_and_hits_narrow_within_bounds_the_series_most():
     counts, misses = np.zeros((2, 3), dtype=np.int64), np.zeros((2, 3), dtype=np.int64)
     counts[0, 1] = misses[0, 1] = 1
     wider = multipliers(counts, misses, COVERAGE)
-    assert wider[0, 1] > wider[0, 0] > wider[1, 1] > wider[1, 0] == 1
+    assert wider[0, 1] > wider[0, 0] > wider[1, 1] == wider[1, 0] == 1
     misses[0, 1] = 0
     assert (multipliers(counts, misses, COVERAGE)[0] < 1).all()
     counts[:] = 1_000_000

@@ -67,6 +67,24 @@ def test_the_rules_hold_the_limits_of_the_task_and_of_the_brief(task: Task) -> N
     assert limits["data-stale"] == 3 * 3600
 
 
+@pytest.mark.parametrize(
+    ("promised", "low", "high"), [(0.9, 0.8, 0.97), (0.95, 0.9, 0.985), (0.8, 0.6, 0.94), (0.6, 0.3, 0.88)]
+)
+def test_the_limits_of_coverage_are_relative_to_what_the_task_promises(
+    task: Task, promised: float, low: float, high: float
+) -> None:
+    other = task.model_copy(update={"training": task.training.model_copy(update={"coverage": promised})})
+    limits = {rule.name: rule for rule in rules_for(other)}
+    assert (limits["coverage-low"].threshold, limits["coverage-high"].threshold) == (low, high)
+    assert low < promised < high
+    assert f"{100 * low:.4g} %" in limits["coverage-low"].summary
+
+
+def test_data_that_comes_once_a_day_is_not_stale_all_day(task: Task) -> None:
+    daily = task.model_copy(update={"frequency": timedelta(days=1)})
+    assert {rule.name: rule.threshold for rule in rules_for(daily)}["data-stale"] == 2 * 86400
+
+
 def test_an_alarm_opens_one_incident_and_closes_it_when_the_measure_is_back(journal: Journal, task: Task) -> None:
     assert alerts.apply(journal, task, measured(drift=0.25), NOON) == (("data-drift",), ())
     assert alerts.apply(journal, task, measured(drift=0.3), NOON + HOUR) == ((), ())

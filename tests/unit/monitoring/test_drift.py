@@ -42,6 +42,11 @@ def test_the_calendar_is_no_drift_and_neither_is_a_missing_value() -> None:
     assert flags((10, 900), (np.nan, 60)) == [False, False]
 
 
+def test_the_number_of_a_series_is_no_drift() -> None:
+    reference = Trained(np.zeros(2, np.float32), np.ones(2, np.float32), ("lag_0", "series"))
+    assert out_of_distribution(reference, np.array([[0.5, 7]], np.float32)).tolist() == [False]
+
+
 def test_infinity_is_flagged() -> None:
     assert flags((np.inf, 60), (-np.inf, 60)) == [True, True]
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.frame import TIME
-from forecastle.monitoring.journal import FIGURES, FORECAST, OUTCOME, Heartbeat, Journal, identified
+from forecastle.monitoring.journal import FIGURES, FORECAST, LATEST_TRUTH, OUTCOME, Heartbeat, Journal, identified
 from forecastle.monitoring.tables import FORECASTS, INCIDENTS
 
 NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
@@ -74,6 +74,11 @@ def test_another_model_version_makes_another_forecast(journal: Journal) -> None:
     assert journal.record(issued(model_version="2")) == 3
 
 
+def test_two_horizons_that_share_a_time_are_two_forecasts(journal: Journal) -> None:
+    """Where the grid is the observed one, the timestamps of bars to come are only expected ones."""
+    assert journal.record(issued(steps=2, timestamp=NOON + HOUR)) == 2
+
+
 def test_the_id_of_a_forecast_does_not_depend_on_its_value_or_its_company() -> None:
     together, alone = identified(issued(steps=3)), identified(issued(steps=1, value=7.0))
     assert together["forecast_id"][0] == alone["forecast_id"][0]
@@ -118,8 +123,24 @@ def test_an_outcome_without_its_forecast_is_a_mistake_and_nothing_is_written(jou
 def test_a_forecast_whose_truth_never_came_is_counted_not_forgotten(journal: Journal) -> None:
     journal.record(issued())
     assert journal.give_up("weather", before=NOON + 2 * HOUR) == 1
-    assert journal.due("weather", NOON + 9 * HOUR)["horizon"].to_list() == [2, 3]
     assert journal.counts("weather") == {"waiting": 2, "scored": 0, "never_came": 1}
+
+
+def test_a_truth_that_comes_after_it_was_given_up_is_scored_after_all(journal: Journal) -> None:
+    journal.record(issued())
+    journal.give_up("weather", before=NOON + 2 * HOUR)
+    late = journal.due("weather", NOON + 9 * HOUR)
+    assert late["horizon"].to_list() == [1, 2, 3]
+    assert journal.score(came_true(late)) == 3
+    assert journal.counts("weather") == {"waiting": 0, "scored": 3, "never_came": 0}
+    assert journal.due("weather", NOON + 9 * HOUR).is_empty()
+
+
+def test_a_truth_that_was_given_up_is_not_looked_for_for_ever(journal: Journal) -> None:
+    journal.record(issued())
+    journal.give_up("weather", before=NOON + 2 * HOUR)
+    assert journal.due("weather", NOON + HOUR + LATEST_TRUTH)["horizon"].to_list() == [1, 2, 3]
+    assert journal.due("weather", NOON + 2 * HOUR + LATEST_TRUTH)["horizon"].to_list() == [2, 3]
 
 
 def test_the_current_forecasts_are_those_of_each_series_newest_origin(journal: Journal) -> None:
@@ -158,21 +179,62 @@ def test_a_tally_counts_a_model_s_outcomes_and_its_misses_by_series_and_horizon(
     journal.record(issued(NOON, "JFK", steps=1, lower=None))
     journal.record(issued(NOON, steps=1, model_version="2"))
     journal.score(came_true(journal.due("weather", NOON + 9 * HOUR), 9.0))
-    assert journal.tally("weather", "1") == {("EWR", 1): (3, 1)}
-    assert journal.tally("weather", "2") == {("EWR", 1): (1, 1)}
-    assert journal.tally("weather", "3") == {}
+    assert journal.tally("weather", "1", NOON) == {("EWR", 1): (3, 1)}
+    assert journal.tally("weather", "2", NOON) == {("EWR", 1): (1, 1)}
+    assert journal.tally("weather", "3", NOON) == {}
+
+
+def test_a_tally_as_of_a_past_moment_counts_only_what_was_scored_by_then(journal: Journal) -> None:
+    journal.record(issued(steps=2))
+    first, second = journal.due("weather", NOON + HOUR), journal.due("weather", NOON + 2 * HOUR)[1:]
+    journal.score(first.with_columns(actual=pl.lit(9.0), scored_at=pl.lit(NOON + HOUR, TIME)))
+    journal.score(second.with_columns(actual=pl.lit(9.0), scored_at=pl.lit(NOON + 2 * HOUR, TIME)))
+    assert journal.tally("weather", "1", NOON) == {}
+    assert journal.tally("weather", "1", NOON + HOUR) == {("EWR", 1): (1, 1)}
+    assert set(journal.tally("weather", "1", NOON + 2 * HOUR)) == {("EWR", 1), ("EWR", 2)}
 
 
 def test_an_empty_journal_answers_with_empty_tables(journal: Journal) -> None:
     assert journal.record(issued().clear()) == journal.score(came_true(identified(issued())).clear()) == 0
     assert journal.latest("weather").schema == FORECAST
-    assert journal.drift_flags("weather", 500) == ()
+    assert journal.drift_flags("weather", 500, NOON) == ()
+    assert journal.revision("weather") == journal.revision("another task")
 
 
 def test_drift_flags_count_a_prediction_once_and_come_newest_first(journal: Journal) -> None:
     for hours, drifted in enumerate([True, False, True, True]):
         journal.record(issued(NOON + hours * HOUR, drifted=drifted))
-    assert journal.drift_flags("weather", limit=3) == (True, True, False)
+    assert journal.drift_flags("weather", 3, NOON + 3 * HOUR) == (True, True, False)
+
+
+def test_drift_flags_as_of_a_past_moment_are_those_of_the_predictions_issued_by_then(journal: Journal) -> None:
+    for hours, drifted in enumerate([True, False, True, True]):
+        journal.record(issued(NOON + hours * HOUR, drifted=drifted))
+    assert journal.drift_flags("weather", 500, NOON + HOUR) == (False, True)
+    assert journal.drift_flags("weather", 500, NOON - HOUR) == ()
+
+
+def test_the_revision_changes_with_every_change_of_its_own_task_and_with_no_other(journal: Journal) -> None:
+    seen = [journal.revision("weather")]
+
+    def differs() -> bool:
+        seen.append(journal.revision("weather"))
+        return seen[-1] not in seen[:-1]
+
+    journal.record(issued())
+    assert differs()
+    journal.score(came_true(journal.due("weather", NOON + HOUR)))
+    assert differs()
+    journal.give_up("weather", before=NOON + 3 * HOUR)
+    assert differs()
+    journal.score(came_true(journal.due("weather", NOON + 2 * HOUR)))  # a truth that came after all
+    assert differs()
+    journal.open_incident("weather", "gate", "nulls", NOON)
+    assert differs()
+    journal.close_incident("weather", "gate", NOON + HOUR)
+    assert differs()
+    journal.record(issued(task="another task"))
+    assert not differs()
 
 
 def test_one_incident_of_a_kind_is_open_at_a_time(journal: Journal) -> None:

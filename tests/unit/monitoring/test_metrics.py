@@ -57,7 +57,7 @@ def test_before_there_is_data_every_reading_is_absent(journal: Journal) -> None:
 
 def test_the_stores_say_what_was_forecast_and_what_came_of_it(journal: Journal) -> None:
     journal.record(hourly(60, drifted=6))
-    now = NOON + 30 * HOUR
+    now = NOON + 59 * HOUR
     truth = journal.due("t", now).with_columns(actual=pl.lit(5.0), scored_at=pl.lit(now, TIME))
     journal.score(truth)
     journal.give_up("t", before=now + 2 * HOUR)
@@ -66,9 +66,9 @@ def test_the_stores_say_what_was_forecast_and_what_came_of_it(journal: Journal) 
     journal.beat("t", "alert:data-drift", now)
     found = samples(list(metrics.readings(journal, "t", now, newest=now - HOUR)))
     assert found["forecastle_predictions_total", ("t",)] == 60
-    assert found["forecastle_outcomes_total", ("t",)] == truth.height == 59
+    assert found["forecastle_outcomes_total", ("t",)] == truth.height == 117
     assert found["forecastle_truth_never_came_total", ("t",)] == 2
-    assert found["forecastle_forecasts_waiting", ("t",)] == 59
+    assert found["forecastle_forecasts_waiting", ("t",)] == 1
     assert found["forecastle_data_age_seconds", ("t",)] == 3600
     assert found["forecastle_drift_ratio", ("t",)] == pytest.approx(0.1)
     assert found["forecastle_live_rmse", ("t", "all")] == found["forecastle_live_rmse", ("t", "2")] == 1.0
@@ -82,7 +82,7 @@ def test_the_stores_say_what_was_forecast_and_what_came_of_it(journal: Journal) 
 
 def test_the_drift_ratio_is_absent_below_fifty_predictions(journal: Journal) -> None:
     journal.record(hourly(49, drifted=49))
-    assert "forecastle_drift_ratio" not in {one.metric for one in metrics.readings(journal, "t", NOON)}
+    assert "forecastle_drift_ratio" not in {one.metric for one in metrics.readings(journal, "t", NOON + 60 * HOUR)}
 
 
 def test_requests_are_counted_and_timed_by_route_and_status() -> None:
@@ -91,6 +91,15 @@ def test_requests_are_counted_and_timed_by_route_and_status() -> None:
     found = samples([])
     assert found["forecastle_requests_total", ("GET", "/a/{b}", "200")] == before + 1
     assert found["forecastle_request_seconds_count", ("GET", "/a/{b}")] >= 1
+
+
+def test_a_method_that_http_does_not_know_becomes_no_label_of_its_own() -> None:
+    before = samples([]).get(("forecastle_requests_total", ("other", "/a", "405")), 0)
+    for method in ("BREW", "get", "x" * 500):
+        metrics.observe_request(method, "/a", 405, 0.001)
+    found = samples([])
+    assert found["forecastle_requests_total", ("other", "/a", "405")] == before + 3
+    assert {labels[0] for name, labels in found if name == "forecastle_requests_total"} <= metrics.METHODS | {"other"}
 
 
 def test_predictions_are_timed_by_task_and_model() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from forecastle.frame import conform
 from forecastle.monitoring.journal import FORECAST, OUTCOME
-from forecastle.monitoring.outcomes import live_scores, score
+from forecastle.monitoring.outcomes import GIVE_UP_AFTER, give_up_before, live_scores, score
 from forecastle.task import Task
 
 NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
@@ -83,6 +83,12 @@ def test_without_observations_there_are_no_outcomes(task: Task) -> None:
     for grid in ("regular", "observed"):
         closed = task.model_copy(update={"grid": grid})
         assert score(closed, due(), observed(task, {NOON: 1.0}).clear(), NOON + 9 * HOUR).schema == OUTCOME
+
+
+def test_a_truth_is_given_up_a_week_after_it_could_be_known(task: Task) -> None:
+    assert give_up_before(task, NOON) == NOON - GIVE_UP_AFTER
+    slow = task.source.model_copy(update={"publication_delay": 48 * HOUR, "instantaneous": False})
+    assert give_up_before(task.model_copy(update={"source": slow}), NOON) == NOON - GIVE_UP_AFTER - 49 * HOUR
 
 
 def came(values: list[tuple[int, float, float, float | None]]) -> pl.DataFrame:

@@ -32,6 +32,14 @@ def test_health_says_that_the_process_is_alive(ask) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/ready"])
+def test_a_monitor_may_ask_with_head_for_what_get_would_answer(ask, path: str) -> None:
+    asked, head = ask(path), ask(path, method="HEAD")
+    assert head.status_code == asked.status_code == 200
+    for name in ("content-type", "content-security-policy"):
+        assert head.headers[name] == asked.headers[name]
+
+
 def test_ready_names_the_champion_that_was_loaded_and_the_age_of_the_data(ask) -> None:
     answer = ask("/ready")
     assert answer.status_code == 200

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from forecastle.errors import StorageUnavailable, TaskError
-from forecastle.monitoring.journal import OUTCOME, Journal
+from forecastle.monitoring.journal import FIGURES, OUTCOME, Journal
 from forecastle.serving.board import Board
 from forecastle.serving.snapshot import window
 
@@ -125,6 +125,12 @@ def test_live_scores_are_those_of_the_outcomes_and_incidents_come_newest_first(b
     details = board.details(NAME, clock())
     assert details.live is not None and details.live.n == details.outcomes.height
     assert [one.kind for one in details.incidents] == ["data-stale", "quality-gate"]
+
+
+def test_of_an_outcome_only_what_is_scored_and_drawn_is_kept(board, clock) -> None:
+    board.refresh(NAME, clock())
+    outcomes = board.details(NAME, clock()).outcomes
+    assert outcomes.height > 0 and set(outcomes.columns) == {*FIGURES, "timestamp", "issued_at"}
 
 
 def test_after_closing_the_journal_it_is_opened_again_when_needed(board, clock) -> None:

@@ -2,8 +2,9 @@
 
 The last days come from ``/v1/forecast`` with ``past_days``, older ones from ``/v1/archive``, a quarter a call. Both
 answer the same layout: one object a place, a list of them for several. Times carry no zone; they are local to
-``utc_offset_seconds``. An hour in which every asked value is null is an hour the source does not have (not yet, or not
-any more): it is no observation.
+``utc_offset_seconds``. An hour in which every one of several asked values is null is one the source does not have: it
+is no observation, and the gate counts it as absent. With a single column that cannot be told from a missing value, so
+it is kept as one, up to the last hour that has a value: the hours after it have not come yet.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
     table = pl.concat([_observations(task, one.id, block) for one, block in zip(series, blocks, strict=True)])
     if table.is_empty():
         raise SourceUnavailable(f"hours of weather from {request.source}", "none", "Ask again later.")
-    return table.filter(~pl.all_horizontal(pl.col(name).is_null() for name in task.columns))
+    some = pl.any_horizontal(pl.col(name).is_not_null() for name in task.columns)
+    last = pl.col(TIMESTAMP).filter(some).max().over(SERIES)
+    return table.filter(some if len(task.columns) > 1 else pl.col(TIMESTAMP) <= last)
 
 
 def _asked(task: Task) -> Iterator[dict[str, str]]:

@@ -172,6 +172,14 @@ def test_an_hour_in_which_every_value_is_null_is_no_observation():
     assert table.filter(series_id="ADL").rows() == [("ADL", datetime(2026, 7, 16, 1, tzinfo=UTC), None, 1.0)]
 
 
+def test_a_null_of_the_only_column_is_a_missing_value_until_the_hours_that_have_not_come():
+    task = make(columns={"temperature_2m": {"unit": "°C"}})
+    table = parse(task, CALL, body(hourly(temperature_2m=[6.5, None, 7]), hourly(temperature_2m=[6.5, None, None])))
+    assert table.filter(series_id="ADL")["temperature_2m"].to_list() == [6.5, None, 7]
+    assert table.filter(series_id="OSL")["temperature_2m"].to_list() == [6.5]
+    assert parse(task, CALL, body(*[hourly(temperature_2m=[None] * 3)] * 2)).is_empty()
+
+
 def test_columns_and_blocks_nobody_asked_for_are_ignored():
     more = block(daily={"time": []}, hourly=block()["hourly"] | {"rain": ["?"]})
     assert parse(TASK, CALL, body(more, block())).equals(parse(TASK, CALL, body(block(), block())))
