@@ -20,9 +20,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from forecastle import pipeline
+from forecastle.data.examples import from_table
 from forecastle.data.history import History
 from forecastle.data.replay import load_nyc_weather, replay_app
 from forecastle.data.transformation import Recipe
@@ -270,6 +272,7 @@ def _publish_persistence(site: Site, run: Path) -> None:
     reference = json.loads((run / "reference.json").read_bytes())
     times = {"created_at": START, "trained_until": START}
     figures: dict[str, Any] = {"task": task.name, "task_digest": task.digest, "backtest": {}, "reference": reference}
-    made = bundle.Bundle(version="1", data_version="d", model=model, features=(), **times, **figures)
+    features = from_table(pl.read_parquet(run / "training.parquet"), recipe).names
+    made = bundle.Bundle(version="1", data_version="d", model=model, features=features, **times, **figures)
     version = pointer.ModelVersion(task.name, "1", "run", "d")
     pointer.publish(site.settings, task, version, bundle.save(made, run / "bundle"), START)
