@@ -67,7 +67,14 @@ noticed.
 def _kind(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{option}`" for option in get_args(annotation))
-    names = {"str": "text", "int": "whole number", "float": "number", "Path": "folder", "bool": "`true` or `false`"}
+    names = {
+        "str": "text",
+        "SecretStr": "secret text",
+        "int": "whole number",
+        "float": "number",
+        "Path": "folder",
+        "bool": "`true` or `false`",
+    }
     name = getattr(annotation, "__name__", str(annotation))
     return names.get(name, name)
 

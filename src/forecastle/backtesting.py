@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle.data.derivation import derive, open_history
 from forecastle.data.examples import make_examples
-from forecastle.data.history import History
 from forecastle.data.ingestion import Archive, fetch
 from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
 from forecastle.data.quality_check import judge as judge_quality
@@ -84,8 +84,7 @@ def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers
 def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
     if task.source.provider != "file":
-        history = History(settings.task_folder(task.name) / "history", (task.target, *task.covariates))
-        return history.versions(as_of=now)
+        return open_history(task, settings.task_folder(task.name) / "history").versions(as_of=now)
     with TemporaryDirectory() as archive, Client(settings) as client:
         batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]
@@ -97,7 +96,7 @@ def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame
             "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in report.failures),
             "Mend the table, or change [gate] and [columns] of the task if these values are right.",
         )
-    return passed
+    return derive(task, passed, now)
 
 
 def _read_origins(path: Path, task: Task) -> pl.DataFrame:

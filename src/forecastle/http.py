@@ -41,11 +41,12 @@ _DROPPED_HEADERS = frozenset({"content-encoding", "content-length", "transfer-en
 
 @dataclass(frozen=True)
 class Request:
-    """One GET: an address, its parameters, and which of them are secret."""
+    """One GET: an address, its parameters, which of them are secret; and the series it asks about, for its parser."""
 
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
     secret_params: frozenset[str] = frozenset()
+    series: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -64,15 +65,15 @@ class Request:
         return _USER_AND_PASSWORD.sub("", self.url)
 
     def hide(self, text: str) -> str:
-        """Return the text with every secret of this request, plain or percent-encoded, replaced."""
+        """Return the text with every secret of this request, plain or percent-encoded, in any case, replaced."""
         for secret in self._secrets():
-            text = text.replace(secret, _HIDDEN)
+            text = re.sub(re.escape(secret), _HIDDEN, text, flags=re.IGNORECASE)
         return text
 
     def hide_bytes(self, body: bytes) -> bytes:
         """Return the bytes with every secret of this request replaced; without one, byte for byte the same."""
         for secret in self._secrets():
-            body = body.replace(secret.encode(), _HIDDEN.encode())
+            body = re.sub(re.escape(secret.encode()), _HIDDEN.encode(), body, flags=re.IGNORECASE)
         return body
 
     def _secrets(self) -> list[str]:

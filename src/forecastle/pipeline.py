@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from forecastle.data import ingestion, intake, profiling, versioning
+from forecastle.data.derivation import open_history
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
@@ -79,8 +80,8 @@ class Run:
 
     @cached_property
     def history(self) -> History:
-        """The task's observations."""
-        return History(self.home / "history", (self.task.target, *self.task.covariates))
+        """The task's observations, as its steps."""
+        return open_history(self.task, self.home / "history")
 
 
 @dataclass(frozen=True)
@@ -429,7 +430,8 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
             "; ".join(f"{name} {learnt[name]}, now {asked[name]}" for name in asked if asked[name] != learnt[name]),
             "Give the changed task a name of its own.",
         )
-    history = History(run.home / "history", recipe.columns)
+    kept = set(recipe.columns) <= set(run.task.columns)
+    history = run.history if kept else History(run.home / "history", recipe.columns)
     return build_panel(history.versions(as_of=run.now, start=start), run.task, until, recipe.columns)
 
 

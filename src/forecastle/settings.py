@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from forecastle.errors import SettingsError
@@ -42,6 +42,20 @@ class Settings(BaseSettings):
     open_meteo_archive_url: str = Field(
         default="https://archive-api.open-meteo.com", description="Base address of Open-Meteo's archive API."
     )
+    openweathermap_url: str = Field(
+        default="https://api.openweathermap.org", description="Base address of OpenWeatherMap's API."
+    )
+    openweathermap_key: SecretStr = Field(default=SecretStr(""), description="Key of OpenWeatherMap's API.")
+    alpha_vantage_url: str = Field(
+        default="https://www.alphavantage.co", description="Base address of Alpha Vantage's API."
+    )
+    alpha_vantage_key: SecretStr = Field(default=SecretStr(""), description="Key of Alpha Vantage's API.")
+    twelve_data_url: str = Field(default="https://api.twelvedata.com", description="Base address of Twelve Data's API.")
+    twelve_data_key: SecretStr = Field(default=SecretStr(""), description="Key of Twelve Data's API.")
+    binance_url: str = Field(default="https://api.binance.com", description="Base address of Binance's spot API.")
+    http_json_key: SecretStr = Field(
+        default=SecretStr(""), description="Key of an API that a task file declares under `[source.http_json]`."
+    )
     http_timeout: float = Field(default=20.0, gt=0, description="Seconds a source may take to answer.")
     http_attempts: int = Field(default=4, ge=1, description="Tries per request before a source counts as unavailable.")
     http_max_bytes: int = Field(default=50_000_000, gt=0, description="Largest answer accepted, in bytes.")
@@ -68,6 +82,15 @@ class Settings(BaseSettings):
     def versions(self) -> Path:
         """The git and DVC workspace that holds the versioned training tables."""
         return (self.home / "versions").resolve()
+
+    def secret(self, name: str) -> str:
+        """Return a source's key, to be sent and never shown. Raises SettingsError where it is not set."""
+        key: SecretStr = getattr(self, name)
+        if not key.get_secret_value().strip():
+            raise SettingsError(
+                f"the source's key in {PREFIX}{name.upper()}", "none", "Get one from the source and set that variable."
+            )
+        return key.get_secret_value().strip()
 
     def task_folder(self, task: str) -> Path:
         """The folder of one task's archive, history, quarantine, runs, reports and published models."""

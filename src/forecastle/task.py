@@ -18,13 +18,22 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from forecastle.declaration import HttpJson
 from forecastle.errors import TaskError
 from forecastle.frame import to_json
 
 DAY = timedelta(days=1)
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
-Provider = Literal["open-meteo", "file"]
+Provider = Literal[
+    "open-meteo", "openweathermap", "alpha-vantage", "twelve-data", "binance", "gbfs", "http-json", "file"
+]
+Derived = Literal["realised-volatility", "share", "mean"]
+INPUTS: dict[str, tuple[str, ...]] = {
+    "realised-volatility": ("opening price", "closing price"),
+    "share": ("part", "whole"),
+    "mean": ("value",),
+}
 HOLIDAY_COUNTRY = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d)")
@@ -79,8 +88,14 @@ class Series(Part):
     """One place, asset or stop: its id, and what its provider needs to ask for it."""
 
     id: str = Field(min_length=1)
+    source_id: str | None = Field(default=None, min_length=1)
     latitude: float | None = Field(default=None, ge=-90, le=90)
     longitude: float | None = Field(default=None, ge=-180, le=180)
+
+    @property
+    def asked(self) -> str:
+        """What the source calls the series: its ``source_id``, or else its id."""
+        return self.source_id or self.id
 
 
 class Column(Part):
@@ -91,6 +106,21 @@ class Column(Part):
     maximum: float | None = None
     outside: Verdict = "mask"
     max_null_share: float | None = Field(default=None, ge=0, le=1)
+    derived: Derived | None = None
+    inputs: tuple[str, ...] = ()
+    min_share: float = Field(default=1, gt=0, le=1)
+    per_step: Literal["last", "mean", "sum", "least", "greatest"] = "last"
+
+    @model_validator(mode="after")
+    def _has_its_inputs(self) -> Column:
+        wanted = INPUTS[self.derived] if self.derived else ()
+        if len(self.inputs) != len(wanted):
+            raise ValueError(
+                f"derived = {self.derived!r} needs inputs, the columns of its {' and its '.join(wanted)}"
+                if wanted
+                else "inputs belong to a column that is derived"
+            )
+        return self
 
     @model_validator(mode="after")
     def _range_is_open(self) -> Column:
@@ -104,15 +134,24 @@ class Source(Part):
 
     provider: Provider
     start: date | None = None
+    step: Duration | None = None
     window: Duration = timedelta(hours=48)
     publication_delay: Duration = timedelta(0)
     instantaneous: bool = False
     path: str | None = None
+    url: str | None = None
+    http_json: HttpJson | None = None
 
     @model_validator(mode="after")
-    def _file_has_a_path(self) -> Source:
+    def _has_what_it_needs(self) -> Source:
         if self.provider == "file" and not self.path:
             raise ValueError("provider 'file' needs path = \"table.parquet\" (or .csv)")
+        if self.provider == "gbfs" and "{feed}" not in (self.url or ""):
+            raise ValueError(
+                "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
+            )
+        if (self.provider == "http-json") != (self.http_json is not None):
+            raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self
 
 
@@ -181,9 +220,33 @@ class Task(Part):
         return tuple(series.id for series in self.series)
 
     @property
+    def source_step(self) -> timedelta:
+        """The step of the source's own rows: the task's frequency unless the source names a finer one."""
+        return self.source.step or self.frequency
+
+    @property
     def knowable_after(self) -> timedelta:
-        """How long after its timestamp a value can be known at all: one step, or nothing for instantaneous values."""
-        return timedelta(0) if self.source.instantaneous else self.frequency
+        """How long after its timestamp a value can be known at all: one step, or nothing for instantaneous values.
+
+        A step made of several readings is known when it has ended.
+        """
+        reading = self.source.instantaneous and self.source_step == self.frequency
+        return timedelta(0) if reading else self.frequency
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether a step's values are computed from finer rows, or from other columns, than it names."""
+        return self.source_step != self.frequency or any(one.derived for one in self.columns.values())
+
+    @property
+    def measured(self) -> Task:
+        """The task as its source measures it: the source's own step, and no derived column. What is asked for and
+        what the gate judges; where nothing is derived, the task itself."""
+        if not self.is_derived:
+            return self
+        columns = {name: column for name, column in self.columns.items() if not column.derived}
+        target = self.target if self.target in columns else next(iter(columns))
+        return self.model_copy(update={"frequency": self.source_step, "columns": columns, "target": target})
 
     @property
     def covariates(self) -> tuple[str, ...]:
@@ -294,18 +357,36 @@ def _mistakes(data: dict[str, Any]) -> Iterable[str]:
     columns = data.get("columns")
     if isinstance(columns, dict) and isinstance(data.get("target"), str) and data["target"] not in columns:
         yield f"target: {data['target']!r} is not one of [columns]{nearest(data['target'], columns)}"
+    yield from _derivation_mistakes(columns if isinstance(columns, dict) else {}, data, frequency)
     series = [one for one in data.get("series") or () if isinstance(one, dict)]
     ids = [one["id"] for one in series if isinstance(one.get("id"), str)]
     for twice in sorted({one for one in ids if ids.count(one) > 1}):
         yield f"series: {twice!r} is listed twice"
     source = data.get("source")
-    if isinstance(source, dict) and source.get("provider") == "open-meteo":
-        if not series:
-            yield "series: provider 'open-meteo' needs at least one [[series]] with id, latitude and longitude"
+    provider = source.get("provider") if isinstance(source, dict) else None
+    if provider in get_args(Provider) and provider != "file" and not series:
+        place = ", latitude and longitude" if provider == "open-meteo" else ""
+        yield f"series: provider {provider!r} needs at least one [[series]] with id{place}"
+    if provider == "open-meteo":
         for number, one in enumerate(series):
             for field in ("latitude", "longitude"):
                 if field not in one:
                     yield f"series[{number}].{field}: missing; provider 'open-meteo' asks by coordinates"
+
+
+def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequency: timedelta | None) -> Iterable[str]:
+    measured = {name for name, one in columns.items() if not (isinstance(one, dict) and one.get("derived"))}
+    for name in columns.keys() - measured:
+        for given in columns[name].get("inputs") or ():
+            if given not in measured:
+                yield f"columns.{name}.inputs: {given!r} is no measured column{nearest(str(given), measured)}"
+    if columns and not measured:
+        yield "columns: all are derived; name the ones they are derived from too"
+    source = data.get("source")
+    given = source.get("step") if isinstance(source, dict) else None
+    step = _duration_or_none(given)
+    if step is not None and frequency and (step <= timedelta(0) or frequency % step):
+        yield f"source.step: {given!r} does not divide the frequency {data['frequency']!r}"
 
 
 def _duration_or_none(value: object) -> timedelta | None:

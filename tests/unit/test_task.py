@@ -79,7 +79,7 @@ def test_three_mistakes_are_named_at_once_each_with_place_and_nearest_name(tmp_p
         ("America/New_York", "America/New_Yrok", "there is no time zone 'America/New_Yrok'; did you mean"),
         ('path = "table.csv"', "", "provider 'file' needs path"),
         ('unit = "min"', "minimum = 3\nmaximum = 1", "minimum 3.0 is not below maximum 1.0"),
-        ('provider = "file"', 'provider = "fil"', "source.provider: expected one of open-meteo, file; found 'fil'"),
+        ('provider = "file"', 'provider = "fil"', "found 'fil'; did you mean 'file'"),
         ('name = "good"', 'name = "Good Name"', "name: string should match pattern"),
         ('domain = "logistics"', "", "domain: missing"),
     ],

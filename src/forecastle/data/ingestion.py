@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from forecastle.data.archive import Archive
-from forecastle.data.providers import PROVIDERS, file
+from forecastle.data.providers import PROVIDERS, Provider, file
 from forecastle.errors import AnswerChanged, SourceUnavailable, UserError
 from forecastle.frame import (
     AVAILABLE_AT,
@@ -28,14 +28,21 @@ from forecastle.frame import (
     write_json,
     write_table,
 )
-from forecastle.http import Answer, Client, excerpt
+from forecastle.http import Answer, Client, Request, excerpt
 from forecastle.settings import Settings
 from forecastle.task import Task
 
 __all__ = ["Archive", "Batch", "fetch", "load_batch", "make_batch", "save_batch"]
 
+MOST_PAGES = 1_000
+"""Pages of one window that are asked for; a source with more is asked for shorter windows."""
+
+ASKING = timedelta(minutes=1)
+"""How long after ``now`` an answer may be made: the time of asking, and clocks that differ."""
+
 BATCH_TABLE = "batch.parquet"
 BATCH_NOTE = "batch.json"
+_BANNED = frozenset({418})  # Binance's answer to who does not stop at 429; it heals by waiting
 
 
 @dataclass(frozen=True)
@@ -72,15 +79,20 @@ def fetch(
     became known; without it (a backfill, a file) they count as known when they were published.
     Raises SourceUnavailable for no answer or an empty one, AnswerChanged for one that is not what was agreed.
     """
+    task = task.measured
     provider = PROVIDERS[task.source.provider]
     tables: list[pl.DataFrame] = []
     archived: list[str] = []
     for request in provider.requests(task, settings, start, end, now):
-        answer = file.read(request) if request.url.startswith(file.SCHEME) else client.get(request)
-        archived.append(archive.save(answer, now))
-        _check_status(answer)
-        tables.append(provider.parse(task, request, answer.body))
-    return make_batch(task, tables, start, end, now, live, archived)
+        for page in _pages(provider, task, request, client):
+            archived.append(archive.save(page.answer, now))
+            _check_status(page.answer)
+            tables.append(provider.parse(task, page.request, page.answer.body))
+    parsed = provider.join(task, tables)
+    if provider.gives_present_only(task):
+        parsed = [_as_asked(one, now) for one in parsed]
+        start = min((at for one in parsed for at in one[TIMESTAMP]), default=start)
+    return make_batch(task, parsed, start, end, now, live, archived)
 
 
 def make_batch(
@@ -99,6 +111,7 @@ def make_batch(
     Raises AnswerChanged for two different rows of one series and timestamp, SourceUnavailable where nothing
     is left.
     """
+    task = task.measured
     columns = tuple(task.columns)
     answered = pl.concat(parsed) if parsed else empty_observations(columns)
     knowable = answered.filter(pl.col(TIMESTAMP) + task.knowable_after <= now)
@@ -159,11 +172,43 @@ def load_batch(folder: Path) -> Batch:
     )
 
 
+@dataclass(frozen=True)
+class _Page:
+    request: Request
+    answer: Answer
+
+
+def _pages(provider: Provider, task: Task, request: Request, client: Client) -> Iterator[_Page]:
+    """Yield a request's answer and the pages that follow it; the caller has checked one before it asks for the next."""
+    for _ in range(MOST_PAGES):
+        answer = file.read(request) if request.url.startswith(file.SCHEME) else client.get(request)
+        yield _Page(request, answer)
+        following = provider.following(task, request, answer.body)
+        if following is None:
+            return
+        request = following
+    raise AnswerChanged(
+        f"at most {MOST_PAGES} pages from {request.source}", "more", "Ask for a shorter window, or for larger pages."
+    )
+
+
+def _as_asked(present: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return readings of the present; one stamped while it was asked for, just after ``now``, counts as of ``now``."""
+    at = pl.col(TIMESTAMP)
+    return present.with_columns(
+        pl.when(at.is_between(now, now + ASKING)).then(now).otherwise(at).cast(TIME).alias(TIMESTAMP)
+    )
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
 def _check_status(answer: Answer) -> None:
+    if answer.status in _BANNED:
+        raise SourceUnavailable(
+            f"an answer from {answer.url}", f"HTTP {answer.status}: {excerpt(answer.body)}", "Ask less, and later."
+        )
     if not 200 <= answer.status < 300:
         raise AnswerChanged(
             f"a good answer from {answer.url}",

@@ -52,7 +52,8 @@ def admit(task: Task, folder: Path, batch: Batch, now: datetime, report_folder: 
             "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in report.failures),
             f"The batch is in quarantine in {quarantine}, the report in {saved}; the next good answer heals the gap.",
         )
-    history = History(folder / "history", (task.target, *task.covariates))
+    measured = task.measured
+    history = History(folder / "history", (measured.target, *measured.covariates))
     return Intake(report, history.append(passed))
 
 
@@ -63,7 +64,7 @@ def accept(task: Task, folder: Path, answer: Answer, now: datetime) -> Intake:
     the window that is judged is the one it spans. Raises as ``providers.file.parse``, ``make_batch`` and ``admit``.
     """
     archived = Archive(folder / "archive").save(answer, now)
-    parsed = file.parse(task, Request(answer.url), answer.body)
+    parsed = file.parse(task.measured, Request(answer.url), answer.body)
     span = parsed.select(pl.col(TIMESTAMP).min().alias("start"), pl.col(TIMESTAMP).max().alias("end")).row(
         0, named=True
     )

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import polars as pl
 
 from forecastle.data.pages import save_page
+from forecastle.data.providers import PROVIDERS
 from forecastle.frame import (
     AVAILABLE_AT,
     BITEMPORAL,
@@ -108,6 +109,7 @@ def judge(
     The batch should be an observation table (see ``frame``); one that is not fails the check ``schema``, and the other
     checks judge what can be read of it. Nothing is raised: the caller saves the report first, then refuses.
     """
+    task = task.measured
     window = Window(start, end, now, rows.schema)
     readable = _readable(task, rows)
     findings = tuple(Finding(name, *check(task, readable, window)) for name, check in CHECKS.items())
@@ -201,7 +203,7 @@ def volume(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
 
     Absent steps are a warning, and so is a series short of more than the gate's ``max_missing_share``: it must not stop
     the others. All series as short are a failure; where the source decides which steps there are (a file, an observed
-    grid) they are a warning at most, but no row at all is a failure.
+    grid, a source of the present alone) they are a warning at most, but no row at all is a failure.
     """
     steps = _steps(task, window)
     series = sorted({*task.series_ids, *rows[SERIES].drop_nulls()})
@@ -210,7 +212,8 @@ def volume(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
     absent = wanted.join(came, on=KEYS, how="anti").sort(KEYS)
     most = task.gate.max_missing_share * steps.height
     short = absent.group_by(SERIES).len().filter(pl.col("len") > most).sort(SERIES)
-    lenient = task.grid == "observed" or task.source.provider == "file"
+    present_only = PROVIDERS[task.source.provider].gives_present_only(task)
+    lenient = task.grid == "observed" or task.source.provider == "file" or present_only
     empty = rows.is_empty() and not steps.is_empty()
     grave = empty or (0 < len(series) == short.height and not lenient)
     verdict: Verdict = "fail" if grave else "warn" if absent.height else "pass"

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from forecastle.data.derivation import open_history
 from forecastle.data.history import History
 from forecastle.errors import ForecastleError, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
@@ -47,7 +48,7 @@ class Board:
         self._journal: Journal | None = None
         self._journal_lock = Lock()
         self._entries = {
-            task.name: _Entry(task, History(settings.task_folder(task.name) / "history", (task.target,)))
+            task.name: _Entry(task, open_history(task, settings.task_folder(task.name) / "history", target_only=True))
             for task in tasks
         }
 

@@ -1,4 +1,6 @@
-"""The sources: for each, what to ask and how to read the answer. A new one is a module and one line in PROVIDERS.
+"""The sources: for each, what to ask and how to read the answer.
+
+A new one is a declaration (``<name>.toml`` here, see ``http_json``) or a module, and one line in PROVIDERS.
 
 ``requests(task, settings, start, end, now)`` returns what to ask so that the answers hold every observation from
 ``start`` to ``end`` (UTC, both included); answers may hold more. ``parse(task, request, body)`` turns one answer into
@@ -9,27 +11,56 @@ empty; it never repairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
 
-from forecastle.data.providers import file, open_meteo
+from forecastle.data.providers import alpha_vantage, file, gbfs, http_json, open_meteo
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import Task
 
 
+def _no_more(task: Task, request: Request, body: bytes) -> Request | None:
+    return None
+
+
+def _as_they_are(task: Task, tables: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
+    return tables
+
+
+def _never(task: Task) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Provider:
-    """One kind of source: what to ask it, and how to read what it answers."""
+    """One kind of source: what to ask it, and how to read what it answers.
+
+    ``following`` returns the call for an answer's next page, ``join`` puts the tables of several feeds together,
+    ``gives_present_only`` tells that the past cannot be asked for.
+    """
 
     requests: Callable[[Task, Settings, datetime, datetime, datetime], tuple[Request, ...]]
     parse: Callable[[Task, Request, bytes], pl.DataFrame]
+    following: Callable[[Task, Request, bytes], Request | None] = _no_more
+    join: Callable[[Task, Sequence[pl.DataFrame]], Sequence[pl.DataFrame]] = _as_they_are
+    gives_present_only: Callable[[Task], bool] = _never
 
+
+DECLARED = Provider(
+    http_json.requests, http_json.parse, http_json.following, gives_present_only=http_json.gives_present_only
+)
 
 PROVIDERS: dict[str, Provider] = {
     "open-meteo": Provider(open_meteo.requests, open_meteo.parse),
+    "openweathermap": DECLARED,
+    "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse),
+    "twelve-data": DECLARED,
+    "binance": DECLARED,
+    "gbfs": Provider(gbfs.requests, gbfs.parse, join=gbfs.join, gives_present_only=gbfs.gives_present_only),
+    "http-json": DECLARED,
     "file": Provider(file.requests, file.parse),
 }

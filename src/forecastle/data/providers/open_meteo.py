@@ -9,17 +9,16 @@ it is kept as one, up to the last hour that has a value: the hours after it have
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NoReturn
 
 import polars as pl
 
+from forecastle.data.providers.answers import read_json, spelling
 from forecastle.errors import AnswerChanged, SourceUnavailable
 from forecastle.frame import SERIES, TIME, TIMESTAMP
-from forecastle.http import Request, excerpt
+from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import DAY, Series, Task, nearest
 
@@ -81,7 +80,9 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
     Raises AnswerChanged for what is not the agreed layout (HTML, an error body, another number of places, unequal
     arrays, text for numbers, another unit than the task's), SourceUnavailable for an empty answer or a spent limit.
     """
-    answer = _json(request, body)
+    answer = read_json(request, body)
+    if answer == []:
+        raise SourceUnavailable(f"an answer from {request.source}", "an empty list", "Ask again later.")
     blocks = answer if isinstance(answer, list) else [answer]
     for block in blocks:
         if isinstance(block, dict) and block.get("error"):
@@ -140,19 +141,6 @@ def _quarters(first: date, last: date) -> Iterator[tuple[date, date]]:
         first = following
 
 
-def _json(request: Request, body: bytes) -> Any:
-    if not body.strip():
-        raise SourceUnavailable(f"an answer from {request.source}", "an empty body", "Ask again later.")
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        kind = "HTML" if body.lstrip().startswith(b"<") else "something else"
-        raise AnswerChanged(f"JSON from {request.source}", f"{kind}: {excerpt(body)}", _COMPARE) from None
-    if answer == []:
-        raise SourceUnavailable(f"an answer from {request.source}", "an empty list", "Ask again later.")
-    return answer
-
-
 def _refuse(request: Request, reason: str) -> NoReturn:
     if "limit exceeded" in reason.casefold():
         raise SourceUnavailable(f"weather from {request.source}", reason, "Ask again when the limit allows it.")
@@ -195,20 +183,15 @@ def _check_arrays(task: Task, series_id: str, hourly: dict[str, Any]) -> None:
 
 def _check_units(task: Task, series_id: str, units: dict[str, Any]) -> None:
     for name, column in task.columns.items():
-        unit = _spelling(units.get(name))
-        if unit == _spelling(column.unit):
+        unit = spelling(units.get(name))
+        if unit == spelling(column.unit):
             continue
-        strange = "" if unit in {_spelling(known) for known in UNITS} else ", a unit it did not have before"
+        strange = "" if unit in {spelling(known) for known in UNITS} else ", a unit it did not have before"
         raise AnswerChanged(
             f"{name} of series {series_id} in {column.unit!r}, as the task says",
             f"{units.get(name)!r}{strange}",
             f"If the source's unit is right, write it as unit in [columns.{name}] of the task file.",
         )
-
-
-def _spelling(unit: object) -> str | None:
-    """Return a unit in one spelling: the micro sign and the Greek mu look the same and are not."""
-    return unicodedata.normalize("NFKC", unit) if isinstance(unit, str) else None
 
 
 def _times(series_id: str, texts: list[Any], offset: int) -> pl.Series:

@@ -1,0 +1,205 @@
+"""Each shipped task of a live source, from answers in the API's own layout to what its history suffices for."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import numpy as np
+import pytest
+
+from forecastle import pipeline
+from forecastle.data.derivation import open_history
+from forecastle.data.history import History
+from forecastle.errors import ForecastleError, NotEnoughHistory
+from forecastle.frame import iso
+from forecastle.monitoring.journal import Journal
+from forecastle.settings import Settings
+from forecastle.task import Task, load_task, make_task
+
+HOUR, STEP = timedelta(hours=1), timedelta(minutes=5)
+NEW_YORK = ZoneInfo("America/New_York")
+Reply = Callable[[httpx.Request], Any]
+
+
+class Market(httpx.BaseTransport):
+    """Answer every call by a function of it, and never with what lies after now."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=json.dumps(self.reply(request)).encode())
+
+
+@dataclass
+class Desk:
+    """A task with its stores and a clock; ``run`` runs a flow and returns how its steps ended."""
+
+    task: Task
+    settings: Settings
+    now: datetime
+
+    def run(self, flow: str, reply: Reply) -> dict[str, pipeline.Outcome]:
+        with pipeline.open_run(self.task, self.settings, flow, self.now, Market(reply)) as run:
+            return {outcome.step: outcome for outcome in pipeline.run_flow(run)}
+
+    def must_run(self, flow: str, reply: Reply) -> dict[str, pipeline.Summary]:
+        ended = self.run(flow, reply)
+        assert {name: one.error for name, one in ended.items() if one.error} == {}
+        return {name: one.summary for name, one in ended.items()}
+
+    def error(self, flow: str, reply: Reply) -> ForecastleError | None:
+        return [*self.run(flow, reply).values()][-1].error
+
+    @property
+    def history(self) -> History:
+        return open_history(self.task, self.settings.task_folder(self.task.name) / "history")
+
+
+def small(root: Path, name: str, start: date, min_history: str) -> Task:
+    """Return the shipped task with a short past."""
+    data = tomllib.loads((root / "tasks" / f"{name}.toml").read_text(encoding="utf-8"))
+    data["source"]["start"] = start
+    data["training"] = {"min_history": min_history}
+    data["features"] = data.get("features", {}) | {"windows": [3, 6], "lags": [0, 1, 2]}
+    return make_task(data)
+
+
+def settings_at(home: Path) -> Settings:
+    return Settings(
+        home=home, http_attempts=1, alpha_vantage_key="SECRETKEY1", _env_file=None  # type: ignore[call-arg]
+    )
+
+
+def price(at: datetime, symbol: str) -> float:
+    """Return a price that moves more in the afternoon, the same whenever it is asked for."""
+    random = np.random.default_rng(int(at.timestamp()) + len(symbol) * 7)
+    return float(100 * np.exp((1 + (at.hour > 12)) * random.normal(0, 0.001)))
+
+
+def klines(request: httpx.Request) -> list[list[Any]]:
+    asked = request.url.params
+    begin, end = (int(asked[name]) for name in ("startTime", "endTime"))
+    found = []
+    for opened in range(-(-begin // 300_000) * 300_000, end + 1, 300_000):
+        at = datetime.fromtimestamp(opened / 1000, UTC)
+        first, last = price(at, asked["symbol"]), price(at + STEP, asked["symbol"])
+        texts = [f"{one:.8f}" for one in (first, max(first, last), min(first, last), last, 12.5)]
+        found.append([opened, *texts, opened + 299_999, "1250.0", 40, "6.0", "600.0", "0"])
+    return found
+
+
+def test_crypto_volatility_from_candles_to_scored_forecasts(root, tmp_path):
+    now = datetime(2026, 3, 20, 0, 2, tzinfo=UTC)
+    desk = Desk(small(root, "crypto-volatility", date(2026, 3, 1), "14d"), settings_at(tmp_path), now)
+    trained = desk.must_run("train", klines)
+    assert trained["ingest"]["rows"] == 2 * 19 * 288  # the candle opened at midnight is not known yet
+    assert trained["quality-check"]["verdict"] == "pass"
+    assert trained["transform"]["rows"] == 2 * 19 * 24
+    assert trained["promote"]["promoted"], trained["promote"]["reasons"]
+    hours = desk.history.read()
+    assert hours["available_at"].equals(hours["timestamp"] + HOUR)
+    for _ in range(2):
+        desk.now += HOUR
+        ended = desk.must_run("live", klines)
+    assert ended["forecast"]["origin"] == iso(desk.now.replace(minute=0) - HOUR)
+    assert ended["forecast"]["forecasts"] == 2 * 6
+    with Journal(desk.settings.journal_url) as journal:
+        scored = journal.outcomes(desk.task.name)
+    assert scored.height == 2
+    truth = {(row["series_id"], row["timestamp"]): row["volatility"] for row in desk.history.read().to_dicts()}
+    assert all(row["actual"] == truth[row["series_id"], row["timestamp"]] for row in scored.to_dicts())
+
+
+def month_of_bars(now: Callable[[], datetime]) -> Reply:
+    """Answer as Alpha Vantage does: the bars of a month's sessions, New York's time, newest first."""
+
+    def reply(request: httpx.Request) -> dict[str, Any]:
+        symbol, month = request.url.params["symbol"], request.url.params["month"]
+        day = datetime.fromisoformat(f"{month}-01").replace(tzinfo=NEW_YORK)
+        bars: dict[str, Any] = {}
+        while f"{day:%Y-%m}" == month:
+            for bar in range(78) if day.weekday() < 5 else ():
+                at = day.replace(hour=9, minute=30) + bar * STEP
+                if at <= now():
+                    first, last = (f"{price(one.astimezone(UTC), symbol):.4f}" for one in (at, at + STEP))
+                    names = ("1. open", "2. high", "3. low", "4. close", "5. volume")
+                    bars[f"{at:%Y-%m-%d %H:%M:%S}"] = dict(zip(names, (first, first, last, last, "900"), strict=True))
+            day += timedelta(days=1)
+        newest_first = dict(sorted(bars.items(), reverse=True))
+        return {
+            "Meta Data": {"2. Symbol": symbol, "4. Interval": "5min", "6. Time Zone": "US/Eastern"},
+            "Time Series (5min)": newest_first,
+        }
+
+    return reply
+
+
+def test_equity_volatility_from_bars_to_forecasts_over_a_night(root, tmp_path):
+    now = datetime(2026, 3, 27, 20, 30, tzinfo=UTC)  # a Friday after the close; the clocks changed on the 8th
+    desk = Desk(small(root, "equity-volatility", date(2026, 1, 1), "60d"), settings_at(tmp_path), now)
+    reply = month_of_bars(lambda: desk.now)
+    trained = desk.must_run("train", reply)
+    hours = desk.history.read()
+    local = hours["timestamp"].dt.convert_time_zone("America/New_York").dt.hour()
+    assert sorted(set(local)) == [9, 10, 11, 12, 13, 14, 15]
+    assert trained["transform"]["rows"] == hours.height == 62 * 7  # every weekday since New Year
+    assert hours.filter(hours["available_at"] < hours["timestamp"] + HOUR).is_empty()
+    desk.now += 64 * HOUR  # Monday, 12:30 UTC, before the opening
+    assert trained["promote"]["promoted"], trained["promote"]["reasons"]
+    ended = desk.must_run("live", reply)
+    assert ended["forecast"]["origin"] == "2026-03-27T19:00:00Z"
+    assert ended["forecast"]["forecasts"] == 3
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "archive" in path.parts)
+    assert b"SECRETKEY1" not in kept
+
+
+def stations(now: Callable[[], datetime], task: Task) -> Reply:
+    """Answer as a city's feeds do at that moment."""
+
+    def reply(request: httpx.Request) -> dict[str, Any]:
+        updated = int(now().timestamp()) - 20
+        ids = [one.asked for one in task.series]
+        if "station_information" in request.url.path:
+            said = [{"station_id": one, "name": "A street", "capacity": 20} for one in ids]
+        else:
+            taken = now().hour % 20
+            counts = {"num_bikes_available": taken, "num_docks_available": 20 - taken}
+            installed = {"is_installed": 1, "is_renting": 1, "last_reported": updated - 30}
+            said = [{"station_id": one, **counts, **installed} for one in ids]
+        return {"last_updated": updated, "ttl": 60, "version": "2.3", "data": {"stations": said}}
+
+    return reply
+
+
+def test_bike_availability_is_collected_from_now_on_and_training_says_when_it_will_be_enough(root, tmp_path):
+    task = load_task(root / "tasks" / "bike-availability.toml")
+    desk = Desk(task, settings_at(tmp_path), datetime(2026, 7, 16, 10, 0, 30, tzinfo=UTC))
+    reply = stations(lambda: desk.now, task)
+    for _ in range(6):
+        with pytest.raises(NotEnoughHistory, match="a champion of task"):
+            raise desk.error("live", reply) or AssertionError("there is no champion to forecast with")
+        desk.now += timedelta(minutes=10)
+    found = desk.history.read().filter(series_id="mission-1st")
+    assert found.height == 6
+    assert found["availability"].to_list() == [50.0] * 6
+    error = desk.error("train", reply)
+    assert isinstance(error, NotEnoughHistory)
+    assert "It will be enough on 2026-07-30" in str(error)
+
+
+@pytest.mark.parametrize("name", ["crypto-volatility", "equity-volatility", "bike-availability"])
+def test_every_shipped_task_loads_and_says_what_it_forecasts(root, name):
+    task = load_task(root / "tasks" / f"{name}.toml")
+    assert task.name == name
+    assert task.description
+    assert task.columns[task.target].derived
+    assert make_task(task.model_dump(mode="json")).digest == task.digest
