@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("Stopped. Run the same command again to go on from here.")
+        _complain("Stopped. What was written is whole; the same command may be run again.")
         return INTERRUPTED_EXIT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,8 +122,8 @@ def demo(
 def init(
     name: Annotated[str, typer.Argument(help="The task's name; NAME.toml is written.")],
     provider: Annotated[
-        str, typer.Option(help="open-meteo, or file for a CSV or Parquet table of your own.")
-    ] = "open-meteo",
+        str | None, typer.Option(help="open-meteo, or file for a CSV or Parquet table (default where --path is given).")
+    ] = None,
     path: Annotated[Path | None, typer.Option(help="file: the long table (series_id, timestamp, values).")] = None,
     target: Annotated[str | None, typer.Option(help="file: the column to forecast.")] = None,
     frequency: Annotated[str, typer.Option(help="file: one step, such as 1h, 30m or 5m.")] = "1h",
@@ -142,6 +142,7 @@ def init(
     from forecastle.frame import write_text
     from forecastle.task import load_task, nearest
 
+    provider = provider or ("open-meteo" if path is None else "file")
     file = Path(f"{starter.make_name(name)}.toml")
     if file.exists() and not force:
         raise TaskError(f"no file {file} yet", "one", "Choose another name, or overwrite it with --force.")
@@ -179,8 +180,13 @@ def backtest(
 ) -> None:
     """Back-test a task on its history (or its file): train on the past only, forecast, compare with what came true."""
     from forecastle.backtesting import backtest_task
+    from forecastle.errors import TaskError
     from forecastle.frame import write_table
 
+    if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
+        raise TaskError(
+            "--output FILE.parquet in a folder that exists", f"{output}", "Back-tests are written as Parquet tables."
+        )
     settings, loaded = _enter(task)
     with _working("Back-testing: choosing, fitting and forecasting the past…"):
         result = backtest_task(loaded, settings, _moment(now), origins)
@@ -222,8 +228,13 @@ def live(
     from forecastle.pipeline import passages
 
     settings, loaded = _enter(task)
-    for outcome in passages(loaded, settings, passes, lambda: datetime.now(UTC)):
-        _show(outcome, as_json)
+    last: Outcome | None = None
+    for last in passages(loaded, settings, passes, lambda: datetime.now(UTC)):
+        _show(last, as_json)
+        if last.error is not None and not as_json:
+            _complain(str(last.error))
+    if last is not None and last.error is not None:
+        raise typer.Exit(last.error.exit_code)
 
 
 @app.command(epilog="Example: forecastle serve --tasks tasks/ --port 8000")

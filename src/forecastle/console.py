@@ -47,6 +47,9 @@ def score_table(scores: dict[str, Any], task: Task, title: str) -> Table:
 def print_scores(scores: dict[str, Any], task: Task, title: str) -> None:
     """Print back-test or live scores as a table."""
     OUT.print(score_table(scores, task, title))
+    if weights := scores.get("weights"):
+        members = " + ".join(f"{weight:.2f} {name}" for name, weight in weights.items())
+        OUT.print(f"Forecast by {members}" + (": nothing trained beat it." if "persistence" in weights else "."))
     OUT.print("Skill is 1 - RMSE / RMSE of persistence on the same rows.", style="dim")
 
 

@@ -48,6 +48,7 @@ from forecastle.task import Task
 
 Summary = dict[str, Any]
 
+BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
 CATCH_UP = timedelta(days=7)  # how far back a collection reaches for a series that has fallen silent
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
 
@@ -122,7 +123,10 @@ def ingest(run: Run) -> Summary:
 
 def quality_check(run: Run) -> Summary:
     """Judge the batch by every check; let it into the history, or into quarantine and stop."""
-    admitted = intake.admit(run.task, run.home, ingestion.load_batch(run.folder), run.now, run.folder)
+    batch = ingestion.load_batch(run.folder)
+    admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
+    if run.flow == "train":
+        write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
@@ -184,13 +188,15 @@ def promote(run: Run) -> Summary:
     challenger = registry.find(run.settings, run.task, _load(run.folder / "model.json")["version"])
     rows = pl.read_parquet(run.folder / "backtest.parquet")
     current = pointer.published(run.settings, run.task)
+    if current is not None and current.version == challenger.version:
+        return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
     champion = None
-    if current is not None and current.version != challenger.version:
+    if current is not None:
         champion = _rescored(run, bundle.load(current.folder, current.version), rows)
     decision = promotion.decide(run.task, rows, champion)
     if decision.promote:
         registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
-    elif current is None or current.version != challenger.version:
+    else:
         registry.set_alias(run.settings, run.task, "challenger", challenger)
     write_json(run.folder / "decision.json", decision.as_dict())
     return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
@@ -342,11 +348,11 @@ def _require_success(run: Run, names: Sequence[str]) -> None:
         try:
             said = json.loads(_note(run, name).read_bytes())
         except FileNotFoundError:
-            said = {"ok": False, "error": {"message": "it has not run."}}
-        if not said["ok"]:
+            said = None
+        if said is None or not said["ok"]:
             raise GateError(
                 f"step {name} of run {run.id} to have succeeded",
-                str(said["error"]["message"]),
+                "it has not run" if said is None else "it failed; its own message says why",
                 f"Run it first: forecastle {name}, with the same --now.",
             )
 
@@ -380,12 +386,18 @@ def _collect_from(run: Run) -> datetime:
     if note.exists():
         return datetime.fromisoformat(_load(note)["from"])
     start = run.now - max(run.task.source.window, run.task.gate.window)
-    if run.history.newest() is not None:
-        start = min(start, _oldest_gap(run))
-    elif run.flow == "train":
+    if run.flow == "train" and _backfilled_from(run) > run.task.start:
         start = run.task.start
+    elif run.history.newest() is not None:
+        start = min(start, _oldest_gap(run))
     write_json(note, {"from": start})
     return start
+
+
+def _backfilled_from(run: Run) -> datetime:
+    """Return from where on a TRAIN has collected everything already; now, where none has."""
+    note = run.home / BACKFILLED
+    return datetime.fromisoformat(_load(note)["from"]) if note.exists() else run.now
 
 
 def _oldest_gap(run: Run) -> datetime:

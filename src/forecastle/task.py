@@ -34,7 +34,6 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "share": ("part", "whole"),
     "mean": ("value",),
 }
-HOLIDAY_COUNTRY = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 
 _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d)")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -64,6 +63,18 @@ def _known_zone(name: object) -> object:
         near = nearest(str(name), available_timezones())
         raise ValueError(f"there is no time zone {name!r}{near}")
     return name
+
+
+def _known_country(code: object) -> object:
+    if code is None:
+        return code
+    import holidays
+
+    country, _, region = str(code).partition("-")
+    countries = holidays.list_supported_countries()
+    if country not in countries or (region and region not in countries[country]):
+        raise ValueError(f"no public holidays are known of {code!r}; give a country such as 'US', or 'DE-BY'")
+    return code
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -171,7 +182,7 @@ class Features(Part):
     lags: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     windows: tuple[Annotated[int, Field(ge=2)], ...] = (3, 6, 24)
     season: int | None = Field(default=None, ge=1)
-    holidays: str | None = Field(default=None, pattern=HOLIDAY_COUNTRY)
+    holidays: Annotated[str | None, BeforeValidator(_known_country)] = None
 
 
 class Training(Part):

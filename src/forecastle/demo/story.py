@@ -330,7 +330,9 @@ def _make_room(folder: Path) -> None:
             raise UserError(
                 f"an empty folder, or a former demo, at {folder}", "something else", "Choose another --folder."
             )
-        shutil.rmtree(folder)
+        for child in folder.iterdir():  # the mark goes last of all: a folder half emptied is still a demo's
+            if child.name != MARK:
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
     write_text(folder / MARK, "Made by forecastle demo, which empties this folder each time.\n")
 
 
