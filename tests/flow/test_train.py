@@ -140,3 +140,13 @@ def _promote(site, again: timedelta = timedelta(0)):
         ended = pipeline.run_step(run, pipeline.TRAIN[-1])
     assert ended.error is None, ended.error
     return ended.summary
+
+
+def test_a_first_training_collects_from_the_start_whatever_live_runs_have_fetched(empty_site) -> None:
+    empty_site.run("live")
+    assert empty_site.history.newest() is not None
+    said = empty_site.must_run("train", until="quality-check")
+    assert said["ingest"]["from"].startswith(f"{empty_site.task.source.start}")
+    again = empty_site
+    again.now += timedelta(hours=1)
+    assert again.must_run("train", until="quality-check")["ingest"]["rows"] < 200

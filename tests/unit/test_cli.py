@@ -165,7 +165,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(call, monkeypatch) -> None:
 
     monkeypatch.setattr("forecastle.task.load_task", stop)
     ended = call("ingest", "--task", "mine.toml")
-    assert ended.code == 130 and "Run the same command again" in ended.err
+    assert ended.code == 130 and "may be run again" in ended.err
 
 
 def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(task_file) -> None:
@@ -315,11 +315,27 @@ def test_a_flow_prints_a_json_object_a_step_and_ends_with_the_one_that_failed(ca
     assert "champion" in ended.lines[-1]["error"] and "forecastle run train" in ended.err
 
 
-def test_live_ends_after_the_passes_it_was_given_and_a_failed_pass_is_no_failure_of_the_loop(call, task_file) -> None:
+def test_live_ends_after_the_passes_it_was_given_with_the_code_of_the_last(call, task_file) -> None:
     ended = call("live", "--task", task_file, "--passes", 1, "--json")
-    assert ended.code == 0
+    assert ended.code == 4
     assert [one["step"] for one in ended.lines][0] == "ingest"
     assert ended.lines[-1]["ok"] is False
+
+
+def test_live_says_why_a_pass_failed(call, task_file) -> None:
+    ended = call("live", "--task", task_file, "--passes", 1)
+    assert "ingest" in ended.out and "Expected observations of task" in ended.err
+
+
+def test_init_takes_a_path_for_the_file_provider(call, task_file, tmp_path) -> None:
+    ended = call("init", "other", "--path", tmp_path / "none.csv", "--target", "y")
+    assert ended.code == 2 and "none.csv" in ended.err
+
+
+def test_a_country_without_known_holidays_is_a_mistake_of_the_task(call, task_file) -> None:
+    task_file.write_text(task_file.read_text().replace("[features]\n", "[features]\nholidays = 'ZZ'\n"))
+    ended = call("backtest", "--task", task_file)
+    assert ended.code == 2 and "no public holidays are known of 'ZZ'" in ended.err
 
 
 def test_serve_names_a_port_that_is_taken(call, task_file) -> None:
