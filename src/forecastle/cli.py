@@ -6,7 +6,6 @@ Heavy rooms are imported inside the commands that enter them, so that ``forecast
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +19,7 @@ from typer.exceptions import TyperException
 
 from forecastle import __version__
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
+from forecastle.leaving import FAREWELL, leave_on_signals
 
 if TYPE_CHECKING:
     from forecastle.pipeline import Outcome
@@ -68,9 +68,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another pro
 Plain = Annotated[bool, typer.Option("--plain", help="Plain log lines instead of live progress.")]
 
 
+def program() -> int:
+    """Run the command this process was started with, ready to be told to leave."""
+    leave_on_signals()
+    return main()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 fine, 2 your input, 3 the data, 4 another machine, 130 Ctrl-C."""
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
         if code == INTERRUPTED_EXIT:  # Typer turns Ctrl-C into it
@@ -82,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as done:
         return done.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("Stopped. What was written is whole; the same command may be run again.")
+        sys.stderr.write(FAREWELL)
         return INTERRUPTED_EXIT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -373,11 +378,7 @@ def _complain(message: str) -> None:
     typer.echo(f"forecastle: {message}", err=True)
 
 
-def _terminate(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 _register_steps()
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

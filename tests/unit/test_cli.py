@@ -12,7 +12,6 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,14 +47,11 @@ class Ended:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run every command where it can do no harm, and give back the signal handler it takes."""
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every command where it can do no harm."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FORECASTLE_HTTP_ATTEMPTS", "1")
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
