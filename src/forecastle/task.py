@@ -26,7 +26,15 @@ DAY = timedelta(days=1)
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
 Provider = Literal[
-    "open-meteo", "openweathermap", "alpha-vantage", "twelve-data", "binance", "gbfs", "http-json", "file"
+    "open-meteo",
+    "openweathermap",
+    "alpha-vantage",
+    "twelve-data",
+    "binance",
+    "gbfs",
+    "gtfs-realtime",
+    "http-json",
+    "file",
 ]
 Derived = Literal["realised-volatility", "share", "mean"]
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -151,6 +159,9 @@ class Source(Part):
     instantaneous: bool = False
     path: str | None = None
     url: str | None = None
+    every: Duration | None = None
+    timetable: str | None = None
+    key_param: str | None = Field(default=None, min_length=1)
     http_json: HttpJson | None = None
 
     @model_validator(mode="after")
@@ -161,6 +172,12 @@ class Source(Part):
             raise ValueError(
                 "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
             )
+        if self.provider == "gtfs-realtime" and not self.url:
+            raise ValueError("provider 'gtfs-realtime' needs url, the address of the agency's TripUpdates")
+        if self.provider != "gtfs-realtime" and (self.timetable or self.key_param):
+            raise ValueError("timetable and key_param belong to provider 'gtfs-realtime'")
+        if self.every is not None and self.every <= timedelta(0):
+            raise ValueError("every is how often the source is asked, such as '2m'")
         if (self.provider == "http-json") != (self.http_json is not None):
             raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self
@@ -398,6 +415,10 @@ def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequenc
     step = _duration_or_none(given)
     if step is not None and frequency and (step <= timedelta(0) or frequency % step):
         yield f"source.step: {given!r} does not divide the frequency {data['frequency']!r}"
+    given = source.get("every") if isinstance(source, dict) else None
+    every = _duration_or_none(given)
+    if every is not None and frequency and every > timedelta(0) and frequency % every:
+        yield f"source.every: {given!r} does not divide the frequency {data['frequency']!r}"
 
 
 def _duration_or_none(value: object) -> timedelta | None:

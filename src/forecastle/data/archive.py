@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from forecastle.errors import StorageUnavailable
@@ -19,6 +19,17 @@ from forecastle.frame import iso, write_bytes, write_json
 from forecastle.http import Answer
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is known of one collection: what was asked (no secret in it), how it ended, when, and which body came."""
+
+    name: str
+    url: str
+    status: int
+    collected_at: datetime
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,28 @@ class Archive:
                 "Restore the archive from its backup.",
             )
         return body
+
+    def names(self, since: datetime, until: datetime) -> list[str]:
+        """Return the names of the collections from since to until (UTC, both included, to the second), in order."""
+        first, last = since.astimezone(UTC), until.astimezone(UTC)
+        days = [first.date() + timedelta(days=number) for number in range((last.date() - first.date()).days + 1)]
+        found = [
+            f"{day:%Y/%m/%d}/{path.name}"
+            for day in days
+            for path in (self.root / f"{day:%Y/%m/%d}").glob("[0-9]*.json")
+        ]
+        return sorted(name for name in found if f"{first:%Y/%m/%d/%H%M%S}" <= name[:17] <= f"{last:%Y/%m/%d/%H%M%S}")
+
+    def note(self, name: str) -> Note:
+        """Return what is known of a collection. Raises StorageUnavailable where its note is not there or damaged."""
+        try:
+            said = json.loads((self.root / name).read_bytes())
+            at = datetime.fromisoformat(said["collected_at"])
+            return Note(name, said["url"], said["status"], at, said["sha256"])
+        except (OSError, ValueError, KeyError) as error:
+            raise StorageUnavailable(
+                f"the archived answer {name} in {self.root}", str(error), "Restore the archive from its backup."
+            ) from error
 
     def _body(self, digest: str) -> Path:
         return self.root / "bodies" / digest[:2] / digest
