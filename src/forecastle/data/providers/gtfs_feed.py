@@ -38,7 +38,7 @@ def read_feed(request: Request, body: bytes) -> Any:
     feed = FeedMessage()
     try:
         feed.ParseFromString(body)
-        whole = feed.IsInitialized()
+        whole = feed.HasField("header") and feed.header.HasField("gtfs_realtime_version")
     except DecodeError:
         whole = False
     if not whole:

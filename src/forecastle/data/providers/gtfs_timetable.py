@@ -133,7 +133,10 @@ class _Tables:
         try:
             if self._zip.getinfo(name).file_size > MOST_BYTES:
                 raise AnswerChanged(f"{name} of at most {MOST_BYTES} bytes", "more", COMPARE)
-            table = pl.read_csv(self._zip.read(name).removeprefix(b"\xef\xbb\xbf"), infer_schema=False)
+            text = self._zip.read(name).removeprefix(b"\xef\xbb\xbf")
+            there = pl.read_csv(text, infer_schema=False, n_rows=0).columns
+            read = [number for number, column in enumerate(there) if column.strip() in columns]
+            table = pl.read_csv(text, infer_schema=False, columns=read)
         except pl.exceptions.NoDataError:
             return pl.DataFrame(schema=schema)
         except (pl.exceptions.PolarsError, zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
@@ -142,9 +145,7 @@ class _Tables:
             ) from None
         table = table.rename({column: column.strip() for column in table.columns})
         if needed and columns[0] not in table.columns:
-            raise AnswerChanged(
-                f"{columns[0]} in {name} of {self._request.source}", f"{', '.join(table.columns)}", COMPARE
-            )
+            raise AnswerChanged(f"{columns[0]} in {name} of {self._request.source}", f"{', '.join(there)}", COMPARE)
         return table.select(
             (
                 pl.col(column).str.strip_chars().replace("", None)
