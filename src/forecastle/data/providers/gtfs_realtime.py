@@ -92,9 +92,8 @@ def wanted(task: Task, request: Request, archive: Archive, now: datetime) -> boo
     if known is None:
         return True
     age = now - known.collected_at
-    this_hour = now.replace(minute=0, second=0, microsecond=0)
-    if age < TIMETABLE_BEHIND or len(_answers(archive, _address(task), this_hour, now)) > 1:
-        return False
+    if age < TIMETABLE_BEHIND or len(_answers(archive, _address(task), now - age % TIMETABLE_BEHIND, now)) > 1:
+        return False  # another collection of this hour has tried
     table = _timetable(archive, known.name, request.address, _pairs(task))
     if age >= TIMETABLE_AGE or isinstance(table, AnswerChanged):
         return True
