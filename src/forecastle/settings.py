@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     open_meteo_archive_url: str = Field(
         default="https://archive-api.open-meteo.com", description="Base address of Open-Meteo's archive API."
     )
+    open_meteo_air_quality_url: str = Field(
+        default="https://air-quality-api.open-meteo.com", description="Base address of Open-Meteo's air quality API."
+    )
     openweathermap_url: str = Field(
         default="https://api.openweathermap.org", description="Base address of OpenWeatherMap's API."
     )

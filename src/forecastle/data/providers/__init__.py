@@ -69,7 +69,7 @@ DECLARED = Provider(
 )
 
 PROVIDERS: dict[str, Provider] = {
-    "open-meteo": Provider(open_meteo.requests, open_meteo.parse),
+    "open-meteo": Provider(open_meteo.requests, open_meteo.parse, join=open_meteo.join),
     "openweathermap": DECLARED,
     "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse),
     "twelve-data": DECLARED,
