@@ -291,8 +291,8 @@ def test_transit_delay_says_when_its_history_will_be_enough(root, tmp_path):
     error = desk.error("live", line)
     assert isinstance(error, SourceUnavailable)
     assert "becomes an observation once its stop is passed" in str(error)
-    for _ in range(20):
-        desk.now += timedelta(minutes=2)
+    for _ in range(9):
+        desk.now += timedelta(minutes=4)
         desk.run("live", line)
     error = desk.error("train", line)
     assert isinstance(error, NotEnoughHistory)

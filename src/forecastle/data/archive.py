@@ -13,23 +13,13 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import iso, write_bytes, write_json
 from forecastle.http import Answer
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Note:
-    """What is known of one collection: what was asked (no secret in it), how it ended, when, and which body came."""
-
-    name: str
-    url: str
-    status: int
-    collected_at: datetime
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -92,16 +82,19 @@ class Archive:
         ]
         return sorted(name for name in found if f"{first:%Y/%m/%d/%H%M%S}" <= name[:17] <= f"{last:%Y/%m/%d/%H%M%S}")
 
-    def note(self, name: str) -> Note:
-        """Return what is known of a collection. Raises StorageUnavailable where its note is not there or damaged."""
+    def note(self, name: str) -> dict[str, Any]:
+        """Return the note of a name: url, status, headers, collected_at (ISO 8601), bytes, sha256.
+
+        Raises StorageUnavailable where it is not there, cannot be read, or is no note.
+        """
         try:
-            said = json.loads((self.root / name).read_bytes())
-            at = datetime.fromisoformat(said["collected_at"])
-            return Note(name, said["url"], said["status"], at, said["sha256"])
-        except (OSError, ValueError, KeyError) as error:
+            note: dict[str, Any] = json.loads((self.root / name).read_bytes())
+            note["sha256"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise StorageUnavailable(
                 f"the archived answer {name} in {self.root}", str(error), "Restore the archive from its backup."
             ) from error
+        return note
 
     def _body(self, digest: str) -> Path:
         return self.root / "bodies" / digest[:2] / digest

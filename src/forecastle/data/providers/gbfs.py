@@ -64,7 +64,7 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
     found = {str(check_member(one, "station_id", "a station", request)): one for one in stations}
     if strange := [one.asked for one in task.series if one.asked not in found]:
         if len(strange) == len(task.series):
-            near = nearest(strange[0], found) or f"; some are {", ".join(map(repr, sorted(found)[:3]))}"
+            near = nearest(strange[0], found) or f"; some are {', '.join(map(repr, sorted(found)[:3]))}"
             raise AnswerChanged(
                 f"stations of task {task.name!r} in {request.source}",
                 f"{len(found)} others, no {strange[0]!r}{near}",

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import polars as pl
 
-from forecastle.data.archive import Archive, Note
+from forecastle.data.archive import Archive
 from forecastle.data.providers.gtfs_feed import Pairs, read_feed, read_poll, says
 from forecastle.data.providers.gtfs_passings import LAST_SEEN, Passing, Poll, passings
 from forecastle.data.providers.gtfs_timetable import Timetable, read_timetable
@@ -44,6 +44,15 @@ fails it is tried once an hour, and the one there is serves for a week."""
 
 _HOUR = timedelta(hours=1)
 _MARGIN = timedelta(minutes=5)  # by so much a feed's own time may lie before its collection
+
+
+class _Note(NamedTuple):
+    """What the archive says of one collection."""
+
+    name: str
+    url: str
+    status: int
+    collected_at: datetime
 
 
 def gives_present_only(task: Task) -> bool:
@@ -209,14 +218,14 @@ def _polls(task: Task, archive: Archive, since: datetime, now: datetime) -> Iter
             yield poll
 
 
-def _tables(archive: Archive, address: str, since: datetime, now: datetime) -> list[Note]:
+def _tables(archive: Archive, address: str, since: datetime, now: datetime) -> list[_Note]:
     """Return the timetables from the newest one before ``since`` on, oldest first."""
     old = _newest(archive, address, since)
     new = [one for one in _answers(archive, address, since, now) if old is None or one.name != old.name]
     return [old, *new] if old else new
 
 
-def _newest(archive: Archive, address: str, until: datetime) -> Note | None:
+def _newest(archive: Archive, address: str, until: datetime) -> _Note | None:
     """Return the newest good answer of the last TIMETABLE_LIFE, looking back a day at a time."""
     for back in range(TIMETABLE_LIFE // DAY):
         if there := _answers(archive, address, until - (back + 1) * DAY, until - back * DAY):
@@ -224,7 +233,7 @@ def _newest(archive: Archive, address: str, until: datetime) -> Note | None:
     return None
 
 
-def _answers(archive: Archive, address: str, since: datetime, until: datetime) -> list[Note]:
+def _answers(archive: Archive, address: str, since: datetime, until: datetime) -> list[_Note]:
     """Return the good answers of an address, oldest first."""
     notes = [_note(archive, name) for name in archive.names(since, until)]
     return [one for one in notes if one.url == address and one.status == 200]
@@ -241,8 +250,9 @@ def _version(archive: Archive, address: str, now: datetime) -> str:
 
 # What is archived never changes, so a process that lives long reads each answer once.
 @lru_cache(maxsize=8192)
-def _note(archive: Archive, name: str) -> Note:
-    return archive.note(name)
+def _note(archive: Archive, name: str) -> _Note:
+    said = archive.note(name)
+    return _Note(name, said["url"], said["status"], datetime.fromisoformat(said["collected_at"]))
 
 
 @lru_cache(maxsize=1024)
