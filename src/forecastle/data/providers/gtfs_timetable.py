@@ -139,7 +139,7 @@ class _Tables:
             table = pl.read_csv(text, infer_schema=False, columns=read)
         except pl.exceptions.NoDataError:
             return pl.DataFrame(schema=schema)
-        except (pl.exceptions.PolarsError, zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        except (pl.exceptions.PolarsError, zipfile.BadZipFile, RuntimeError, OSError) as error:
             raise AnswerChanged(
                 f"{name} of {self._request.source} as a table", str(error).splitlines()[0], COMPARE
             ) from None
