@@ -23,6 +23,9 @@ from forecastle.errors import TaskError
 from forecastle.frame import to_json
 
 DAY = timedelta(days=1)
+LAST_SEEN = timedelta(minutes=10)
+"""How long before a stop is passed a prediction may have been seen, and still be an observation of the passing."""
+
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
 Provider = Literal[
@@ -419,6 +422,10 @@ def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequenc
     every = _duration_or_none(given)
     if every is not None and frequency and every > timedelta(0) and frequency % every:
         yield f"source.every: {given!r} does not divide the frequency {data['frequency']!r}"
+    apart = every or frequency
+    if isinstance(source, dict) and source.get("provider") == "gtfs-realtime" and apart and apart > LAST_SEEN:
+        most = duration_text(LAST_SEEN)
+        yield f"source.every: a feed of predictions has to be asked at least every {most}; write one, such as '2m'"
 
 
 def _duration_or_none(value: object) -> timedelta | None:

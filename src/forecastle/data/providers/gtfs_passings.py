@@ -20,7 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-LAST_SEEN = 600.0
+from forecastle import task
+
+LAST_SEEN = task.LAST_SEEN.total_seconds()
 """Seconds an update may lie before the passing it observes."""
 
 TripKey = tuple[str, ...]

@@ -29,7 +29,7 @@ from forecastle.errors import AnswerChanged, SourceUnavailable, TaskError
 from forecastle.frame import SERIES, TIME, TIMESTAMP, iso
 from forecastle.http import Request
 from forecastle.settings import Settings
-from forecastle.task import DAY, Task, duration_text, nearest
+from forecastle.task import DAY, Task, nearest
 
 DELAY = "delay"
 
@@ -42,6 +42,7 @@ TIMETABLE_LIFE = timedelta(days=7)
 """A timetable is asked for again after a day, or after an hour if it is broken or the feed goes by another; while that
 fails it is tried once an hour, and the one there is serves for a week."""
 
+_GOOD = frozenset({200, 304})  # of one that is not modified the archive holds the body there was
 _HOUR = timedelta(hours=1)
 _MARGIN = timedelta(minutes=5)  # by so much a feed's own time may lie before its collection
 
@@ -68,8 +69,8 @@ def gives_events(task: Task) -> bool:
 def requests(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> tuple[Request, ...]:
     """Return the calls for the feed and, where the task names one, the timetable; the feed comes first.
 
-    Raises TaskError for a column the feed does not have, or answers too far apart to tell when a stop was passed;
-    SettingsError where a key is needed and not set.
+    Raises TaskError for a column the feed does not have or a series that names no route and stop; SettingsError where a
+    key is needed and not set.
     """
     if strange := [f"{name!r}{nearest(name, (DELAY,))}" for name in task.columns if name != DELAY]:
         raise TaskError(f"{DELAY}, the column of gtfs-realtime", ", ".join(strange), "Mend [columns] of the task.")
@@ -78,14 +79,6 @@ def requests(task: Task, settings: Settings, start: datetime, end: datetime, now
             "a route and a stop as source_id of each [[series]], such as 'Orange/70026'",
             ", ".join(strange),
             "Name both.",
-        )
-    most = timedelta(seconds=LAST_SEEN)
-    if task.source.every is None or task.source.every > most:
-        given = "none" if task.source.every is None else duration_text(task.source.every)
-        raise TaskError(
-            f"every = {duration_text(most)} or less in [source] of task {task.name!r}, how often the feed is asked",
-            given,
-            "An update is an observation only if it was seen shortly before the stop was passed.",
         )
     return tuple(_request(task, settings, url) for url in (task.source.url, task.source.timetable) if url)
 
@@ -236,7 +229,7 @@ def _newest(archive: Archive, address: str, until: datetime) -> _Note | None:
 def _answers(archive: Archive, address: str, since: datetime, until: datetime) -> list[_Note]:
     """Return the good answers of an address, oldest first."""
     notes = [_note(archive, name) for name in archive.names(since, until)]
-    return [one for one in notes if one.url == address and one.status == 200]
+    return [one for one in notes if one.url == address and one.status in _GOOD]
 
 
 def _version(archive: Archive, address: str, now: datetime) -> str:

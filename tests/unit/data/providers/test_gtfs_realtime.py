@@ -343,8 +343,11 @@ def test_mistakes_of_the_task_are_named():
         ask(make_task(data))
     with pytest.raises(TaskError, match="a route and a stop .* found 70026"):
         ask(make_task(TASK.model_dump(mode="json") | {"series": [{"id": "70026"}]}))
-    with pytest.raises(TaskError, match="every = 10m or less .* found none"):
-        ask(make(every=None))
+    with pytest.raises(TaskError, match="asked at least every 10m"):
+        make_task(
+            TASK.model_dump(mode="json") | {"frequency": "30m", "source": {"provider": "gtfs-realtime", "url": FEED}}
+        )
+    ask(make(every=None))  # every ten minutes, as the task's frequency says
     with pytest.raises(TaskError, match="every: '3m' does not divide the frequency"):
         make(every="3m")
     with pytest.raises(TaskError, match="provider 'gtfs-realtime' needs url"):
