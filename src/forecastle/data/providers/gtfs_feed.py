@@ -71,7 +71,7 @@ def read_poll(feed: Any, pairs: Pairs, collected_at: datetime, timetable: Timeta
     trips: dict[TripKey, tuple[Stop, ...] | None] = {}
     said_at: dict[TripKey, int] = {}
     for entity in feed.entity:
-        if not entity.HasField("trip_update") or entity.is_deleted:
+        if not entity.HasField("trip_update"):
             continue
         update = entity.trip_update
         planned = timetable.trips.get(update.trip.trip_id) if timetable else None

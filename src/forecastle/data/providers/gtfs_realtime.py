@@ -127,7 +127,7 @@ def recall(task: Task, archive: Archive, start: datetime, now: datetime) -> Sequ
     """
     since = max(start, now - REACH)
     polls = list(_polls(task, archive, since - timedelta(seconds=LAST_SEEN) - _MARGIN, now))
-    found = [one for one in passings(polls) if one.at >= since.timestamp()]
+    found = [one for one in passings(polls) if _slot(task, one) >= since.timestamp()]  # whole slots alone
     if not found:
         last = max(polls, key=lambda one: one.at, default=None)
         ahead = [stop for stops in (last.trips.values() if last else ()) for stop in stops or () if stop.series]
@@ -174,10 +174,9 @@ def _pairs(task: Task) -> Pairs:
 
 def _rows(task: Task, found: Sequence[Passing]) -> pl.DataFrame:
     """Return the mean of each slot, its passings summed in one fixed order."""
-    slot = task.source_step.total_seconds()
     slots: dict[tuple[str, float], list[float]] = {}
     for one in found:
-        slots.setdefault((one.series, one.at - one.at % slot), []).append(one.delay)
+        slots.setdefault((one.series, _slot(task, one)), []).append(one.delay)
     return pl.DataFrame(
         {
             SERIES: [series for series, _ in slots],
@@ -186,6 +185,11 @@ def _rows(task: Task, found: Sequence[Passing]) -> pl.DataFrame:
         },
         schema={SERIES: pl.String(), TIMESTAMP: TIME, DELAY: pl.Float64()},
     )
+
+
+def _slot(task: Task, one: Passing) -> float:
+    """Return where the slot of a passing starts, in seconds since 1970."""
+    return one.at - one.at % task.source_step.total_seconds()
 
 
 def _polls(task: Task, archive: Archive, since: datetime, now: datetime) -> Iterator[Poll]:

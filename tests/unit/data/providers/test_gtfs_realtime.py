@@ -64,13 +64,8 @@ class City:
 
     def __init__(self, trip_updates: Callable[..., bytes], gtfs_zip: Callable[..., bytes]) -> None:
         self.trip_updates, self.now = trip_updates, START
-        self.static: Any = gtfs_zip(
-            *(
-                (f"t{trip}", "Orange", stop, place, *[clock(8 * 60 + 5 * trip + 3 * place)] * 2)
-                for trip in range(24)
-                for place, stop in enumerate(STOPS)
-            )
-        )
+        self.gtfs_zip = gtfs_zip
+        self.static: Any = self.timetable()
         self.answer: Any = None
         self.said: dict[str, Any] = {}
         self.zips = 0
@@ -80,6 +75,14 @@ class City:
             self.zips += 1
             return self.static
         return self.answer if self.answer is not None else self.feed()
+
+    def timetable(self, version: str = "", minutes: int = 0) -> bytes:
+        calls = (
+            (f"t{trip}", "Orange", stop, place, *[clock(8 * 60 + 5 * trip + 3 * place + minutes)] * 2)
+            for trip in range(24)
+            for place, stop in enumerate(STOPS)
+        )
+        return self.gtfs_zip(*calls, **({"feed_info": f"feed_version\n{version}\n"} if version else {}))
 
     def feed(self) -> bytes:
         trips = []
@@ -205,6 +208,59 @@ def test_the_mean_of_a_slot_is_of_the_trains_that_passed_in_it(collect, city):
     city.answer = trains(10, 50, 61)
     batch = collect(make(timetable=None), city, START, START + 2 * MINUTE + timedelta(seconds=30), True)[0]
     assert values(batch) == [("north-station", START, 30.0), ("north-station", START + MINUTE, 61.0)]
+
+
+def test_a_slot_that_began_before_the_window_is_left_alone(collect, city):
+    passed = (
+        {"trip_id": "x", "route_id": "Orange"},
+        [{"stop_id": "70026", "arrival": {"time": stamp(START) + 50, "delay": 9}}],
+    )
+    city.answer = city.trip_updates(stamp(START + MINUTE), passed)
+    task, now = make(timetable=None), START + 2 * MINUTE
+    assert len(values(collect(task, city, START, now, True)[0])) == 1
+    with pytest.raises(SourceUnavailable):
+        collect(task, city, START + timedelta(seconds=30), now, True)
+
+
+def test_what_was_last_seen_before_the_window_is_observed_in_it(collect, city):
+    coming = (
+        {"trip_id": "x", "route_id": "Orange"},
+        [{"stop_id": "70026", "arrival": {"time": stamp(START) + 300, "delay": 9}}],
+    )
+    other = ({"trip_id": "y", "route_id": "Blue"}, [])
+    city.answer = city.trip_updates(stamp(START), coming)
+    task = make(timetable=None)
+    with pytest.raises(SourceUnavailable):
+        collect(task, city, START, START, True)
+    city.answer = city.trip_updates(stamp(START + 8 * MINUTE), other)
+    batch, _ = collect(task, city, START + 5 * MINUTE, START + 8 * MINUTE, True)
+    assert values(batch) == [("north-station", START + 5 * MINUTE, 9.0)]
+
+
+def test_an_answer_with_an_error_status_is_no_poll_whatever_it_holds(collect, city, ride):
+    ride(4)
+    passed = (
+        {"trip_id": "x", "route_id": "Orange"},
+        [{"stop_id": "70026", "arrival": {"time": stamp(city.now), "delay": 999}}],
+    )
+    city.answer = httpx.Response(404, content=city.trip_updates(stamp(city.now) + 1, passed))
+    with pytest.raises(AnswerChanged, match="HTTP 404"):
+        ride(1)
+    city.answer = None
+    assert 999 not in [late for _, _, late in values(ride(4)[0])]
+
+
+def test_a_new_timetable_changes_nothing_of_what_was_observed_before_it(ride, city):
+    city.static, city.said = city.timetable("spring"), {"feed_version": "spring"}
+    before = values(ride(15)[0])
+    city.static, city.said = city.timetable("summer", minutes=1), {"feed_version": "summer"}
+    city.now = START + 64 * MINUTE
+    found = values(ride(3, start=START)[0])
+    assert city.zips == 2
+    assert [row for row in found if row[1] < START + 30 * MINUTE] == before
+    recent = [late for _, at, late in found if at > START + 64 * MINUTE]
+    assert recent
+    assert min(recent) < 200  # a minute less late than by the old one
 
 
 def test_a_collection_passes_the_gate_though_no_train_passes_in_most_minutes(ride, city):
