@@ -21,7 +21,7 @@ from forecastle.data.panel import Panel, build_panel, micros
 from forecastle.data.transformation import Recipe, make_recipe
 from forecastle.errors import NotEnoughHistory, TaskError
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import bundle, pointer, predictor, promotion, registry, training
+from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
 from forecastle.reporting import figures
@@ -103,6 +103,9 @@ def train(run: Run) -> Summary:
     write_table(run.folder / "backtest.parquet", trained.backtest)
     scores = trained.bundle.backtest
     figures.save_figures(run.folder / "figures", trained.backtest, run.task)
+    if shares := explanation.importance(trained.bundle.model, trained.bundle.features):
+        write_json(run.folder / "figures" / "importance.json", shares)
+        figures.save_importance(run.folder / "figures" / "importance.png", shares)
     reports = [run.home / "reports" / "profile.html", run.folder / "quality.html", run.folder / "backtest.parquet"]
     reports.append(run.folder / "figures")
     registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports)
