@@ -27,7 +27,7 @@ from forecastle.monitoring.journal import FIGURES
 from forecastle.run import Run, Summary
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
-CATCH_UP = timedelta(days=7)  # how far back a collection reaches for a series that has fallen silent
+CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series that is behind the others
 
 
 def ingest(run: Run) -> Summary:
@@ -35,7 +35,7 @@ def ingest(run: Run) -> Summary:
     start = _collect_from(run)
     archive = ingestion.Archive(run.home / "archive")
     live = run.flow == "live"
-    batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live)
+    batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live, run.clock)
     ingestion.save_batch(run.folder, batch)
     return {
         "rows": batch.rows.height,
@@ -209,8 +209,11 @@ def _backfilled_from(run: Run) -> datetime:
 
 
 def _oldest_gap(run: Run) -> datetime:
-    """Return the newest row of the series that is furthest behind, at most CATCH_UP ago."""
-    earliest = run.now - CATCH_UP
+    """Return the newest row of the series that is furthest behind, at most CATCH_UP before the newest of all.
+
+    So an outage is filled whole, however long; a series that has fallen silent for good is not asked for ever after.
+    """
+    earliest = (_newest(run) or run.now) - CATCH_UP
     recent = run.history.read(as_of=run.now, start=earliest)
     last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
     return min((last.get(name, earliest) for name in run.task.series_ids or last), default=earliest)

@@ -95,7 +95,7 @@ def live(
 
     settings, loaded = enter(task)
     last: Outcome | None = None
-    for last in passages(loaded, settings, passes, lambda: datetime.now(UTC)):
+    for last in passages(loaded, settings, passes, _clock):
         _show(last, as_json)
         if last.error is not None and not as_json:
             complain(str(last.error))
@@ -164,7 +164,11 @@ def _open_run(file: Path, flow: str, now: str | None, resume: bool = False) -> A
     from forecastle.pipeline import open_run
 
     settings, task = enter(file)
-    return open_run(task, settings, flow, None if now is None and resume else moment(now))
+    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock)
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
 
 
 _register_steps()

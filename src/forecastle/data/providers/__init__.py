@@ -11,13 +11,14 @@ empty; it never repairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
 
 from forecastle.data.providers import alpha_vantage, file, gbfs, http_json, open_meteo
+from forecastle.data.providers.pieces import months
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -35,12 +36,22 @@ def _never(task: Task) -> bool:
     return False
 
 
+def _one(request: Request) -> int:
+    return 1
+
+
+def _by_the_month(start: datetime, end: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    return months(start, end)
+
+
 @dataclass(frozen=True)
 class Provider:
     """One kind of source: what to ask it, and how to read what it answers.
 
     ``following`` returns the call for an answer's next page, ``join`` puts the tables of several feeds together,
-    ``gives_present_only`` tells that the past cannot be asked for.
+    ``gives_present_only`` tells that the past cannot be asked for. ``cost`` is how many calls the source counts for one,
+    ``pieces`` cuts a long past (start, end, now) where the source's own answers end, each piece from its start up to
+    but without its end.
     """
 
     requests: Callable[[Task, Settings, datetime, datetime, datetime], tuple[Request, ...]]
@@ -48,6 +59,8 @@ class Provider:
     following: Callable[[Task, Request, bytes], Request | None] = _no_more
     join: Callable[[Task, Sequence[pl.DataFrame]], Sequence[pl.DataFrame]] = _as_they_are
     gives_present_only: Callable[[Task], bool] = _never
+    cost: Callable[[Request], int] = _one
+    pieces: Callable[[datetime, datetime, datetime], Iterator[tuple[datetime, datetime]]] = _by_the_month
 
 
 DECLARED = Provider(
@@ -55,9 +68,9 @@ DECLARED = Provider(
 )
 
 PROVIDERS: dict[str, Provider] = {
-    "open-meteo": Provider(open_meteo.requests, open_meteo.parse),
+    "open-meteo": Provider(open_meteo.requests, open_meteo.parse, cost=open_meteo.cost, pieces=open_meteo.pieces),
     "openweathermap": DECLARED,
-    "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse),
+    "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse, pieces=alpha_vantage.pieces),
     "twelve-data": DECLARED,
     "binance": DECLARED,
     "gbfs": Provider(gbfs.requests, gbfs.parse, join=gbfs.join, gives_present_only=gbfs.gives_present_only),
