@@ -7,6 +7,7 @@ repeated does no harm.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle.data import backfill as backfills
 from forecastle.data import ingestion, intake, profiling, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
@@ -25,6 +27,7 @@ from forecastle.models import bundle, pointer, predictor, promotion, registry, t
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
 from forecastle.run import Run, Summary
+from forecastle.task import DAY
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
 CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series that is behind the others
@@ -53,6 +56,7 @@ def quality_check(run: Run) -> Summary:
     admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
     if run.flow == "train":
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
+        backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
@@ -60,6 +64,28 @@ def quality_check(run: Run) -> Summary:
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
     }
+
+
+def backfill(
+    run: Run, pieces: Sequence[tuple[datetime, datetime]], start: datetime | None, keep_going: bool
+) -> Iterator[backfills.Brought]:
+    """Bring the pieces of a backfill's plan into the history; a TRAIN after a whole one fetches nothing again.
+
+    ``start`` is what was planned from, None the source's own start.
+    """
+
+    def now() -> datetime:
+        """Return the present, which moves on while a long past is fetched; where it is simulated, the run's."""
+        wall = run.now if run.clock is None else run.clock().replace(microsecond=0)
+        return run.now if abs(wall - run.now) > DAY else wall
+
+    failed = False
+    for brought in backfills.bring(run.task, run.settings, run.client, pieces, keep_going, now, run.clock):
+        failed = failed or brought.error is not None
+        yield brought
+    reached = not pieces or pieces[-1][1] >= run.now - max(run.task.source.window, run.task.gate.window)
+    if not failed and reached and (start or run.task.start) <= run.task.start:
+        write_json(run.home / BACKFILLED, {"from": min(run.task.start, _backfilled_from(run))})
 
 
 def transform(run: Run) -> Summary:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, TaskFile, complain, enter, moment, print_json, working
+from forecastle.cli.options import AsJson, Now, Plain, TaskFile, complain, enter, moment, print_json, working
 
 if TYPE_CHECKING:
     from forecastle.pipeline import Outcome
@@ -101,6 +101,32 @@ def live(
             complain(str(last.error))
     if last is not None and last.error is not None:
         raise typer.Exit(last.error.exit_code)
+
+
+@app.command(epilog="Example: forecastle backfill --task tasks/crypto-volatility.toml --from 2025-06-01 --to 2025-09-01")
+def backfill(
+    task: TaskFile,
+    start: Annotated[
+        str | None, typer.Option("--from", help="The first moment to bring, ISO 8601; default: the source's start.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="The moment to stop before; default: now.")] = None,
+    keep_going: Annotated[bool, typer.Option(help="Go on after a piece that the gate refuses.")] = False,
+    plain: Plain = False,
+    now: Now = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a source's past into the history, piece by piece through the gate; stopped, it goes on where it was."""
+    from forecastle import steps
+    from forecastle.console import follow_backfill
+    from forecastle.data.backfill import plan
+
+    with _open_run(task, "train", now) as run:
+        first = None if start is None else moment(start)
+        pieces = plan(run.task, run.settings, first, moment(end) if end else run.now, run.now)
+        outcomes = steps.backfill(run, pieces, first, keep_going)
+        failed = [one.error for one in follow_backfill(pieces, outcomes, plain, as_json) if one.error is not None]
+    if failed:
+        raise failed[-1]
 
 
 def _register_steps() -> None:
