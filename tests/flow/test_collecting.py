@@ -113,8 +113,8 @@ class Desk:
     def start(self, *words: str) -> subprocess.Popen[str]:
         environment = os.environ | {"FORECASTLE_HTTP_ATTEMPTS": "1"}
         command = [sys.executable, "-m", "forecastle.cli", *words]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=pipe, stderr=pipe)
 
     def call(self, *words: str) -> tuple[int, str, str]:
         """Run a command on the task; return its exit code and what it printed."""

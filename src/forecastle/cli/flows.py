@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forecastle.cli.options import AsJson, Now, Plain, TaskFile, complain, enter, moment, print_json, working
+from forecastle.errors import WORSE_CHALLENGER_EXIT
 
 if TYPE_CHECKING:
     from forecastle.pipeline import Outcome
@@ -103,7 +104,9 @@ def live(
         raise typer.Exit(last.error.exit_code)
 
 
-@app.command(epilog="Example: forecastle backfill --task tasks/crypto-volatility.toml --from 2025-06-01 --to 2025-09-01")
+@app.command(
+    epilog="Example: forecastle backfill --task tasks/crypto-volatility.toml --from 2025-06-01 --to 2025-09-01"
+)
 def backfill(
     task: TaskFile,
     start: Annotated[
@@ -127,6 +130,33 @@ def backfill(
         failed = [one.error for one in follow_backfill(pieces, outcomes, plain, as_json) if one.error is not None]
     if failed:
         raise failed[-1]
+
+
+@app.command(epilog="Example: forecastle compare --task tasks/nyc-temperature.toml --output report --fail-if-worse")
+def compare(
+    task: TaskFile,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for comparison.md and pictures; default: print the Markdown.")
+    ] = None,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit 5 where the new model does harm; no difference passes.")
+    ] = False,
+    now: Now = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare the newest trained model with the champion on the same rows, as Markdown for a pull request."""
+    from forecastle.steps import judged
+    from forecastle.reporting.comparison import markdown, save
+
+    with _open_run(task, "train", now, resume=True) as opened:
+        comparison = judged(opened)
+    if as_json:
+        print_json(comparison.decision.as_dict())
+    elif output is None:
+        typer.echo(markdown(comparison), nl=False)
+    if output is not None:
+        typer.echo(f"Wrote {save(output, comparison)}", err=as_json)
+    return WORSE_CHALLENGER_EXIT if fail_if_worse and comparison.decision.worse else 0
 
 
 def _register_steps() -> None:

@@ -146,7 +146,9 @@ class BudgetGuard:
         alone."""
         now = self.clock()
         with self.ledger.transaction() as db:
-            row = db.execute("SELECT failures, until, reason FROM breakers WHERE host = ?", (_host(request),)).fetchone()
+            row = db.execute(
+                "SELECT failures, until, reason FROM breakers WHERE host = ?", (_host(request),)
+            ).fetchone()
             failures, until, reason = row or (0, 0.0, "")
             if failures < FAILURES:
                 return False

@@ -34,8 +34,12 @@ from forecastle.task import Task, load_task, make_task
 
 NOON = datetime(2026, 7, 16, 12, tzinfo=UTC)
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=one) for one in (1, 60, 3600, 86400))
-SPENT = {"Information": "Our standard API rate limit is 25 requests per day. Subscribe to remove all daily rate limits."}
-BURST = {"Information": "Please spread out your requests (1 request per second), or subscribe to lift 25 requests per day."}
+SPENT = {
+    "Information": "Our standard API rate limit is 25 requests per day. Subscribe to remove all daily rate limits."
+}
+BURST = {
+    "Information": "Please spread out your requests (1 request per second), or subscribe to lift 25 requests per day."
+}
 Reply = Callable[[httpx.Request], httpx.Response]
 
 
@@ -212,10 +216,14 @@ def test_a_weight_counts_as_so_many_calls(desk, crypto):
         assert db.execute("SELECT account, cost FROM calls").fetchall() == [("binance", 2)]
 
 
-@pytest.mark.parametrize(("days", "columns", "places", "cost"), [(7, 3, 1, 1), (28, 15, 1, 3), (14, 15, 1, 2), (7, 4, 3, 3)])
+@pytest.mark.parametrize(
+    ("days", "columns", "places", "cost"), [(7, 3, 1, 1), (28, 15, 1, 3), (14, 15, 1, 2), (7, 4, 3, 3)]
+)
 def test_open_meteo_counts_long_windows_many_columns_and_places_as_several_calls(days, columns, places, cost):
     params = {"hourly": ",".join("x" * columns), "latitude": ",".join("1" * places)}
-    past = Request("https://api.open-meteo.com/v1/forecast", {**params, "past_days": f"{days - 1}", "forecast_days": "1"})
+    past = Request(
+        "https://api.open-meteo.com/v1/forecast", {**params, "past_days": f"{days - 1}", "forecast_days": "1"}
+    )
     dated = {"start_date": "2026-01-01", "end_date": f"{datetime(2026, 1, 1) + (days - 1) * DAY:%Y-%m-%d}"}
     archive = Request("https://archive-api.open-meteo.com/v1/archive", {**params, **dated})
     assert PROVIDERS["open-meteo"].cost(past) == PROVIDERS["open-meteo"].cost(archive) == cost
