@@ -50,7 +50,7 @@ _DROPPED_HEADERS = frozenset({"content-encoding", "content-length", "transfer-en
 
 @dataclass(frozen=True)
 class Request:
-    """One GET: an address, its parameters, which of them are secret, headers; the series it asks about, for its parser."""
+    """One GET: an address, its parameters, which of them are secret, headers; and the series, for its parser."""
 
     url: str
     params: Mapping[str, str] = field(default_factory=dict)

@@ -56,9 +56,9 @@ def quality_check(run: Run) -> Summary:
     """Judge the batch by every check; let it into the history, or into quarantine and stop."""
     batch = ingestion.load_batch(run.folder)
     admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
+    backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
     if run.flow == "train":
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
-        backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
@@ -68,25 +68,16 @@ def quality_check(run: Run) -> Summary:
     }
 
 
-def backfill(
-    run: Run, pieces: Sequence[tuple[datetime, datetime]], start: datetime | None, keep_going: bool
-) -> Iterator[backfills.Brought]:
-    """Bring the pieces of a backfill's plan into the history; a TRAIN after a whole one fetches nothing again.
-
-    ``start`` is what was planned from, None the source's own start.
-    """
+def backfill(run: Run, pieces: Sequence[tuple[datetime, datetime]], keep_going: bool) -> Iterator[backfills.Brought]:
+    """Bring the pieces of a backfill's plan into the history; after a whole one TRAIN fetches nothing of it again."""
 
     def now() -> datetime:
         """Return the present, which moves on while a long past is fetched; where it is simulated, the run's."""
         wall = run.now if run.clock is None else run.clock().replace(microsecond=0)
         return run.now if abs(wall - run.now) > DAY else wall
 
-    failed = False
-    for brought in backfills.bring(run.task, run.settings, run.client, pieces, keep_going, now, run.clock):
-        failed = failed or brought.error is not None
-        yield brought
-    reached = not pieces or pieces[-1][1] >= run.now - max(run.task.source.window, run.task.gate.window)
-    if not failed and reached and (start or run.task.start) <= run.task.start:
+    yield from backfills.bring(run.task, run.settings, run.client, pieces, keep_going, now, run.clock)
+    if backfills.is_whole(run.task, run.settings, run.now):
         write_json(run.home / BACKFILLED, {"from": min(run.task.start, _backfilled_from(run))})
 
 

@@ -126,7 +126,7 @@ def backfill(
     with _open_run(task, "train", now) as run:
         first = None if start is None else moment(start)
         pieces = plan(run.task, run.settings, first, moment(end) if end else run.now, run.now)
-        outcomes = steps.backfill(run, pieces, first, keep_going)
+        outcomes = steps.backfill(run, pieces, keep_going)
         failed = [one.error for one in follow_backfill(pieces, outcomes, plain, as_json) if one.error is not None]
     if failed:
         raise failed[-1]

@@ -1,8 +1,8 @@
 """Bring a past into the history: piece by piece, each through archive and gate, and none that is there already.
 
-What a piece has brought is noted in the ledger when its rows are in the history, under a digest of what was asked: a
-backfill that was stopped, at whatever point, goes on where it was, and one that asks for other series or columns starts
-anew. The newest days are never noted: they are still revised, and every collection asks for them again.
+What a collection has brought is noted in the ledger when its rows are in the history, under a digest of what was asked:
+a backfill that was stopped, at whatever point, goes on where it was, and one that asks for other series or columns
+starts anew. The newest days are not noted yet: they are still revised, and every collection asks for them again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def plan(task: Task, settings: Settings, start: datetime | None, end: datetime, 
     ``start`` is by default the source's. Raises UserError for a source that has no past to ask for, or no such stretch.
     """
     provider = PROVIDERS[task.source.provider]
-    if task.source.provider == "file" or provider.gives_present_only(task):
+    if not _has_a_past(task):
         what = "the present alone" if task.source.provider != "file" else "a file, which every training reads whole"
         raise UserError(
             f"a source of task {task.name!r} that can be asked for its past",
@@ -76,6 +76,12 @@ def plan(task: Task, settings: Settings, start: datetime | None, end: datetime, 
         for piece in provider.pieces(*gap, now)
         for part in _small_enough(task, piece)
     )
+
+
+def is_whole(task: Task, settings: Settings, now: datetime) -> bool:
+    """Tell whether all of the task's past, from its start up to what a live window holds, is in the history."""
+    gaps = _without((task.start, now - _window(task)), open_ledger(settings).stretches(task.name, asked(task)))
+    return next(gaps, None) is None
 
 
 def bring(
@@ -101,9 +107,12 @@ def bring(
 
 
 def note(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> None:
-    """Note that a stretch is in the history, except for the newest days, which are asked for again."""
-    settled = min(end, now - max(task.source.window, task.gate.window))
-    if start < settled:
+    """Note that a stretch is in the history, up to half a live window ago: later rows are asked for again anyway.
+
+    Half of it, so that what one collection after the other brings becomes one stretch without a hole.
+    """
+    settled = min(end, now - _window(task) / 2)
+    if start < settled and _has_a_past(task):
         open_ledger(settings).cover(task.name, asked(task), start, settled)
 
 
@@ -145,6 +154,14 @@ def _bring_one(
     note(task, settings, start, end, now)
     masked, new = admitted.report.masked, admitted.appended.new
     return Brought(start, end, len(batch.archived), batch.rows.height, new, masked)
+
+
+def _has_a_past(task: Task) -> bool:
+    return task.source.provider != "file" and not PROVIDERS[task.source.provider].gives_present_only(task)
+
+
+def _window(task: Task) -> timedelta:
+    return max(task.source.window, task.gate.window)
 
 
 def _without(whole: Stretch, there: Iterable[Stretch]) -> Iterator[Stretch]:

@@ -175,7 +175,8 @@ class BudgetGuard:
                 if free > until:
                     until, found = free, f"{_used(db, name, now, span)} of {most} calls a {span} are used"
             if until <= now:
-                db.execute("INSERT INTO calls VALUES (?, ?, ?)", (name, now, cost))
+                if any(limits(self.budget)):
+                    db.execute("INSERT INTO calls VALUES (?, ?, ?)", (name, now, cost))
                 return 0.0
         if until - now <= LONGEST_WAIT:
             return until - now

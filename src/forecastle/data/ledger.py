@@ -4,7 +4,7 @@
     holds       until when a source wants to be left alone       (data.budget)
     breakers    how often in a row a host has failed             (data.budget)
     answers     the last answer of an address that can be asked for conditionally
-    stretches   what backfills have brought into the history
+    stretches   what of a task's past is in the history      (data.backfill)
 
 Every use is a transaction of its own that holds the file's lock from its start, so that tasks and processes may share
 it; it is on the disk when the transaction ends.
@@ -80,7 +80,7 @@ class Ledger:
             ) from error
 
     def last_answer(self, task: str, address: str) -> LastAnswer | None:
-        """Return the last answer a task got from an address, where that can be asked for conditionally."""
+        """Return the last answer a task got from an address, if that can be asked for conditionally."""
         with self.transaction() as db:
             query = "SELECT etag, modified, archived FROM answers WHERE task = ? AND address = ?"
             row = db.execute(query, (task, address)).fetchone()
@@ -102,9 +102,15 @@ class Ledger:
         return [(datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC)) for first, last in rows]
 
     def cover(self, task: str, asked: str, start: datetime, end: datetime) -> None:
-        """Note that asking so has brought a stretch of a task's past."""
+        """Note that asking so has brought a stretch of a task's past; stretches that touch become one."""
+        first, last = start.timestamp(), end.timestamp()
+        touching = "FROM stretches WHERE task = ? AND asked = ? AND first <= ? AND last >= ?"
+        which = (task, asked, last, first)
         with self.transaction() as db:
-            db.execute("INSERT INTO stretches VALUES (?, ?, ?, ?)", (task, asked, start.timestamp(), end.timestamp()))
+            least, most = db.execute(f"SELECT min(first), max(last) {touching}", which).fetchone()
+            whole = (first, last) if least is None else (min(first, least), max(last, most))
+            db.execute(f"DELETE {touching}", which)
+            db.execute("INSERT INTO stretches VALUES (?, ?, ?, ?)", (task, asked, *whole))
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from forecastle.data.backfill import Brought, Stretch, bring, plan
-from forecastle.data.budget import BudgetGuard
+from forecastle.data.backfill import Brought, Stretch, asked, bring, note, plan
+from forecastle.data.budget import BudgetGuard, open_ledger
 from forecastle.data.derivation import open_history
 from forecastle.errors import QualityGateFailed, SourceUnavailable, StorageUnavailable, UserError
 from forecastle.http import Client
@@ -180,10 +180,19 @@ def test_what_is_there_is_not_asked_for_again_but_for_the_newest_days(market):
     asked = len(market.asked)
     assert market.plan(at(2), at(5)) == ()
     market.now += HOUR
-    assert market.plan() == ((NOW - 48 * HOUR, NOW + HOUR),)
-    assert market.plan(at(12, year=2025)) == ((at(12, year=2025), at(1)), (NOW - 48 * HOUR, NOW + HOUR))
+    assert market.plan() == ((NOW - DAY, NOW + HOUR),)
+    assert market.plan(at(12, year=2025)) == ((at(12, year=2025), at(1)), (NOW - DAY, NOW + HOUR))
     market.bring(market.plan())
     assert len(market.asked) == asked + 1
+
+
+def test_what_live_collections_have_brought_is_not_asked_for_either(market):
+    for _ in range(5):
+        note(market.task, market.settings, market.now - 2 * DAY, market.now, market.now)
+        market.now += DAY
+    assert market.plan(NOW - 3 * DAY) == ((NOW - 3 * DAY, NOW - 2 * DAY), (NOW + 3 * DAY, NOW + 5 * DAY))
+    note(market.task, market.settings, market.now + DAY, market.now + 3 * DAY, market.now + 3 * DAY)
+    assert len(open_ledger(market.settings).stretches("hours", asked(market.task))) == 2
 
 
 def test_one_that_was_stopped_goes_on_with_what_is_left(market):
