@@ -116,12 +116,19 @@ def run_flow(run: Run) -> Iterator[Outcome]:
     The error is the last outcome's; it is for the door to raise or to show. Two processes that run one flow of one task
     go one after the other: a run done twice at the same moment would take away its own notes.
     """
-    with _alone(run):
+    try:
+        lock = _locked(run)
+    except StorageUnavailable as error:
+        yield Outcome(FLOWS[run.flow][0].name, 0.0, {}, error)
+        return
+    try:
         for step in FLOWS[run.flow]:
             outcome = run_step(run, step)
             yield outcome
             if outcome.error is not None:
                 return
+    finally:
+        lock.release()
 
 
 def run_step(run: Run, step: Step) -> Outcome:
@@ -150,8 +157,8 @@ def run_step(run: Run, step: Step) -> Outcome:
     return Outcome(step.name, seconds, summary, error)
 
 
-@contextmanager
-def _alone(run: Run) -> Iterator[None]:
+def _locked(run: Run) -> FileLock:
+    """Return the lock of the run's task and flow, taken; its end, or the process's, releases it."""
     path = run.home / f"{run.flow}.lock"
     lock = FileLock(path, timeout=PATIENCE.total_seconds())
     try:
@@ -165,10 +172,7 @@ def _alone(run: Run) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise StorageUnavailable(f"to lock {path}", str(error.strerror or error), "Mend the folder.") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 def _require_success(run: Run, names: Sequence[str]) -> None:

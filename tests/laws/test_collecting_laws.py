@@ -1,4 +1,4 @@
-"""Laws of collecting: no span of any length sees more calls than its limit, and what is there is never planned again."""
+"""Laws of collecting: no span sees more calls than its limit, and what is there is never planned again."""
 
 from __future__ import annotations
 

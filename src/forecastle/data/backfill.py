@@ -145,9 +145,10 @@ def _bring_one(
         batch = ingestion.fetch(task, settings, client, archive, start, last, now, False, clock)
         admitted = intake.admit(task, folder, batch, now)
     except NothingThere as error:
-        if end > now - SETTLED:
+        if end <= now - SETTLED:
+            note(task, settings, start, end, now)
+        elif task.grid == "regular":  # where markets close, a few days without a row are no fault
             return Brought(start, end, error=error)
-        note(task, settings, start, end, now)
         return Brought(start, end)
     except (GateError, OutsideError) as error:
         return Brought(start, end, error=error)

@@ -47,7 +47,11 @@ SPANS = {
 }
 UNLIMITED = Budget()
 
+LONGEST_HOLD = DAY
+"""For no longer is a source left alone because it says so; what lies further ahead is a mistake, or a clock's."""
+
 _LEDGER = "collecting.db"
+_MOST = 10**9
 _TRIAL = timedelta(minutes=2)  # for so long the one that tries a failing host is the only one
 _KEPT = max(SPANS.values()).total_seconds() + 60
 _NAMED = {span: re.compile(rf"\b{span}(ly)?\b", re.IGNORECASE) for span in SPANS} | {
@@ -152,7 +156,7 @@ class BudgetGuard:
             failures, until, reason = row or (0, 0.0, "")
             if failures < FAILURES:
                 return False
-            if until <= now.timestamp():
+            if not 0 < until - now.timestamp() <= LONGEST_PAUSE.total_seconds():
                 after = (now + _TRIAL).timestamp()
                 db.execute("UPDATE breakers SET until = ? WHERE host = ?", (after, _host(request)))
                 return True
@@ -194,13 +198,14 @@ class BudgetGuard:
             if REPLAY_NOW in headers:
                 last = "SELECT rowid FROM calls WHERE account = ? ORDER BY at DESC, rowid DESC LIMIT 1"
                 db.execute(f"DELETE FROM calls WHERE rowid = ({last})", (name,))
-            elif (missing := int(used) - _used(db, name, now, "minute")) > 0:
+            elif (missing := min(int(used), _MOST) - _used(db, name, now, "minute")) > 0:
                 db.execute("INSERT INTO calls VALUES (?, ?, ?)", (name, now, missing))
 
     def refused(self, request: Request, said: str, seconds: float | None) -> float | None:
         """Leave the source alone for as long as it asks: so many seconds, or until the limit it names allows more."""
         moment = self.clock()
-        until = moment + timedelta(seconds=seconds) if seconds is not None else self._reset(said, moment)
+        asked = None if seconds is None else moment + timedelta(seconds=min(seconds, LONGEST_HOLD.total_seconds()))
+        until = asked or self._reset(said, moment)
         if until is None:
             return None
         row = (self._account(request), until.timestamp(), f"it said: {said}")
@@ -228,7 +233,8 @@ class BudgetGuard:
         return account(self.provider, self.budget, request)
 
     def _held(self, db: sqlite3.Connection, name: str, now: float) -> tuple[float, str]:
-        row = db.execute("SELECT until, reason FROM holds WHERE account = ? AND until > ?", (name, now)).fetchone()
+        query = "SELECT until, reason FROM holds WHERE account = ? AND until > ? AND until < ?"
+        row = db.execute(query, (name, now, now + 2 * LONGEST_HOLD.total_seconds())).fetchone()
         return row if row else (now, "")
 
     def _reset(self, said: str, now: datetime) -> datetime | None:

@@ -258,6 +258,16 @@ def test_an_old_stretch_the_source_has_nothing_of_is_empty_and_not_asked_for_aga
     assert market.plan(at(1), at(2)) == ()
 
 
+def test_a_few_days_without_a_row_are_no_fault_where_markets_close(market):
+    market.task = make_task(described(grid="observed"))
+    market.spoil = lambda rows: []
+    stretch = (NOW - 2 * DAY, NOW)
+    assert [(one.error, one.rows) for one in market.bring((stretch,))] == [(None, 0)]
+    assert market.plan(NOW - 2 * DAY)
+    market.task = make_task(described())
+    assert isinstance(market.bring((stretch,))[0].error, SourceUnavailable)
+
+
 def test_two_at_once_are_one_too_many(market):
     path = market.settings.task_folder("hours") / "backfill.lock"
     path.parent.mkdir(parents=True)

@@ -313,6 +313,26 @@ def test_a_long_pause_a_source_asks_for_is_kept_by_the_next_process(desk, crypto
     assert len(desk.asked) == 1
 
 
+@pytest.mark.parametrize("said", ["999999999", "9" * 400])
+def test_a_pause_that_cannot_be_meant_is_a_day_at_most(desk, crypto, said):
+    desk.reply = lambda request: httpx.Response(429, headers={"Retry-After": said, "X-MBX-USED-WEIGHT-1M": "9" * 400})
+    desk.refusal(crypto, CANDLES)
+    desk.now += DAY
+    desk.refusal(crypto, CANDLES)
+    assert len(desk.asked) == 2
+
+
+def test_what_was_written_while_the_clock_was_wrong_holds_nobody(desk, crypto):
+    guard = BudgetGuard.of(crypto, desk.settings(), desk.clock)
+    desk.now = NOON + 400 * DAY
+    guard.refused(CANDLES, "wait", 600)
+    for _ in range(FAILURES):
+        guard.failed(CANDLES, "broken")
+    desk.now = NOON
+    assert guard.check(CANDLES)
+    assert guard.charge(CANDLES) == 0
+
+
 def test_a_host_that_fails_again_and_again_is_left_alone_over_restarts_and_the_message_says_until_when(desk):
     task = declared()
     desk.reply = lambda request: httpx.Response(500, content=b"out of order")
