@@ -203,14 +203,17 @@ class BudgetGuard:
 
     def refused(self, request: Request, said: str, seconds: float | None) -> float | None:
         """Leave the source alone for as long as it asks: so many seconds, or until the limit it names allows more."""
-        moment = self.clock()
-        asked = None if seconds is None else moment + timedelta(seconds=min(seconds, LONGEST_HOLD.total_seconds()))
-        until = asked or self._reset(said, moment)
-        if until is None:
-            return None
-        row = (self._account(request), until.timestamp(), f"it said: {said}")
+        moment, name = self.clock(), self._account(request)
         with self.ledger.transaction() as db:
+            again = db.execute("SELECT 1 FROM holds WHERE account = ?", (name,)).fetchone() is not None
+            if seconds is not None:
+                until: datetime | None = moment + timedelta(seconds=min(seconds, LONGEST_HOLD.total_seconds()))
+            else:
+                until = self._reset(said, moment, again)
+            if until is None:
+                return None
             longer = "ON CONFLICT DO UPDATE SET until = excluded.until, reason = excluded.reason"
+            row = (name, until.timestamp(), f"it said: {said}")
             db.execute(f"INSERT INTO holds VALUES (?, ?, ?) {longer} WHERE excluded.until > until", row)
         return (until - moment).total_seconds()
 
@@ -225,8 +228,9 @@ class BudgetGuard:
             db.execute("INSERT OR REPLACE INTO breakers VALUES (?, ?, ?, ?)", values)
 
     def answered(self, request: Request) -> None:
-        """Forget the failures of a host that has answered."""
+        """Forget the failures of a host that has answered, and that it wanted to be left alone."""
         with self.ledger.transaction() as db:
+            db.execute("DELETE FROM holds WHERE account = ?", (self._account(request),))
             db.execute("DELETE FROM breakers WHERE host = ?", (_host(request),))
 
     def _account(self, request: Request) -> str:
@@ -237,15 +241,16 @@ class BudgetGuard:
         row = db.execute(query, (name, now, now + 2 * LONGEST_HOLD.total_seconds())).fetchone()
         return row if row else (now, "")
 
-    def _reset(self, said: str, now: datetime) -> datetime | None:
+    def _reset(self, said: str, now: datetime, again: bool) -> datetime | None:
         """Return when the limit that a refusal names allows more; None where it names none.
 
-        Of several (the operators list all that a key has) the shortest counts: asking once after it does no harm. A day
-        and a month end at midnight where the operator is.
+        Of several (the operators list all that a key has) the shortest counts, and where it was said ``again`` after
+        that the longest. A day and a month end at midnight where the operator is.
         """
-        span = next((span for span, name in _NAMED.items() if name.search(said)), None)
-        if span is None:
+        named = [span for span, name in _NAMED.items() if name.search(said)]
+        if not named:
             return None
+        span = named[-1] if again else named[0]
         if span in ("day", "month"):
             local = now.astimezone(ZoneInfo(self.budget.zone))
             return datetime.combine(local.date() + DAY, time(), local.tzinfo).astimezone(UTC)

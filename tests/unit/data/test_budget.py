@@ -287,11 +287,21 @@ def test_a_spent_day_that_comes_with_http_200_counts_as_spent_until_the_operator
     assert len(desk.asked) == 2
 
 
-def test_of_several_limits_a_refusal_names_the_shortest_is_waited_for(desk, equity):
+def test_of_several_limits_a_refusal_names_the_shortest_is_waited_for_and_if_it_is_said_again_the_longest(desk, equity):
     desk.reply = lambda request: httpx.Response(200, json=BURST)
     collect(desk, equity)
     collect(desk, equity)
     assert desk.asked[1] - desk.asked[0] <= 2 * SECOND
+    assert "2026-07-17T04:00:00Z" in collect(desk, equity).action
+    assert len(desk.asked) == 2
+
+
+def test_a_good_answer_makes_the_next_refusal_a_first_one(desk, equity):
+    guard = BudgetGuard.of(equity, desk.settings(), desk.clock)
+    for _ in range(2):
+        assert guard.refused(share(), BURST["Information"], None) == 1
+        desk.now += 5 * SECOND
+        guard.answered(share())
 
 
 def test_a_spent_limit_is_not_asked_again_and_again_in_one_call(desk, task):
