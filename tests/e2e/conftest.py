@@ -232,7 +232,8 @@ class AzureServer:
 
     @property
     def connection_string(self) -> str:
-        return f"DefaultEndpointsProtocol=http;AccountName={self.key};AccountKey={self.secret};BlobEndpoint={self.endpoint};"
+        account = f"AccountName={self.key};AccountKey={self.secret}"
+        return f"DefaultEndpointsProtocol=http;{account};BlobEndpoint={self.endpoint};"
 
     def bucket(self) -> str:
         """Make a new, empty container and return its name."""
