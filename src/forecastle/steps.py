@@ -33,7 +33,7 @@ CATCH_UP = timedelta(days=7)  # how far back a collection reaches for a series t
 def ingest(run: Run) -> Summary:
     """Fetch what is new, archive the answers byte for byte, and lay the parsed batch into the run's folder."""
     start = _collect_from(run)
-    archive = ingestion.Archive(run.home / "archive")
+    archive = ingestion.Archive(run.stores / "archive")
     live = run.flow == "live"
     batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live)
     ingestion.save_batch(run.folder, batch)
@@ -50,7 +50,7 @@ def ingest(run: Run) -> Summary:
 def quality_check(run: Run) -> Summary:
     """Judge the batch by every check; let it into the history, or into quarantine and stop."""
     batch = ingestion.load_batch(run.folder)
-    admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
+    admitted = intake.admit(run.task, run.home, batch, run.now, run.folder, run.stores)
     if run.flow == "train":
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
     return {
@@ -251,7 +251,7 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
             "Give the changed task a name of its own.",
         )
     kept = set(recipe.columns) <= set(run.task.columns)
-    history = run.history if kept else History(run.home / "history", recipe.columns)
+    history = run.history if kept else History(run.stores / "history", recipe.columns)
     return build_panel(history.versions(as_of=run.now, start=start), run.task, until, recipe.columns)
 
 
