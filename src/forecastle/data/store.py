@@ -105,7 +105,7 @@ class Folder:
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""
         with self._answering():
-            return (self.path / name).exists()
+            return (self.path / name).is_file()
 
     def delete(self, name: str) -> None:
         """Remove a file."""
