@@ -47,7 +47,7 @@ MOST_ROWS = 1_000_000  # more are read month by month, to bound memory
 MOST_RECEIPTS = 64  # files that nearly no append opens
 MICROSECOND = timedelta(microseconds=1)
 
-_SOURCE, _REPEATED, _NEWS, _AT = "__source", "__repeated", "__news", "__at"
+_SOURCE, _REPEATED, _NEWS = "__source", "__repeated", "__news"
 _CONFIRMED, _INCOMING, _STORED = range(3)
 
 
@@ -87,8 +87,9 @@ class History:
         written = incoming.clear()
         new, stored_now = None, 0
         while True:
-            near, segments = self._segments.read_listed(observation_schema(self.columns), *span)
+            # Receipts first: the version that one names was stored before it, so it is among those read next.
             receipts, receipt_segments = self._receipts.read_listed(RECEIPT, start=collected)
+            near, segments = self._segments.read_listed(observation_schema(self.columns), *span)
             stored = near.join(incoming, on=KEYS, how="semi")
             news, repeated = _decide(incoming, stored, written, receipts, self.columns)
             arrived = news.filter(pl.col(_SOURCE) == _INCOMING)
@@ -228,20 +229,16 @@ def _confirmed(
     values = (*VERSION, *columns)
     others = _one_an_instant(stored.join(written, on=values, how="anti", nulls_equal=True), columns)
     own = stored.join(written, on=values, how="semi", nulls_equal=True).join(others, on=VERSION, how="anti")
-    in_force = pl.concat([others, _one_an_instant(own, columns)]).sort(COLLECTED_AT)
-    repeated = (
+    in_force = pl.concat([others, _one_an_instant(own, columns)]).rename({COLLECTED_AT: SAID})
+    return (
         receipts.explode("timestamps", SAID)
         .explode("series")
         .select(pl.col("series").alias(SERIES), pl.col("timestamps").alias(TIMESTAMP), COLLECTED_AT, SAID)
-        .join(stored, on=KEYS, how="semi")
         .join(others, on=VERSION, how="anti")
         .unique()
-        .sort(SAID)
+        .join(in_force, on=(*KEYS, SAID))
+        .select(*stored.columns, SAID)
     )
-    found = repeated.join_asof(
-        in_force.rename({COLLECTED_AT: _AT}), left_on=SAID, right_on=_AT, by=KEYS, check_sortedness=False
-    )
-    return found.filter(pl.col(AVAILABLE_AT).is_not_null()).select(*stored.columns, SAID)
 
 
 def _versions(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
