@@ -9,7 +9,6 @@ writes, no renames. Folders, S3 and its compatible servers, and Azure Blob all g
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -113,12 +112,15 @@ class Folder:
             (self.path / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove unfinished files of the folder itself that nobody has written to for an hour."""
+        """Remove unfinished files of the folder itself that are an hour older than its youngest file."""
         with self._answering():
-            for torn in self.path.glob(".*.part"):
-                with suppress(FileNotFoundError):  # another sweeper, or its writer has finished it
-                    if torn.stat().st_mtime < time.time() - TORN:
-                        torn.unlink()
+            ages: dict[Path, float] = {}
+            for path in self.path.glob("*"):
+                with suppress(FileNotFoundError):  # its writer has finished it, or another sweeper was here
+                    ages[path] = path.stat().st_mtime
+            for path, age in ages.items():
+                if path.match(".*.part") and age < max(ages.values()) - TORN:
+                    path.unlink(missing_ok=True)
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
