@@ -143,7 +143,10 @@ def test_a_run_that_may_not_write_exits_with_4_and_tells_no_secret(server, tmp_p
     wrong = "c2VjcmV0" * 8
     (tmp_path / "table.csv").write_text("series_id,timestamp,y\na,2024-01-01T00:00:00Z,1\n", encoding="utf-8")
     (tmp_path / "file.toml").write_text(FILE_TASK, encoding="utf-8")
-    variables = _variables(server) | {"FORECASTLE_STORES": server.uri("b", "p"), "FORECASTLE_STORES_SECRET": wrong}
+    variables = _variables(server) | {
+        "FORECASTLE_STORES": server.uri(server.bucket(), "p"),
+        "FORECASTLE_STORES_SECRET": wrong,
+    }
     program = [sys.executable, "-m", "forecastle.cli", "ingest", "--task", str(tmp_path / "file.toml")]
     done = subprocess.run(
         program, env=os.environ | variables, cwd=tmp_path, capture_output=True, text=True, timeout=120
