@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forecastle.data.store import Place, at
@@ -66,6 +66,18 @@ class Archive:
                 "Restore the archive from its backup.",
             )
         return body
+
+    def names(self, since: datetime, until: datetime) -> list[str]:
+        """Return the names of the collections from since to until (UTC, both included, to the second), in order."""
+        first, last = since.astimezone(UTC), until.astimezone(UTC)
+        days = [first.date() + timedelta(days=number) for number in range((last.date() - first.date()).days + 1)]
+        found = [
+            f"{day:%Y/%m/%d}/{name}"
+            for day in days
+            for name in (at(self.root) / f"{day:%Y/%m/%d}").list()
+            if name.endswith(".json")
+        ]
+        return sorted(name for name in found if f"{first:%Y/%m/%d/%H%M%S}" <= name[:17] <= f"{last:%Y/%m/%d/%H%M%S}")
 
     def note(self, name: str) -> dict[str, Any]:
         """Return the note of a name: url, status, headers, collected_at (ISO 8601), bytes, sha256.
