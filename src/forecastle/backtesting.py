@@ -16,6 +16,7 @@ from forecastle.data.examples import make_examples
 from forecastle.data.ingestion import Archive, fetch
 from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
 from forecastle.data.quality_check import judge as judge_quality
+from forecastle.data.store import task_stores
 from forecastle.data.transformation import make_recipe
 from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
 from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
@@ -85,7 +86,7 @@ def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers
 def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
     if task.source.provider != "file":
-        return open_history(task, settings.task_folder(task.name) / "history").versions(as_of=now)
+        return open_history(task, task_stores(settings, task.name) / "history").versions(as_of=now)
     with TemporaryDirectory() as archive, Client(settings) as client:
         batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]

@@ -11,6 +11,7 @@ from typing import Any
 
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
+from forecastle.data.store import Store, task_stores
 from forecastle.http import Client
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import Settings
@@ -41,7 +42,7 @@ class Run:
 
     @property
     def home(self) -> Path:
-        """The task's folder, where its stores lie."""
+        """The task's folder, where its runs, reports and models lie."""
         return self.settings.task_folder(self.task.name)
 
     @property
@@ -50,6 +51,11 @@ class Run:
         return self.home / "runs" / self.id
 
     @cached_property
+    def stores(self) -> Store:
+        """Where the task's archive and history lie."""
+        return task_stores(self.settings, self.task.name)
+
+    @cached_property
     def history(self) -> History:
         """The task's observations, as its steps."""
-        return open_history(self.task, self.home / "history")
+        return open_history(self.task, self.stores / "history")

@@ -46,6 +46,18 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore")
 
     home: Path = Field(default=Path("data"), description="Folder that holds the stores of every task.")
+    stores: str = Field(
+        default="",
+        description="Where archive and history lie: a folder, `s3://bucket/prefix` or `az://container/prefix`; "
+        "empty: the home folder.",
+    )
+    stores_endpoint: str = Field(
+        default="", description="Address of the S3 or Azure Blob server; empty: the provider's."
+    )
+    stores_region: str = Field(default="", description="Region of the S3 server.")
+    stores_key: str = Field(default="", description="Access key id of S3, or the account's name of Azure Blob.")
+    stores_secret: SecretStr = Field(default=SecretStr(""), description="Secret access key, or the account's key.")
+    stores_allow_http: bool = Field(default=False, description="Whether that server may be spoken to without TLS.")
     journal: str = Field(default="", description="SQLAlchemy URL of the journal; empty: SQLite in the home folder.")
     mlflow_uri: str = Field(default="", description="MLflow tracking URI; empty: SQLite in the home folder.")
     dvc_remote: str = Field(default="", description="DVC remote; empty: a folder in the home folder.")

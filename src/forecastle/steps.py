@@ -38,7 +38,7 @@ CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series t
 def ingest(run: Run) -> Summary:
     """Fetch what is new, archive the answers byte for byte, and lay the parsed batch into the run's folder."""
     start = _collect_from(run)
-    archive = ingestion.Archive(run.home / "archive")
+    archive = ingestion.Archive(run.stores / "archive")
     live = run.flow == "live"
     batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live, run.clock)
     ingestion.save_batch(run.folder, batch)
@@ -55,7 +55,7 @@ def ingest(run: Run) -> Summary:
 def quality_check(run: Run) -> Summary:
     """Judge the batch by every check; let it into the history, or into quarantine and stop."""
     batch = ingestion.load_batch(run.folder)
-    admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
+    admitted = intake.admit(run.task, run.home, batch, run.now, run.folder, run.stores)
     backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
     if run.flow == "train":
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
@@ -298,7 +298,7 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
             "Give the changed task a name of its own.",
         )
     kept = set(recipe.columns) <= set(run.task.columns)
-    history = run.history if kept else History(run.home / "history", recipe.columns)
+    history = run.history if kept else History(run.stores / "history", recipe.columns)
     return build_panel(history.versions(as_of=run.now, start=start), run.task, until, recipe.columns)
 
 

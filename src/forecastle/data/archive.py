@@ -12,11 +12,11 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+from forecastle.data.store import Place, at
 from forecastle.errors import StorageUnavailable
-from forecastle.frame import iso, write_bytes, write_json
+from forecastle.frame import iso, to_json
 from forecastle.http import Answer
 
 FORMAT = 1
@@ -24,21 +24,22 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Archive:
-    """The answers one task has ever received, in a folder."""
+    """The answers one task has ever received, in a folder or store."""
 
-    root: Path
+    root: Place
 
     def save(self, answer: Answer, collected_at: datetime) -> str:
         """Store an answer and return its name; saving it again with the same time changes nothing.
 
-        Raises StorageUnavailable where the folder refuses.
+        Raises StorageUnavailable where the store refuses.
         """
+        store = at(self.root)
         digest = hashlib.sha256(answer.body).hexdigest()
         collection = hashlib.sha256(f"{answer.url}\n{iso(collected_at)}\n{digest}".encode()).hexdigest()[:12]
         name = f"{collected_at.astimezone(UTC):%Y/%m/%d/%H%M%S}-{collection}.json"
-        if not self._body(digest).exists():
-            write_bytes(self._body(digest), answer.body)
-        if not (self.root / name).exists():
+        if not store.exists(_body(digest)):
+            store.put(_body(digest), answer.body)
+        if not store.exists(name):
             note = {
                 "format": FORMAT,
                 "url": answer.url,
@@ -48,7 +49,7 @@ class Archive:
                 "bytes": len(answer.body),
                 "sha256": digest,
             }
-            write_json(self.root / name, note)
+            store.put(name, f"{to_json(note, indent=2)}\n".encode())
         return name
 
     def read(self, name: str) -> bytes:
@@ -56,13 +57,8 @@ class Archive:
 
         Raises StorageUnavailable where it is not there, cannot be read, or is no longer what was stored.
         """
-        try:
-            digest = str(json.loads((self.root / name).read_bytes())["sha256"])
-            body = self._body(digest).read_bytes()
-        except (OSError, ValueError, KeyError) as error:
-            raise StorageUnavailable(
-                f"the archived answer {name} in {self.root}", str(error), "Restore the archive from its backup."
-            ) from error
+        digest = str(self.note(name)["sha256"])
+        body = self._get(name, _body(digest))
         if hashlib.sha256(body).hexdigest() != digest:
             raise StorageUnavailable(
                 f"the archived answer {name} as it was received",
@@ -76,9 +72,10 @@ class Archive:
         first, last = since.astimezone(UTC), until.astimezone(UTC)
         days = [first.date() + timedelta(days=number) for number in range((last.date() - first.date()).days + 1)]
         found = [
-            f"{day:%Y/%m/%d}/{path.name}"
+            f"{day:%Y/%m/%d}/{name}"
             for day in days
-            for path in (self.root / f"{day:%Y/%m/%d}").glob("[0-9]*.json")
+            for name in (at(self.root) / f"{day:%Y/%m/%d}").list()
+            if name.endswith(".json")
         ]
         return sorted(name for name in found if f"{first:%Y/%m/%d/%H%M%S}" <= name[:17] <= f"{last:%Y/%m/%d/%H%M%S}")
 
@@ -87,14 +84,24 @@ class Archive:
 
         Raises StorageUnavailable where it is not there, cannot be read, or is no note.
         """
+        content = self._get(name, name)
         try:
-            note: dict[str, Any] = json.loads((self.root / name).read_bytes())
+            note: dict[str, Any] = json.loads(content)
             note["sha256"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StorageUnavailable(
-                f"the archived answer {name} in {self.root}", str(error), "Restore the archive from its backup."
-            ) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._lost(name, f"no note of it ({error})") from error
         return note
 
-    def _body(self, digest: str) -> Path:
-        return self.root / "bodies" / digest[:2] / digest
+    def _get(self, name: str, part: str) -> bytes:
+        try:
+            return at(self.root).get([part])[0]
+        except FileNotFoundError as error:
+            raise self._lost(name, f"nothing at {part}") from error
+
+    def _lost(self, name: str, found: str) -> StorageUnavailable:
+        action = "Restore the archive from its backup."
+        return StorageUnavailable(f"the archived answer {name} in {at(self.root).uri}", found, action)
+
+
+def _body(digest: str) -> str:
+    return f"bodies/{digest[:2]}/{digest}"

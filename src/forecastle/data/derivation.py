@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from forecastle.data.history import History
+from forecastle.data.store import Place
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, KEYS, SERIES, TIMESTAMP, conform
 from forecastle.task import Column, Task
 
@@ -121,8 +121,8 @@ class DerivedHistory(History):
         return recent if recent is not None else self.versions()[TIMESTAMP].max()  # type: ignore[return-value]
 
 
-def open_history(task: Task, root: Path, target_only: bool = False) -> History:
-    """Return the history in a folder as the task reads it: its steps, derived where the source does not say them."""
+def open_history(task: Task, root: Place, target_only: bool = False) -> History:
+    """Return the history in a folder or store as the task reads it: its steps, derived where the source does not say them."""
     if task.is_derived:
         measured = task.measured
         return DerivedHistory(root, (measured.target, *measured.covariates), task)

@@ -9,26 +9,39 @@ no answer. What is *read* is derived from that set alone, for each observation i
 - any other is a revision: it could be known from the moment it was collected, ``available_at = collected_at``;
 - of two versions collected at the same instant the one that sorts last counts (a value rather than a null).
 
-An incoming version that is no news is not stored again: a receipt of it is. Receipts cost little (48 hours of all
-series are one row of two lists) and are looked at only when a version arrives after one that was collected later: where
-3 °C was confirmed at noon, and 5 °C collected at eleven comes in late, noon becomes a revision back to 3 °C.
+An incoming version that is no news is not stored again: a receipt of it is, that names the version it repeats. Receipts
+cost little (48 hours of all series are one row of three lists) and are looked at only when a version arrives after one
+that was collected later: where 3 °C was confirmed at noon, and 5 °C collected at eleven comes in late, noon becomes a
+revision back to 3 °C. They are kept for a quarter of a year.
+
+Nothing is locked. What an append decided rests on the segments it had read; when others have come beside them after it
+has written, it decides again with those in sight. Of two appends at once the one that writes last sees the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from forecastle.data.segments import Segments
+from forecastle.data.segments import Segment, Segments
+from forecastle.data.store import Place, at
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, KEYS, SERIES, TIME, TIMESTAMP, conform, observation_schema
 
 VERSION = (*KEYS, COLLECTED_AT)
-RECEIPT: dict[str, pl.DataType] = {COLLECTED_AT: TIME, "timestamps": pl.List(TIME), "series": pl.List(pl.String())}
+SAID = "said"  # of a receipt's timestamps, in their order: when the version that was repeated was collected
+RECEIPT: dict[str, pl.DataType] = {
+    COLLECTED_AT: TIME,
+    "timestamps": pl.List(TIME),
+    SAID: pl.List(TIME),
+    "series": pl.List(pl.String()),
+}
+RECEIPTS_KEPT = timedelta(days=92)
 MOST_ROWS = 1_000_000  # more are read month by month, to bound memory
 MOST_RECEIPTS = 64  # files that nearly no append opens
 MICROSECOND = timedelta(microseconds=1)
@@ -48,39 +61,49 @@ class Appended:
 
 @dataclass(frozen=True)
 class History:
-    """The observations of one task in a folder, with these value columns.
+    """The observations of one task in a folder or store, with these value columns.
 
     The columns may change from one use to the next: a column that was not collected then is null then, and one that is
     no longer asked for stays stored.
     """
 
-    root: Path
+    root: Place
     columns: tuple[str, ...]
 
     def append(self, rows: pl.DataFrame) -> Appended:
         """Add observations (see ``frame``) in any order; what is known already changes nothing.
 
         The rows come in whole or not at all, beside other writers too; after a crash anywhere, appending them again
-        ends as if nothing had happened. Raises StorageUnavailable when the folder cannot be read or written, or stays
-        locked for a minute.
+        ends as if nothing had happened. Raises StorageUnavailable when the store cannot be read or written.
         """
         incoming = conform(rows, self.columns)
         if incoming.is_empty():
             return Appended(0, 0, 0)
-        with self._segments.locked():
-            stored = self._stored_for(incoming)
-            sources = {_INCOMING: incoming, _STORED: stored, _CONFIRMED: self._confirmed_since(incoming, stored)}
-            told = pl.concat(rows.with_columns(pl.lit(source).alias(_SOURCE)) for source, rows in sources.items())
-            came = _judge(told, self.columns).filter(pl.col(_SOURCE) != _STORED)
-            # One that beats a stored one of the same instant has to be stored, or the beaten one would be read.
-            beats = came.join(stored, on=VERSION, how="semi")
-            news = pl.concat([came.filter(_NEWS), beats.filter(~pl.col(_NEWS))])
-            said_again = came.filter(~pl.col(_NEWS), pl.col(_SOURCE) == _INCOMING).join(beats, on=VERSION, how="anti")
-            self._segments.add(news.select(incoming.columns))
-            self._receipts.add(_receipts(said_again))
-        news = news.filter(pl.col(_SOURCE) == _INCOMING)
-        new = news.select(KEYS).unique().join(stored, on=KEYS, how="anti").height
-        return Appended(new, news.height - new, incoming.height - news.height)
+        span = incoming.select(pl.min(TIMESTAMP), pl.max(TIMESTAMP).alias("last") + MICROSECOND).row(0)
+        collected = incoming.select(pl.min(COLLECTED_AT)).item()
+        batch = receipt = None
+        own: set[Segment] = set()
+        written = incoming.clear()
+        new, stored_now = None, 0
+        while True:
+            # Receipts first: the version that one names was stored before it, so it is among those read next.
+            receipts, receipt_segments = self._receipts.read_listed(RECEIPT, start=collected)
+            near, segments = self._segments.read_listed(observation_schema(self.columns), *span)
+            stored = near.join(incoming, on=KEYS, how="semi")
+            news, repeated = _decide(incoming, stored, written, receipts, self.columns)
+            arrived = news.filter(pl.col(_SOURCE) == _INCOMING)
+            stored_now += arrived.height
+            if new is None:
+                new = arrived.select(KEYS).unique().join(stored, on=KEYS, how="anti").height
+            batch = self._segments.add(news.select(incoming.columns)) or batch
+            written = pl.concat([written, news.select(incoming.columns)])
+            receipt = self._receipts.add(_receipts(repeated)) or receipt
+            own |= {one for one in (batch, receipt) if one is not None}
+            since = {*self._segments.list(*span), *self._receipts.list(start=collected)}
+            if since <= segments | receipt_segments | own:
+                break
+        self._tidy(batch, receipt)
+        return Appended(new, stored_now - new, incoming.height - stored_now)
 
     def versions(
         self, as_of: datetime | None = None, start: datetime | None = None, end: datetime | None = None
@@ -101,6 +124,10 @@ class History:
         """
         return self._derive(True, as_of, start, end)
 
+    def state(self) -> frozenset[str]:
+        """Return what differs after anything was appended: the names of the segments."""
+        return frozenset(segment.name for segment in self._segments.list())
+
     def newest(self) -> datetime | None:
         """Return the newest timestamp of any series, or None where nothing is stored."""
         last = max((segment.last for segment in self._segments.list()), default=None)
@@ -116,59 +143,108 @@ class History:
 
     @property
     def _segments(self) -> Segments:
-        return Segments(self.root, by=TIMESTAMP)
+        return Segments(at(self.root), by=TIMESTAMP)
 
     @property
     def _receipts(self) -> Segments:
-        return Segments(self.root / "receipts", by=COLLECTED_AT, most_batches=MOST_RECEIPTS)
+        return Segments(at(self.root) / "receipts", by=COLLECTED_AT, most_batches=MOST_RECEIPTS)
+
+    def _tidy(self, batch: Segment | None, receipt: Segment | None) -> None:
+        self._segments.merge_if_many(batch)
+        if self._receipts.merge_if_many(receipt) and receipt is not None:
+            self._receipts.forget(receipt.last - RECEIPTS_KEPT)
 
     def _derive(
         self, newest: bool, as_of: datetime | None, start: datetime | None, end: datetime | None
     ) -> pl.DataFrame:
         schema = observation_schema(self.columns)
+        segments, contents = self._segments.fetch(start, end)
         parts = []
-        for first, last in self._spans(start, end):
-            versions = _versions(self._segments.read(schema, first, last), self.columns)
+        for first, last in _spans(segments, start, end):
+            there = [content for one, content in zip(segments, contents, strict=True) if one.meets(first, last)]
+            versions = _versions(self._segments.parse(there, schema, first, last), self.columns)
             known = versions if as_of is None else versions.filter(pl.col(AVAILABLE_AT) <= as_of)
-            parts.append(known.filter(~_same(KEYS, -1)) if newest else known)
-        return parts[0] if len(parts) == 1 else _sorted(pl.concat(parts), SERIES)
+            parts.append(_without(known, _same(KEYS, -1)) if newest else known)
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _spans(self, start: datetime | None, end: datetime | None) -> Iterator[tuple[datetime | None, datetime | None]]:
-        """Yield the bounds of the parts to read: all at once, or month by month where there is much."""
-        segments = self._segments.list(start, end)
-        cuts: list[datetime] = []
-        if sum(segment.rows for segment in segments) > MOST_ROWS:
-            first, last = min(one.first for one in segments).replace(day=1), max(one.last for one in segments)
-            months = pl.datetime_range(first, last, "1mo", time_zone="UTC", eager=True).dt.truncate("1mo")
-            cuts = [month for month in months if (start is None or start < month) and (end is None or month < end)]
-        yield from pairwise([start, *cuts, end])
 
-    def _stored_for(self, incoming: pl.DataFrame) -> pl.DataFrame:
-        """Return what is stored of the observations that come in."""
-        first, last = incoming.select(pl.min(TIMESTAMP), pl.max(TIMESTAMP).alias("last")).row(0)
-        near = self._segments.read(observation_schema(self.columns), first, last + MICROSECOND)
-        return near.join(incoming, on=KEYS, how="semi")
+def _spans(
+    segments: Sequence[Segment], start: datetime | None, end: datetime | None
+) -> Iterator[tuple[datetime | None, datetime | None]]:
+    """Yield the bounds of the parts to read: all at once, or month by month where there is much."""
+    cuts: list[datetime] = []
+    if sum(segment.rows for segment in segments) > MOST_ROWS:
+        first, last = min(one.first for one in segments).replace(day=1), max(one.last for one in segments)
+        months = pl.datetime_range(first, last, "1mo", time_zone="UTC", eager=True).dt.truncate("1mo")
+        cuts = [month for month in months if (start is None or start < month) and (end is None or month < end)]
+    yield from pairwise([start, *cuts, end])
 
-    def _confirmed_since(self, incoming: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-        """Return the versions no younger than what comes in of which only a receipt was kept, with their values."""
-        receipts = self._receipts.read(RECEIPT, start=incoming.select(pl.min(COLLECTED_AT)).item())
-        if receipts.is_empty() or stored.is_empty():
-            return stored.clear()
-        confirmed = (
-            receipts.explode("timestamps")
-            .explode("series")
-            .select(pl.col("series").alias(SERIES), pl.col("timestamps").alias(TIMESTAMP), COLLECTED_AT)
-            .join(stored, on=KEYS, how="semi")
-            .unique()
-            .sort(COLLECTED_AT)
-        )
-        in_force = _one_an_instant(stored, self.columns).sort(COLLECTED_AT)
-        versions = confirmed.join_asof(in_force, on=COLLECTED_AT, by=KEYS, check_sortedness=False)
-        return versions.filter(pl.col(AVAILABLE_AT).is_not_null()).select(stored.columns)
+
+def _decide(
+    incoming: pl.DataFrame,
+    stored: pl.DataFrame,
+    written: pl.DataFrame,
+    receipts: pl.DataFrame,
+    columns: tuple[str, ...],
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the versions to store, and those that only repeat a stored one, with the collection of that one.
+
+    Several versions of one instant are rare, and then a receipt could not name the one it repeats: what repeats a
+    version of such an instant is stored.
+    """
+    confirmed = _confirmed(stored, written, receipts, columns)
+    sources = {_INCOMING: incoming, _STORED: stored, _CONFIRMED: confirmed}
+    told = pl.concat(
+        (rows.with_columns(pl.lit(source).alias(_SOURCE)) for source, rows in sources.items()), how="diagonal"
+    )
+    judged = _judge(told.with_columns(pl.col(SAID).cast(TIME)), columns).with_columns(
+        pl.when(pl.col(_SOURCE) == _CONFIRMED)
+        .then(SAID)
+        .otherwise(pl.when(_NEWS).then(COLLECTED_AT).forward_fill())
+        .alias(SAID)
+    )
+    came = judged.filter(pl.col(_SOURCE) != _STORED)
+    # One that beats a stored one of the same instant has to be stored, or the beaten one would be read.
+    beats = came.join(stored, on=VERSION, how="semi")
+    news = pl.concat([came.filter(_NEWS), beats.filter(~pl.col(_NEWS))])
+    rest = came.filter(~pl.col(_NEWS)).join(beats, on=VERSION, how="anti")
+    instants = pl.concat([stored.select(*VERSION, *columns), news.select(*VERSION, *columns)]).unique()
+    contested = instants.filter(pl.struct(VERSION).is_duplicated()).select(*KEYS, pl.col(COLLECTED_AT).alias(SAID))
+    unclear = rest.join(contested, on=(*KEYS, SAID), how="semi")
+    clear = rest.join(contested, on=(*KEYS, SAID), how="anti")
+    return pl.concat([news, unclear]), clear.filter(pl.col(_SOURCE) == _INCOMING)
+
+
+def _confirmed(
+    stored: pl.DataFrame, written: pl.DataFrame, receipts: pl.DataFrame, columns: tuple[str, ...]
+) -> pl.DataFrame:
+    """Return the versions of which only receipts were kept, with their values and the collection they repeat.
+
+    Another append may meanwhile have repeated a version of an instant for which this one has ``written`` a second:
+    what that one meant was there without this one, so those written give way to others of their instant.
+    """
+    if receipts.is_empty() or stored.is_empty():
+        return stored.clear().with_columns(pl.lit(None, TIME).alias(SAID))
+    values = (*VERSION, *columns)
+    others = _one_an_instant(stored.join(written, on=values, how="anti", nulls_equal=True), columns)
+    own = stored.join(written, on=values, how="semi", nulls_equal=True).join(others, on=VERSION, how="anti")
+    in_force = pl.concat([others, _one_an_instant(own, columns)]).rename({COLLECTED_AT: SAID})
+    return (
+        receipts.explode("timestamps", SAID)
+        .explode("series")
+        .select(pl.col("series").alias(SERIES), pl.col("timestamps").alias(TIMESTAMP), COLLECTED_AT, SAID)
+        .join(others, on=VERSION, how="anti")
+        .unique()
+        .join(in_force, on=(*KEYS, SAID))
+        .select(*stored.columns, SAID)
+    )
 
 
 def _versions(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     """Return the versions that a set of received rows tells, by series, timestamp and collection (see the top)."""
+    rows = _one_an_instant(rows, columns)
+    if not rows.select(_same(KEYS).any()).item():  # as in nearly every month: each row is a first version
+        return rows
     return _judge(rows, columns).filter(_NEWS).drop(_REPEATED, _NEWS)
 
 
@@ -184,21 +260,58 @@ def _judge(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
 
 def _one_an_instant(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     """Return the rows by series, timestamp and collection, with one row for each: the one that sorts last."""
-    rows = _sorted(rows, *VERSION)
-    if not rows.select(_same(VERSION).any()).item():
+    rows = _sorted(rows)
+    if rows.is_empty() or not rows.select(_same(VERSION).any()).item():
         return rows
     source = [_SOURCE] if _SOURCE in rows.columns else []
     return rows.sort(*VERSION, *columns, AVAILABLE_AT, *source).filter(~_same(VERSION, -1))
 
 
-def _sorted(rows: pl.DataFrame, *names: str) -> pl.DataFrame:
-    """Sort rows as ``sort`` does, stably: by one key after the other, series by rank; on millions of rows that takes a
-    third of the time of one sort by all."""
-    ranks = pl.Enum(rows[SERIES].drop_nulls().unique().sort())
-    rows = rows.with_columns(pl.col(SERIES).cast(ranks))
-    for name in reversed(names):
-        rows = rows.sort(pl.col(name).to_physical(), maintain_order=True)
-    return rows.with_columns(pl.col(SERIES).cast(pl.String))
+def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
+    """Sort rows by series, timestamp and collection, stably and by one after the other; on millions of rows that takes
+    a third of the time of one sort by all. What comes from one segment lies in time already."""
+    known = pl.Enum(rows[SERIES].drop_nulls().unique().sort())
+    rows = rows.with_columns(pl.col(SERIES).cast(known))
+    if not (rows[TIMESTAMP].is_sorted() and _is_sorted(by_series := rows.select(pl.all().gather(_order(rows))))):
+        for name in (COLLECTED_AT, TIMESTAMP):
+            rows = rows.sort(name, maintain_order=True)
+        by_series = rows.select(pl.all().gather(_order(rows)))
+    return by_series.with_columns(pl.col(SERIES).cast(pl.String))
+
+
+def _is_sorted(rows: pl.DataFrame) -> bool:
+    """Tell of rows by series and timestamp whether they are by collection too."""
+    before = pl.col(COLLECTED_AT) < pl.col(COLLECTED_AT).shift(1)
+    return not rows.select((_same(KEYS) & before).any()).item()
+
+
+def _order(rows: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the stable order by series, which is an Enum: by radix where there are at most 65 536."""
+    return rows[SERIES].to_physical().to_numpy().argsort(kind="stable")
+
+
+def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """Return parts that follow each other in time, each sorted, as one table by series and time, and empty the list.
+
+    Column by column, each let go of as soon as it is in order: the table is never in memory twice.
+    """
+    ranks = pl.Enum(pl.concat(part[SERIES].unique() for part in parts).unique().sort())
+    table = pl.concat((part.with_columns(pl.col(SERIES).cast(ranks)) for part in parts))
+    parts.clear()
+    order = _order(table)
+    columns = table.columns
+    return pl.DataFrame([_in_order(table.drop_in_place(name), order) for name in columns])
+
+
+def _in_order(values: pl.Series, order: npt.NDArray[np.int64]) -> pl.Series:
+    there = values.rechunk().gather(order)
+    return there.cast(pl.String) if isinstance(there.dtype, pl.Enum) else there
+
+
+def _without(rows: pl.DataFrame, these: pl.Expr) -> pl.DataFrame:
+    """Return the rows but for these; where there are none of these, the table itself."""
+    mask = rows.select(these.alias("mask"))["mask"]
+    return rows.filter(~mask) if mask.any() else rows
 
 
 def _same(names: tuple[str, ...], step: int = 1) -> pl.Expr:
@@ -207,11 +320,11 @@ def _same(names: tuple[str, ...], step: int = 1) -> pl.Expr:
 
 
 def _receipts(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the receipts of rows: for each collection which timestamps of which series were said again."""
+    """Return the receipts of rows: for each collection which timestamps of which series repeated which collections."""
     return (
         rows.group_by(COLLECTED_AT, SERIES)
-        .agg(pl.col(TIMESTAMP).sort().alias("timestamps"))
-        .group_by(COLLECTED_AT, "timestamps")
+        .agg(pl.col(TIMESTAMP).sort().alias("timestamps"), pl.col(SAID).sort_by(TIMESTAMP))
+        .group_by(COLLECTED_AT, "timestamps", SAID)
         .agg(pl.col(SERIES).sort().alias("series"))
         .sort(COLLECTED_AT, pl.col("series").list.first())
         .select(list(RECEIPT))

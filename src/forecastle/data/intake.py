@@ -20,6 +20,7 @@ from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, make_batch, save_batch
 from forecastle.data.providers import file
 from forecastle.data.quality_check import QualityReport
+from forecastle.data.store import Place
 from forecastle.errors import QualityGateFailed
 from forecastle.frame import TIMESTAMP, to_json
 from forecastle.http import Answer, Request
@@ -34,11 +35,18 @@ class Intake:
     appended: Appended
 
 
-def admit(task: Task, folder: Path, batch: Batch, now: datetime, report_folder: Path | None = None) -> Intake:
+def admit(
+    task: Task,
+    folder: Path,
+    batch: Batch,
+    now: datetime,
+    report_folder: Path | None = None,
+    stores: Place | None = None,
+) -> Intake:
     """Let a batch into the history if the gate passes it, masked values as null; else into quarantine.
 
-    ``folder`` is the task's; the report is saved in ``report_folder`` (default: of the batch's name under ``reports``),
-    whatever the verdict. Raises QualityGateFailed after the report and the quarantined batch are written; nothing of
+    ``folder`` is the task's, ``stores`` where its history lies (default: there too); the report is saved in
+    ``report_folder`` (default: of the batch's name under ``reports``), whatever the verdict. Raises QualityGateFailed after the report and the quarantined batch are written; nothing of
     a failed batch reaches the history. Repeating it ends in the same state.
     """
     report, passed = quality_check.judge(task, batch.rows, batch.start, batch.end, now)
@@ -53,23 +61,23 @@ def admit(task: Task, folder: Path, batch: Batch, now: datetime, report_folder: 
             f"The batch is in quarantine in {quarantine}, the report in {saved}; the next good answer heals the gap.",
         )
     measured = task.measured
-    history = History(folder / "history", (measured.target, *measured.covariates))
+    history = History((stores or folder) / "history", (measured.target, *measured.covariates))
     return Intake(report, history.append(passed))
 
 
-def accept(task: Task, folder: Path, answer: Answer, now: datetime) -> Intake:
+def accept(task: Task, folder: Path, answer: Answer, now: datetime, stores: Place | None = None) -> Intake:
     """Take in observations that were pushed: archive the body as it came, then parse, judge and append it.
 
     The body is a long table in CSV or Parquet (see ``providers.file``); its values count as known from ``now``, and
     the window that is judged is the one it spans. Raises as ``providers.file.parse``, ``make_batch`` and ``admit``.
     """
-    archived = Archive(folder / "archive").save(answer, now)
+    archived = Archive((stores or folder) / "archive").save(answer, now)
     parsed = file.parse(task.measured, Request(answer.url), answer.body)
     span = parsed.select(pl.col(TIMESTAMP).min().alias("start"), pl.col(TIMESTAMP).max().alias("end")).row(
         0, named=True
     )
     batch = make_batch(task, [parsed], span["start"], min(span["end"], now), now, True, [archived])
-    return admit(task, folder, batch, now)
+    return admit(task, folder, batch, now, stores=stores)
 
 
 def _name(batch: Batch) -> str:

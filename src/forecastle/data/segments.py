@@ -1,12 +1,14 @@
-"""A set of rows in immutable Parquet segments: added to whole, merged by month, read without a lock.
+"""A set of rows in immutable Parquet segments: added to whole, merged by month, read and written without a lock.
 
 What is stored is a *set*: a row stored twice counts once, and neither the order of segments nor the way rows are spread
-over them means anything. That is what makes every step safe to be killed at, and to be done again:
+over them means anything. That is what makes every step safe to be killed at, to be done again, and to be done by
+several processes at once, on any store (see ``store``):
 
-- ``add`` writes one new file, named by its content, whole or not at all;
-- merging writes the merged files first and removes what they replace after, so between any two lines every row is
-  there, some twice;
-- ``read`` lists the folder again after reading, and starts over where a merge took files away meanwhile.
+- ``add`` writes one new segment, named by its content, whole or not at all;
+- merging removes a segment only after others that hold all its rows are there, and each of those is *greater*: a month
+  where it was a batch, or of the same kind with more rows or columns, or equal with a lesser name. So no circle of
+  mergers can remove each other's last copy of a row, however late one of their requests arrives;
+- ``read`` lists again after reading, and starts over where the segments changed meanwhile.
 
     batch-20130201T000000-20130202T230000-144-5d41402abc4b2a76.parquet     what one call of add brought
     month-20130201T000000-20130228T230000-2016-7d793037a0760186.parquet    all rows of a month, merged
@@ -15,24 +17,22 @@ over them means anything. That is what makes every step safe to be killed at, an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
 
 import polars as pl
-from filelock import FileLock, Timeout
 
+from forecastle.data.store import Store
 from forecastle.errors import StorageUnavailable
-from forecastle.frame import write_bytes
 
-LOCK_SECONDS = 60.0
 MOST_BATCHES = 8  # every read opens each of them
 LARGE_BATCH = 100_000  # rows: merged into its months at once
 WORTH_A_MONTH = 4  # batches are merged into their months when those hold at most this many times their rows
+MOST_TRIES = 100  # of a reader beside mergers; each try that fails is one of their merges
+SUFFIX = ".parquet"
 SECOND = timedelta(seconds=1)
 NAME_TIME = "%Y%m%dT%H%M%S"
 
@@ -41,7 +41,7 @@ NAME_TIME = "%Y%m%dT%H%M%S"
 class Segment:
     """What a segment's name tells: its kind, the span of its rows (inclusive, whole seconds), and their number."""
 
-    path: Path
+    name: str
     kind: str
     first: datetime
     last: datetime
@@ -54,19 +54,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segments:
-    """A folder of segments whose rows lie in time by the column ``by`` (a UTC time, never null)."""
+    """The segments directly in a store, whose rows lie in time by the column ``by`` (a UTC time, never null)."""
 
-    root: Path
+    store: Store
     by: str
     most_batches: int | None = None  # None: MOST_BATCHES
 
     def list(self, start: datetime | None = None, end: datetime | None = None) -> tuple[Segment, ...]:
         """Return the segments that can hold rows from start (inclusive) to end (exclusive), by name."""
-        try:
-            paths = sorted(self.root.glob("*.parquet"))
-        except OSError as error:
-            raise _unreadable(self.root, error) from error
-        return tuple(segment for segment in map(_from_name, paths) if segment.meets(start, end))
+        names = (name for name in self.store.list() if name.endswith(SUFFIX) and "/" not in name)
+        segments = (_from_name(self.store.uri, name) for name in names)
+        return tuple(segment for segment in segments if segment.meets(start, end))
 
     def read(
         self, schema: Mapping[str, pl.DataType], start: datetime | None = None, end: datetime | None = None
@@ -75,91 +73,134 @@ class Segments:
 
         A column that a segment lacks is null there. Raises StorageUnavailable where a segment cannot be read.
         """
-        while True:
-            segments = self.list(start, end)
+        return self.read_listed(schema, start, end)[0]
+
+    def read_listed(
+        self, schema: Mapping[str, pl.DataType], start: datetime | None = None, end: datetime | None = None
+    ) -> tuple[pl.DataFrame, frozenset[Segment]]:
+        """Return what ``read`` does, and the segments that held it."""
+        segments, contents = self.fetch(start, end)
+        return self.parse(contents, schema, start, end), frozenset(segments)
+
+    def fetch(
+        self, start: datetime | None = None, end: datetime | None = None
+    ) -> tuple[tuple[Segment, ...], tuple[bytes, ...]]:
+        """Return the segments that ``list`` does, all as they were at one moment, and their contents."""
+        segments = self.list(start, end)
+        for _ in range(MOST_TRIES):
             try:
-                contents = [segment.path.read_bytes() for segment in segments]
+                contents = self.store.get([segment.name for segment in segments])
             except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise _unreadable(self.root, error) from error
-            if segments == self.list(start, end):
-                break
+                contents = None
+            before, segments = segments, self.list(start, end)
+            if contents is not None and before == segments:
+                return segments, tuple(contents)
+        raise StorageUnavailable(
+            f"segments of {self.store.uri} that stay while they are read",
+            f"others at each of {MOST_TRIES} tries, or names without their objects",
+            "Try again; if it stays so, restore the store from a backup.",
+        )
+
+    def parse(
+        self,
+        contents: Sequence[bytes],
+        schema: Mapping[str, pl.DataType],
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> pl.DataFrame:
+        """Return these columns of the rows from start to end that contents of segments hold."""
         if not contents:
             return pl.DataFrame(schema=dict(schema))
-        rows = pl.scan_parquet(contents, schema=dict(schema), missing_columns="insert", extra_columns="ignore")
+        rows = pl.scan_parquet(list(contents), schema=dict(schema), missing_columns="insert", extra_columns="ignore")
         try:
             return rows.filter(*self._bounds(start, end)).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise _unreadable(self.root, error) from error
+            raise _unreadable(self.store, error) from error
 
-    def add(self, table: pl.DataFrame) -> None:
-        """Add rows in one new segment, then merge segments if there are too many; call it only under ``locked``."""
-        if table.is_empty():
-            return
-        added = self._write("batch", table)
+    def add(self, table: pl.DataFrame) -> Segment | None:
+        """Add rows in one new segment and return it; None where there are no rows."""
+        return None if table.is_empty() else self._write("batch", table)
+
+    def merge_if_many(self, added: Segment | None) -> bool:
+        """Merge where there are too many batches, or the one that was added is large; tell whether it was done."""
+        if added is None:
+            return False
         batches = sum(one.kind == "batch" for one in self.list())
-        if added.rows >= LARGE_BATCH or batches > (self.most_batches or MOST_BATCHES):
+        many = added.rows >= LARGE_BATCH or batches > (self.most_batches or MOST_BATCHES)
+        if many:
             self.merge()
+        return many
 
     def merge(self) -> None:
-        """Make fewer segments of the same rows; call it only under ``locked``.
+        """Make fewer segments of the same rows; where another merger is faster, leave it to that one.
 
         Batches join the months they touch, or only each other while they are small beside those months, so that a row
         is written again a few times and not at every merge.
         """
-        for torn in self.root.glob(".*.part"):
-            torn.unlink(missing_ok=True)
+        self.store.sweep()
         segments = self.list()
         batches = [one for one in segments if one.kind == "batch"]
         if not batches:
             return
-        table = _read_whole(batches)
+        try:
+            self._merge(batches, [one for one in segments if one.kind == "month"])
+        except FileNotFoundError:
+            return
+
+    def forget(self, before: datetime) -> None:
+        """Remove the months that ended before a time."""
+        for one in self.list():
+            if one.kind == "month" and one.last < before:
+                self.store.delete(one.name)
+
+    def _merge(self, batches: Sequence[Segment], months: Sequence[Segment]) -> None:
+        table = self._read_whole(batches)
         touched = table[self.by].dt.truncate("1mo").unique().to_list()
-        months = [one for one in segments if one.kind == "month" and _month(one.first) in touched]
-        if WORTH_A_MONTH * table.height < sum(one.rows for one in months):
+        near = [one for one in months if _month(one.first) in touched]
+        if WORTH_A_MONTH * table.height < sum(one.rows for one in near):
             self._replace(batches, "batch", table)
             return
         for start in touched:
-            old = [one for one in months if _month(one.first) == start]
+            old = [one for one in near if _month(one.first) == start]
             new = table.filter(pl.col(self.by).dt.truncate("1mo") == start)
-            self._replace(old, "month", pl.concat([_read_whole(old), new], how="diagonal") if old else new)
-        for one in batches:
-            one.path.unlink(missing_ok=True)
+            self._replace(old, "month", pl.concat([self._read_whole(old), new], how="diagonal") if old else new)
+        self._remove(batches)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder's write lock; it ends with the process, however that ends.
+    def _replace(self, old: Sequence[Segment], kind: str, table: pl.DataFrame) -> None:
+        """Write the rows of old segments (and perhaps more) as one, and only then remove those.
 
-        Raises StorageUnavailable when another process holds it for a minute.
+        Where one of them holds all of it already, that one stays: of several the first by name, so that two mergers
+        that see them do not each remove what the other keeps.
         """
+        table = table.unique(maintain_order=True)
+        whole = [one for one in old if one.kind == kind and self._holds(one, table)]
+        kept = whole[0] if whole else self._write(kind, table)
+        self._remove(one for one in old if one != kept)
+
+    def _holds(self, segment: Segment, table: pl.DataFrame) -> bool:
+        """Tell of a segment whose rows are all in a table whether those are all rows of the table."""
+        if segment.rows < table.height:
+            return False
+        held = self._read_whole([segment])
+        return held.unique().height == table.height and set(held.columns) == set(table.columns)
+
+    def _remove(self, segments: Iterable[Segment]) -> None:
+        for one in segments:
+            self.store.delete(one.name)
+
+    def _read_whole(self, segments: Sequence[Segment]) -> pl.DataFrame:
+        """Return every row of these segments with every column one of them has, so that a merge forgets nothing."""
+        contents = self.store.get([one.name for one in segments])
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / ".lock", timeout=LOCK_SECONDS)
-            lock.acquire()
-        except Timeout as error:
-            raise StorageUnavailable(
-                f"to write to {self.root} within {LOCK_SECONDS:.0f} s", "another process writing", "Try again."
-            ) from error
-        except OSError as error:
-            raise _unreadable(self.root, error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+            return pl.concat([pl.read_parquet(content) for content in contents], how="diagonal")
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise _unreadable(self.store, error) from error
 
     def _bounds(self, start: datetime | None, end: datetime | None) -> Iterator[pl.Expr]:
         if start is not None:
             yield pl.col(self.by) >= start
         if end is not None:
             yield pl.col(self.by) < end
-
-    def _replace(self, old: Sequence[Segment], kind: str, table: pl.DataFrame) -> None:
-        """Write the rows of old segments (and perhaps more) as one, and only then remove those."""
-        written = self._write(kind, table.unique(maintain_order=True))
-        for one in old:
-            if one.path != written.path:
-                one.path.unlink(missing_ok=True)
 
     def _write(self, kind: str, table: pl.DataFrame) -> Segment:
         table = table.sort(self.by, maintain_order=True)
@@ -168,26 +209,19 @@ class Segments:
         content = buffer.getvalue()
         first, last = table[self.by][0], table[self.by][-1]
         digest = hashlib.sha256(content).hexdigest()[:16]
-        name = f"{kind}-{first:{NAME_TIME}}-{last:{NAME_TIME}}-{table.height}-{digest}.parquet"
-        return _from_name(write_bytes(self.root / name, content))
-
-
-def _read_whole(segments: Sequence[Segment]) -> pl.DataFrame:
-    """Return every row of these segments with every column that one of them has, so that a merge forgets nothing."""
-    try:
-        return pl.concat([pl.read_parquet(one.path.read_bytes()) for one in segments], how="diagonal")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(segments[0].path.parent, error) from error
+        name = f"{kind}-{first:{NAME_TIME}}-{last:{NAME_TIME}}-{table.height}-{digest}{SUFFIX}"
+        self.store.put(name, content)
+        return _from_name(self.store.uri, name)
 
 
 @lru_cache(maxsize=4096)
-def _from_name(path: Path) -> Segment:
+def _from_name(uri: str, name: str) -> Segment:
     try:
-        kind, first, last, rows, _ = path.stem.split("-")
-        return Segment(path, kind, _moment(first), _moment(last), int(rows))
+        kind, first, last, rows, _ = name.removesuffix(SUFFIX).split("-")
+        return Segment(name, kind, _moment(first), _moment(last), int(rows))
     except ValueError:
         raise StorageUnavailable(
-            f"only segments written by forecastle in {path.parent}", path.name, "Move that file elsewhere."
+            f"only segments written by forecastle in {uri}", name, "Move that file elsewhere."
         ) from None
 
 
@@ -199,6 +233,6 @@ def _month(moment: datetime) -> datetime:
     return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-def _unreadable(root: Path, error: Exception) -> StorageUnavailable:
+def _unreadable(store: Store, error: Exception) -> StorageUnavailable:
     found = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return StorageUnavailable(f"readable segments in {root}", found, "Mend the folder, or restore it from a backup.")
+    return StorageUnavailable(f"readable segments in {store.uri}", found, "Mend it, or restore it from a backup.")

@@ -12,7 +12,10 @@ from typing import Any
 
 import polars as pl
 
+from forecastle.data.archive import Archive
 from forecastle.data.history import History
+from forecastle.data.store import Place
+from forecastle.errors import StorageUnavailable
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.settings import Settings
 
@@ -27,9 +30,9 @@ class Masked:
     is_null: bool
 
 
-def archived_whole(archive: Path, names: Iterable[str], collected_at: datetime) -> int:
+def archived_whole(archive: Place, names: Iterable[str], collected_at: datetime) -> int:
     """Count the archived answers whose body is what was received, by digest and length, and that name their time."""
-    return sum(_is_whole(archive, json.loads((archive / name).read_bytes()), collected_at) for name in names)
+    return sum(_is_whole(Archive(archive), name, collected_at) for name in names)
 
 
 def masked_value(report: Path, history: History, series_id: str, column: str, at: datetime) -> Masked | None:
@@ -64,11 +67,13 @@ def is_versioned(settings: Settings, table: Path, pointer: str, found: Mapping[s
     )
 
 
-def _is_whole(archive: Path, note: Mapping[str, Any], collected_at: datetime) -> bool:
-    digest = str(note["sha256"])
-    body = (archive / "bodies" / digest[:2] / digest).read_bytes()
-    received = (hashlib.sha256(body).hexdigest(), len(body)) == (digest, note["bytes"])
-    return received and datetime.fromisoformat(note["collected_at"]) == collected_at
+def _is_whole(archive: Archive, name: str, collected_at: datetime) -> bool:
+    note = archive.note(name)
+    try:
+        length = len(archive.read(name))
+    except StorageUnavailable:
+        return False
+    return length == note["bytes"] and datetime.fromisoformat(note["collected_at"]) == collected_at
 
 
 def _committed(workspace: Path, commit: str, file: str) -> str:

@@ -128,7 +128,7 @@ def collect(stage: Stage) -> Iterator[Claim]:
     found = stage.must_run("train", "ingest")["ingest"]
     run = stage.passage("train")
     batch = ingestion.load_batch(run.folder)
-    whole = evidence.archived_whole(run.home / "archive", batch.archived, stage.now)
+    whole = evidence.archived_whole(run.stores / "archive", batch.archived, stage.now)
     yield Claim(
         f"{found['rows']:,} observations of {len(stage.task.series)} airports from {found['from']}",
         found["rows"] > 20_000,

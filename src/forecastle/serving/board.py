@@ -19,6 +19,7 @@ import polars as pl
 
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
+from forecastle.data.store import task_stores
 from forecastle.errors import ForecastleError, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.models.bundle import Bundle, load
@@ -48,7 +49,7 @@ class Board:
         self._journal: Journal | None = None
         self._journal_lock = Lock()
         self._entries = {
-            task.name: _Entry(task, open_history(task, settings.task_folder(task.name) / "history", target_only=True))
+            task.name: _Entry(task, open_history(task, task_stores(settings, task.name) / "history", target_only=True))
             for task in tasks
         }
 
@@ -152,8 +153,9 @@ class Board:
 
     def _revision(self, entry: _Entry) -> _Revision:
         """Return a value that differs after anything changed that a snapshot or its details hold."""
-        files = frozenset(path.name for path in entry.history.root.glob("*.parquet"))
-        return _Revision(published(self._settings, entry.task), files, self._open().revision(entry.task.name))
+        return _Revision(
+            published(self._settings, entry.task), entry.history.state(), self._open().revision(entry.task.name)
+        )
 
     def _read(self, entry: _Entry, revision: _Revision) -> Snapshot:
         task = entry.task

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 import pytest
-from filelock import FileLock
 
 from forecastle.data import segments
 from forecastle.data.segments import Segments
+from forecastle.data.store import Folder
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 
@@ -29,12 +31,16 @@ def kinds(folder: Segments) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Segments:
-    return Segments(tmp_path, by="at", most_batches=3)
+    return Segments(Folder(tmp_path), by="at", most_batches=3)
+
+
+def add(folder: Segments, *numbers: int) -> None:
+    folder.merge_if_many(folder.add(rows(*numbers)))
 
 
 def test_too_many_batches_are_merged_into_the_months_they_touch(folder):
     for number in (0, 20, 30, 40):
-        folder.add(rows(number))
+        add(folder, number)
     assert [(one.kind, one.first.month, one.rows) for one in folder.list()] == [("month", 1, 2), ("month", 2, 2)]
     assert sorted(folder.read(SCHEMA)["x"]) == [0, 20, 30, 40]
 
@@ -43,14 +49,14 @@ def test_batches_that_are_small_beside_their_month_are_merged_with_each_other(fo
     folder.add(rows(*range(30, 200)))
     folder.merge()
     for number in range(4):
-        folder.add(rows(200 + number))
+        add(folder, 200 + number)
     assert kinds(folder) == ["batch", "month"]
     assert folder.read(SCHEMA).height == 174
 
 
 def test_a_large_batch_is_merged_at_once(folder, monkeypatch):
     monkeypatch.setattr(segments, "LARGE_BATCH", 10)
-    folder.add(rows(*range(10)))
+    add(folder, *range(10))
     assert kinds(folder) == ["month"]
 
 
@@ -77,7 +83,7 @@ def test_a_reader_beside_a_writer_that_merges_sees_every_row_that_was_there(fold
     reader.start()
     try:
         for number in range(1, 60):
-            folder.add(rows(number))
+            add(folder, number)
             written[0] = number
     finally:
         done.set()
@@ -85,16 +91,49 @@ def test_a_reader_beside_a_writer_that_merges_sees_every_row_that_was_there(fold
     assert short == []
 
 
-def test_a_folder_locked_by_another_is_said(folder, monkeypatch):
-    monkeypatch.setattr(segments, "LOCK_SECONDS", 0.05)
-    with FileLock(folder.root / ".lock"), pytest.raises(StorageUnavailable, match="another process"):
-        with folder.locked():
-            pass
-
-
-def test_what_a_killed_writer_left_is_swept_by_the_next_merge(folder):
+def test_of_segments_that_hold_the_same_one_stays_and_both_mergers_mean_the_same(folder):
+    for name in ("b", "a"):
+        folder.store.put(f"month-20130131T000000-20130131T000000-1-{name}.parquet", parquet(rows(0)))
     folder.add(rows(0))
-    torn = folder.root / ".batch-1.parquet.x.part"
-    torn.touch()
     folder.merge()
-    assert not torn.exists()
+    assert [one.name[-9:] for one in folder.list()] == ["a.parquet"]
+
+
+def test_a_segment_with_a_column_more_is_not_taken_for_one_without(folder):
+    folder.add(rows(0))
+    folder.add(rows(0).with_columns(y=pl.lit(None, pl.Float64)))
+    folder.merge()
+    assert folder.read({**SCHEMA, "y": pl.Float64()}).height == 1
+    assert [one.rows for one in folder.list()] == [1]
+
+
+def test_old_months_are_forgotten_and_no_others(folder):
+    for number in (0, 20, 30, 40):
+        add(folder, number)
+    folder.forget(T0 + timedelta(days=1))
+    assert [one.first.month for one in folder.list()] == [2]
+
+
+def test_names_whose_objects_are_gone_are_said_and_not_looked_for_for_ever(folder, tmp_path):
+    folder.add(rows(0))
+    (segment,) = folder.list()
+    (tmp_path / segment.name).rename(tmp_path / "elsewhere")
+    (tmp_path / segment.name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StorageUnavailable, match="that stay while they are read"):
+        folder.read(SCHEMA)
+
+
+def test_what_a_killed_writer_left_is_swept_by_a_later_merge_and_what_another_writes_is_not(folder, tmp_path):
+    folder.add(rows(0))
+    torn, written = tmp_path / ".batch-1.parquet.x.part", tmp_path / ".batch-2.parquet.y.part"
+    for path in (torn, written):
+        path.touch()
+    os.utime(torn, (0, 0))
+    folder.merge()
+    assert not torn.exists() and written.exists()
+
+
+def parquet(table: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    table.write_parquet(buffer)
+    return buffer.getvalue()
