@@ -29,6 +29,25 @@ Provider = Literal[
     "open-meteo", "openweathermap", "alpha-vantage", "twelve-data", "binance", "gbfs", "http-json", "file"
 ]
 Derived = Literal["realised-volatility", "share", "mean"]
+CheckName = Literal[
+    "schema",
+    "keys",
+    "unknown-series",
+    "duplicates",
+    "time-order",
+    "times",
+    "freshness",
+    "volume",
+    "cadence",
+    "gaps",
+    "null-share",
+    "finite",
+    "range",
+    "flatline",
+    "unit-jump",
+]
+CONTRACT: tuple[CheckName, ...] = ("schema", "keys", "times")
+"""Checks of what the history cannot hold: no task may soften them."""
 INPUTS: dict[str, tuple[str, ...]] = {
     "realised-volatility": ("opening price", "closing price"),
     "share": ("part", "whole"),
@@ -166,6 +185,13 @@ class Source(Part):
         return self
 
 
+class CheckRule(Part):
+    """What a failure of one check of the gate means, where the task wants it otherwise than the check itself does."""
+
+    scope: Literal["batch", "series"] | None = None
+    verdict: Literal["warn", "fail"] | None = None
+
+
 class Gate(Part):
     """How strict the mandatory quality gate is."""
 
@@ -173,7 +199,16 @@ class Gate(Part):
     max_null_share: float = Field(default=0.01, ge=0, le=1)
     max_missing_share: float = Field(default=0.25, ge=0, le=1)
     max_age: Duration = timedelta(hours=6)
+    max_gap: Duration = timedelta(hours=6)
     flatline: Duration | None = None
+    checks: dict[CheckName, CheckRule] = {}
+
+    @model_validator(mode="after")
+    def _keeps_the_contract(self) -> Gate:
+        for name in CONTRACT:
+            if name in self.checks and self.checks[name].verdict == "warn":
+                raise ValueError(f"checks.{name} cannot only warn: the history holds nothing that fails it")
+        return self
 
 
 class Features(Part):
@@ -441,7 +476,7 @@ def _describe(model: type[BaseModel], entry: Any) -> Iterable[str]:
 def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, list[str]]:
     """Return a location as text, and the field names that are valid beside its last part."""
     text, here, siblings = "", model, list(model.model_fields)
-    for part in location:
+    for part in (one for one in location if one != "[key]"):
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
         siblings = list(here.model_fields)
         if isinstance(part, str) and part in here.model_fields:
