@@ -39,7 +39,7 @@ def null_share(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
             found.append(f"{bad.height / rows.height:.1%} null in {name}{_of(series)}")
             failing, whole = failing | series, whole or rest
     if not found:
-        return passed(expected, rows)
+        return passed(expected)
     bad = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in suspects))
     return Finding(expected, ", ".join(found), shown(bad), "fail" if whole else "pass", failing)
 
@@ -53,7 +53,7 @@ def finite(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     found = rows.select(one.sum() for one in tests.values()).row(0, named=True)
     met = {name: tests[name].fill_null(False) for name in task.columns if found[name]}
     if not met:
-        return passed("finite values", rows)
+        return passed("finite values")
     failing, whole = frozenset[str](), False
     for name, test in met.items():
         series, rest = too_many(rows.filter(test), rows, window, null_limit(task, name))
@@ -89,7 +89,7 @@ def value_range(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
         worst = bad.sort((pl.col(name) - rows[name].median()).abs(), TIMESTAMP).row(-1, named=True)
         found.append(f"{count[name]} in {name}, such as {worst[name]:g} at {worst[SERIES]} {when(worst[TIMESTAMP])}")
     if not parts:
-        return passed(expected or "any value", rows)
+        return passed(expected or "any value")
     return Finding(expected, "; ".join(found), shown(pl.concat(parts)), verdict, failing, masks)
 
 
@@ -97,7 +97,7 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     """The target of no series keeps one value for as long as the gate's ``flatline``."""
     limit = task.gate.flatline
     if limit is None:
-        return passed("nothing: the task sets no gate.flatline", rows)
+        return passed("nothing: the task sets no gate.flatline")
     expected = f"{task.target} to change within {duration_text(limit)}"
     changes = ~SAME_SERIES | pl.col(task.target).ne_missing(pl.col(task.target).shift(1))
     runs = (
@@ -109,7 +109,7 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
         .drop("run")
     )
     if runs.is_empty():
-        return passed(expected, rows)
+        return passed(expected)
     found = listed((f"{name} at {value:g} from {when(first)}" for name, value, first, _ in runs.iter_rows()), ", ")
     return Finding(expected, found, shown(runs), failing=frozenset(runs[SERIES].drop_nulls()))
 
