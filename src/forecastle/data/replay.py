@@ -122,7 +122,7 @@ def replay_app(
         except _Refused as refused:
             return error_body(400, str(refused))
         fault = faults()
-        return FAULTS[fault](blocks) if fault else wire(blocks)
+        return FAULTS[fault].answer(blocks) if fault else wire(blocks)
 
     return Starlette(routes=[Route("/v1/forecast", forecast), Route("/v1/archive", archive)])
 

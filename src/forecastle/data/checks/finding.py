@@ -100,18 +100,23 @@ def counts(rows: pl.DataFrame) -> dict[str, int]:
 
 
 def too_many(bad: pl.DataFrame, rows: pl.DataFrame, window: Window, limit: float) -> tuple[frozenset[str], bool]:
-    """Return the series with more bad rows than a share of their own, and whether what is left is too many as well.
+    """Where a batch has more bad rows than a share of it: the series to blame, and whether the rest has too many too.
 
-    A single bad row of a series, or of what is left, is never too many.
+    To blame is a series with more of them than that share of its own rows. A single bad row is never too many.
     """
-    if bad.is_empty():
+    if bad.height <= max(1.0, limit * rows.height):
         return frozenset(), False
+    found, have = counts(bad), dict(window.series.select(SERIES, "rows").iter_rows())
+    blamed = over_share(found, window, limit)
+    left = bad.height - sum(found[name] for name in blamed)
+    of = rows.height - sum(have[name] for name in blamed)
+    return blamed, left > max(1.0, limit * of)
+
+
+def over_share(found: Mapping[str, int], window: Window, limit: float) -> frozenset[str]:
+    """Return the series of which more than a share of the rows, and more than one, was found."""
     have = dict(window.series.select(SERIES, "rows").iter_rows())
-    found = counts(bad)
-    failing = frozenset(name for name, count in found.items() if count > max(1.0, limit * have[name]))
-    left = bad.height - sum(found[name] for name in failing)
-    of = rows.height - sum(have[name] for name in failing)
-    return failing, left > max(1.0, limit * of)
+    return frozenset(name for name, count in found.items() if count > max(1.0, limit * have[name]))
 
 
 def null_limit(task: Task, name: str) -> float:
@@ -142,7 +147,7 @@ def arrange(task: Task, arrived: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
     names = rows[SERIES].rle().struct.field("value")
     steady = (pl.col(TIMESTAMP) >= pl.col(TIMESTAMP).shift(1)) | ~SAME_SERIES
     in_time = rows.height > 0 and rows.select((steady.fill_null(pl.col(ARRIVAL) == 0)).all()).item()
-    if names.null_count() or not in_time or names.n_unique() < len(names):
+    if not in_time or names.null_count() or names.n_unique() < len(names):
         rows = _sorted(rows)
     elif not names.is_sorted():
         lengths = rows[RUN].rle().struct.field("len")
@@ -166,10 +171,17 @@ def _readable(task: Task, arrived: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Sort by the contract's order, series by rank: on millions of rows that is faster than by name."""
-    ranks = pl.Enum(rows[SERIES].drop_nulls().unique().sort())
-    by = [pl.col(SERIES).cast(ranks).to_physical(), *(pl.col(name).to_physical() for name in BITEMPORAL[1:])]
-    return rows.sort(by, maintain_order=True).with_columns(pl.col(SERIES).rle_id().alias(RUN))
+    """Sort by series and timestamp, stably, nulls first: by one number, a fifth of the time of a sort by both."""
+    ranks = rows[SERIES].drop_nulls().unique().sort()
+    rank = pl.col(SERIES).cast(pl.Enum(ranks)).to_physical().cast(pl.Int64)
+    at = pl.col(TIMESTAMP).to_physical()
+    least, most = rows.select(at.min().alias("least"), at.max().alias("most")).row(0)
+    if least is None or (most - least + 1) * (len(ranks) + 1) >= 2**63:
+        ordered = rows.sort(rank, at, maintain_order=True)
+    else:
+        place = (rank + 1).fill_null(0) * (most - least + 1) + (at - least).fill_null(0)
+        ordered = rows.sort(place, maintain_order=True)
+    return ordered.with_columns(pl.col(SERIES).rle_id().alias(RUN))
 
 
 def _series(rows: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -116,11 +115,12 @@ def cadence(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
 
 
 def gaps(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
-    """No step of the window is absent; a run of absent steps longer than the gate's ``max_gap`` fails its series.
+    """No step between rows of the window is absent; a run of them longer than the gate's ``max_gap`` fails its series.
 
-    Shorter runs are a warning. So are longer ones that lie before the gate's own window, as in a backfill: they only
-    cost training some rows; and any where the source decides which steps there are. Days on which nothing is traded
-    are no gaps: an observed grid has none. The limit is never taken as below two steps.
+    What is absent at the end is for ``freshness`` to judge, a series that is absent altogether for ``volume``. Shorter
+    runs are a warning. So are longer ones that lie before the gate's own window, as in a backfill, which only cost
+    training some rows, and any where the source decides which steps there are. Days on which nothing is traded are no
+    gaps: an observed grid has none. The limit is never taken as below two steps.
     """
     limit = task.patience(task.gate.max_gap)
     expected = f"no step absent; no more than {duration_text(limit)} in one run"
@@ -160,29 +160,20 @@ def _absent_steps(task: Task, rows: pl.DataFrame, first: datetime, steps: int, n
 
 
 def _absent_runs(task: Task, rows: pl.DataFrame, window: Window, first: datetime, steps: int) -> pl.DataFrame:
-    """Return each run of absent steps: series_id, since (its first step), until (its end), absent (how many)."""
+    """Return each run of absent steps that a row follows: series_id, since (its first step), until (its end), absent
+    (how many)."""
     step = step_number(task, first)
     inner = rows.select(SERIES, before=step.shift(1), absent=step - step.shift(1) - 1, same=SAME_SERIES)
     inner = inner.filter("same", pl.col("absent") > 0).select(SERIES, pl.col("before") + 1, "absent")
-    edges = list(_edges(task, window, first, steps))
-    outer = pl.DataFrame(edges, schema={SERIES: pl.String, "before": pl.Int64, "absent": pl.Int64}, orient="row")
+    late = window.series.select(SERIES, _since(first, "first") // (task.frequency // MICROSECOND)).filter(
+        pl.col("first") > 0
+    )
+    outer = late.select(
+        SERIES, pl.lit(0, dtype=pl.Int64).alias("before"), pl.min_horizontal("first", steps).alias("absent")
+    )
     begin = (pl.col("before") * (task.frequency // MICROSECOND) + (first - EPOCH) // MICROSECOND).cast(TIME)
     runs = pl.concat([inner, outer]).with_columns(since=begin)
     return runs.select(SERIES, "since", (pl.col("since") + pl.col("absent") * task.frequency).alias("until"), "absent")
-
-
-def _edges(task: Task, window: Window, first: datetime, steps: int) -> Iterator[tuple[str, int, int]]:
-    """Yield the runs of absent steps before a series' first row and after its last: series, first step, how many."""
-    numbers = window.series.select(
-        SERIES, *((_since(first, name) // (task.frequency // MICROSECOND)).alias(name) for name in ("first", "last"))
-    )
-    for name in sorted(set(task.series_ids) - window.names):
-        yield name, 0, steps
-    for name, begin, end in numbers.filter((pl.col("first") > 0) | (pl.col("last") < steps - 1)).iter_rows():
-        if begin is not None and begin > 0:
-            yield name, 0, min(begin, steps)
-        if end is not None and end < steps - 1:
-            yield name, max(end + 1, 0), steps - 1 - max(end, -1)
 
 
 def _since(first: datetime, name: str) -> pl.Expr:

@@ -78,7 +78,7 @@ def _told_otherwise(task: Task, both: pl.DataFrame, recent: pl.DataFrame) -> lis
             )
             .join(spread, on=SERIES, how="left")
         )
-        straight = (pl.col("correlation") >= STRAIGHT) | (pl.col("rest") <= (1 - STRAIGHT) * pl.col("size"))
+        straight = (pl.col("correlation").abs() >= STRAIGHT) | (pl.col("rest") <= (1 - STRAIGHT) * pl.col("size"))
         far = pl.col("size") >= FAR * pl.col("spread")
         jumped = lines.filter(pl.col("n") >= FEWEST, pl.col("changed") >= 0.9, straight, far)
         for one in jumped.iter_rows(named=True):

@@ -15,6 +15,7 @@ from forecastle.data.checks.finding import (
     counts,
     listed,
     null_limit,
+    over_share,
     passed,
     shown,
     too_many,
@@ -27,21 +28,24 @@ from forecastle.task import Task, duration_text
 def null_share(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     """No column has more nulls than its ``max_null_share``, or else the gate's, allows; a single one may always be.
 
-    A series of which that is not true fails, and the batch where it is not true of the rest either.
+    Where the batch has more, the series with more of their own fail, and the batch if the rest has too many as well.
+    Where it has not, such a series is a warning.
     """
     expected = "at most " + ", ".join(f"{null_limit(task, name):.1%} null in {name}" for name in task.columns)
-    suspects = [name for name in task.columns if rows[name].null_count() > 1]
-    found, failing, whole = [], frozenset[str](), False
-    for name in suspects:
-        bad = rows.filter(pl.col(name).is_null())
-        series, rest = too_many(bad, rows, window, null_limit(task, name))
-        if series or rest:
-            found.append(f"{bad.height / rows.height:.1%} null in {name}{_of(series)}")
-            failing, whole = failing | series, whole or rest
+    found: list[str] = []
+    failing, whole, met = frozenset[str](), False, []
+    for name in (name for name in task.columns if rows[name].null_count() > 1):
+        bad, limit = rows.filter(pl.col(name).is_null()), null_limit(task, name)
+        blamed, rest = too_many(bad, rows, window, limit)
+        lone = frozenset() if blamed or rest else over_share(counts(bad), window, limit)
+        if blamed or rest or lone:
+            found.append(f"{bad.height / rows.height:.1%} null in {name}{_of(blamed or lone)}")
+            met.append(name)
+            failing, whole = failing | blamed, whole or rest
     if not found:
         return passed(expected)
-    bad = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in suspects))
-    return Finding(expected, ", ".join(found), shown(bad), "fail" if whole else "pass", failing)
+    bad = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in met))
+    return Finding(expected, ", ".join(found), shown(bad), "fail" if whole else "warn", failing)
 
 
 def finite(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
@@ -115,9 +119,9 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
 
 
 def outside(task: Task, name: str) -> pl.Expr:
-    """Tell of each row whether the value is below its minimum or above its maximum; a null is not."""
+    """Tell of each row whether the value is below its minimum or above its maximum; no null is, and nothing infinite."""
     least, most = _bounds(task, name)
-    return (~pl.col(name).is_between(least, most)).fill_null(False)
+    return (~pl.col(name).is_between(least, most) & pl.col(name).is_finite()).fill_null(False)
 
 
 _GRAVITY = ("pass", "warn", "mask", "fail")
