@@ -54,6 +54,10 @@ class Quarantined:
         """The gate's report as a page."""
         return self.folder / "quality.html"
 
+    def report(self) -> dict[str, Any]:
+        """Return the gate's report as it was saved."""
+        return _report(self.folder)
+
     def as_dict(self) -> dict[str, Any]:
         """Return what is known of it as plain data."""
         fields = ("task", "name", "collected_at", "rows", "series", "checks", "reason", "released")
@@ -106,13 +110,7 @@ def release_of(home: Path, name: str) -> Mapping[str, Any] | None:
 
 
 def _read(folder: Path) -> Quarantined:
-    try:
-        batch = json.loads((folder / BATCH_NOTE).read_bytes())
-        report = json.loads((folder / REPORT).read_bytes())
-    except (OSError, ValueError) as error:
-        raise StorageUnavailable(
-            f"a readable batch and its report in {folder}", str(error), "Restore that folder from its backup."
-        ) from error
+    batch, report = _load(folder / BATCH_NOTE), _report(folder)
     failed = [one for one in report["findings"] if one["verdict"] == "fail"]
     return Quarantined(
         task=report["task"],
@@ -127,13 +125,22 @@ def _read(folder: Path) -> Quarantined:
     )
 
 
+def _report(folder: Path) -> dict[str, Any]:
+    return _load(folder / REPORT)
+
+
 def _release(folder: Path) -> Mapping[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads((folder / RELEASE).read_bytes())
-    except FileNotFoundError:
+    if not (folder / RELEASE).exists():
         return None
+    found = _load(folder / RELEASE)
+    return {**found, "at": datetime.fromisoformat(found["at"])}
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise StorageUnavailable(
-            f"a readable {folder / RELEASE}", str(error), "Restore that file from its backup."
+            f"a readable {file}", str(error), "Restore that folder from its backup, or remove it."
         ) from error
-    return {**found, "at": datetime.fromisoformat(found["at"])}
+    return found
