@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import polars as pl
 
-from forecastle.data.checks.finding import ARRIVAL, NOTHING, SAME_SERIES, Finding, Window, counts, listed, passed, shown
+from forecastle.data.checks.finding import (
+    ARRIVAL,
+    NOTHING,
+    SAME_SERIES,
+    Finding,
+    Window,
+    counts,
+    listed,
+    passed,
+    shown,
+    when,
+)
 from forecastle.frame import BITEMPORAL, KEYS, SERIES, TIMESTAMP, observation_schema
 from forecastle.task import Task, nearest
 
@@ -53,7 +64,9 @@ def duplicates(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     twice = rows.join(repeated, on=KEYS, how="semi", maintain_order="left")
     values = pl.any_horizontal(pl.col(name).n_unique() > 1 for name in task.columns)
     differing = twice.group_by(KEYS).agg(values.alias("differs")).filter("differs")
-    found = f"{repeated.height} timestamps twice, {differing.height} with different values"
+    series, moment = (differing if differing.height else repeated).sort(KEYS).select(KEYS).row(0)
+    found = f"{repeated.height} timestamps twice, {differing.height} with different values, such as {series}"
+    found += f" {when(moment)}"
     return Finding(expected, found, shown(twice), "warn", frozenset(counts(differing)))
 
 

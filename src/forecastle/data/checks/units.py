@@ -88,27 +88,29 @@ def _told_otherwise(task: Task, both: pl.DataFrame, recent: pl.DataFrame) -> lis
 
 def _beyond(task: Task, both: pl.DataFrame, recent: pl.DataFrame) -> list[tuple[str, str, float, int]]:
     """Return each series and column whose new values lie beyond the last days: the middle one, and how many."""
-    newest = recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max().alias("newest"))
-    new = both.join(newest, on=SERIES, how="inner").filter(pl.col(TIMESTAMP) > pl.col("newest"))
+    least, most, known, newest = "__least_", "__most_", "__count_", "__newest"
+    extent = recent.group_by(SERIES).agg(
+        pl.col(TIMESTAMP).max().alias(newest),
+        pl.col(*task.columns).min().name.prefix(least),
+        pl.col(*task.columns).max().name.prefix(most),
+        pl.col(*task.columns).count().name.prefix(known),
+    )
+    new = both.join(extent, on=SERIES, how="inner").filter(pl.col(TIMESTAMP) > pl.col(newest))
     if new.is_empty():
         return []
-    least, most = ({name: f"__{what}_{name}" for name in task.columns} for what in ("least", "most"))
-    counted = {name: f"__count_{name}" for name in task.columns}
-    extent = recent.group_by(SERIES).agg(
-        *(pl.col(name).min().alias(least[name]) for name in task.columns),
-        *(pl.col(name).max().alias(most[name]) for name in task.columns),
-        *(pl.col(name).count().alias(counted[name]) for name in task.columns),
+    held = new.group_by(SERIES, maintain_order=True).agg(
+        pl.col(*task.columns).median(),
+        pl.col(*task.columns).count().name.prefix("__n_"),
+        pl.col("^__(least|most|count)_.*$").first(),
     )
-    middle = new.group_by(SERIES, maintain_order=True).agg(
-        *(pl.col(name).median() for name in task.columns),
-        *(pl.col(name).count().alias(f"__n_{name}") for name in task.columns),
-    )
-    held = middle.join(extent, on=SERIES, how="inner", maintain_order="left")
     found = []
     for name in task.columns:
-        width = pl.col(most[name]) - pl.col(least[name])
-        beyond = ~pl.col(name).is_between(pl.col(least[name]) - width, pl.col(most[name]) + width)
-        for one in held.filter(beyond, width > 0, pl.col(counted[name]) >= KNOWN_ROWS).iter_rows(named=True):
+        low, high = pl.col(least + name), pl.col(most + name)
+        width = high - low
+        beyond = (
+            ~pl.col(name).is_between(low - width, high + width) & (width > 0) & (pl.col(known + name) >= KNOWN_ROWS)
+        )
+        for one in held.filter(beyond).iter_rows(named=True):
             found.append((one[SERIES], name, one[name], one[f"__n_{name}"]))
     return found
 
