@@ -9,7 +9,11 @@ import typer
 
 from forecastle.cli.options import AsJson, Now, TaskFile, enter, moment, print_json
 
-app = typer.Typer(help="List, show and release what the quality gate refused.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show and release what the quality gate refused.",
+    epilog="Example: forecastle quarantine list",
+    no_args_is_help=True,
+)
 
 SomeTask = Annotated[
     Path | None, typer.Option("--task", help="The task file (TOML); default: every task of the home folder.")
