@@ -147,7 +147,7 @@ def arrange(task: Task, arrived: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
     names = rows[SERIES].rle().struct.field("value")
     steady = (pl.col(TIMESTAMP) >= pl.col(TIMESTAMP).shift(1)) | ~SAME_SERIES
     in_time = rows.height > 0 and rows.select((steady.fill_null(pl.col(ARRIVAL) == 0)).all()).item()
-    if not in_time or names.null_count() or names.n_unique() < len(names):
+    if not in_time or rows[TIMESTAMP].null_count() or names.null_count() or names.n_unique() < len(names):
         rows = _sorted(rows)
     elif not names.is_sorted():
         lengths = rows[RUN].rle().struct.field("len")
@@ -176,10 +176,10 @@ def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
     rank = pl.col(SERIES).cast(pl.Enum(ranks)).to_physical().cast(pl.Int64)
     at = pl.col(TIMESTAMP).to_physical()
     least, most = rows.select(at.min().alias("least"), at.max().alias("most")).row(0)
-    if least is None or (most - least + 1) * (len(ranks) + 1) >= 2**63:
+    if least is None or (most - least + 2) * (len(ranks) + 1) >= 2**63:
         ordered = rows.sort(rank, at, maintain_order=True)
     else:
-        place = (rank + 1).fill_null(0) * (most - least + 1) + (at - least).fill_null(0)
+        place = (rank + 1).fill_null(0) * (most - least + 2) + (at - least + 1).fill_null(0)
         ordered = rows.sort(place, maintain_order=True)
     return ordered.with_columns(pl.col(SERIES).rle_id().alias(RUN))
 
