@@ -10,6 +10,7 @@ from forecastle.data.checks.finding import (
     EPOCH,
     MICROSECOND,
     MOST_ROWS,
+    NOTHING,
     RUN,
     SAME_SERIES,
     Finding,
@@ -67,8 +68,12 @@ def volume(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
 
     A series short of more than the gate's ``max_missing_share`` fails; so does a window without a row. Where the
     source decides which steps there are (a file, an observed grid, a source of the present alone) that is a warning.
+    Of a source that has rows only where something happens, no other step is absent.
     """
     first, steps = grid(task, window)
+    if PROVIDERS[task.source.provider].gives_events(task):
+        expected = "rows of what happened"
+        return passed(expected) if rows.height else Finding(expected, "no rows", NOTHING, "fail")
     names = sorted({*task.series_ids, *window.names})
     limit = task.gate.max_missing_share
     expected = f"{steps} rows for each of {len(names)} series; at most {limit:.0%} absent"
@@ -101,9 +106,8 @@ def cadence(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     """
     step = task.frequency // MICROSECOND
     expected = f"timestamps at whole steps of {duration_text(task.frequency)}"
-    present_only = PROVIDERS[task.source.provider].gives_present_only(task)
     off = pl.col(TIMESTAMP).to_physical() % step != 0
-    if present_only or not rows.select(off.any()).item():
+    if _has_no_grid(task) or not rows.select(off.any()).item():
         return passed(expected)
     bad = rows.filter(off)
     have = dict(window.series.select(SERIES, "rows").iter_rows())
@@ -125,7 +129,7 @@ def gaps(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     limit = task.patience(task.gate.max_gap)
     expected = f"no step absent; no more than {duration_text(limit)} in one run"
     first, steps = grid(task, window)
-    if task.grid == "observed" or not steps or PROVIDERS[task.source.provider].gives_present_only(task):
+    if task.grid == "observed" or not steps or _has_no_grid(task):
         return passed("nothing: the source decides which steps there are")
     runs = _absent_runs(task, rows, window, first, steps)
     if runs.is_empty():
@@ -138,6 +142,12 @@ def gaps(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     found = f"{runs['absent'].sum()} steps absent in {runs.height} runs, the longest {absent}: {name} from {iso(since)}"
     found += f" to {iso(until)}" + (f"; longer than may be: {listed(sorted(failing), ', ')}" if failing else "")
     return Finding(expected, found, shown(longest), "warn", failing)
+
+
+def _has_no_grid(task: Task) -> bool:
+    """Tell whether rows have the times of what happened, or of when the source was asked."""
+    provider = PROVIDERS[task.source.provider]
+    return provider.gives_present_only(task) or provider.gives_events(task)
 
 
 def _decides_its_steps(task: Task) -> bool:
