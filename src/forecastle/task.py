@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from forecastle.declaration import HttpJson
 from forecastle.errors import TaskError
 from forecastle.frame import to_json
+from forecastle.rule import CONTRACT, CheckName, CheckRule
 
 DAY = timedelta(days=1)
 LAST_SEEN = timedelta(minutes=10)
@@ -40,25 +41,6 @@ Provider = Literal[
     "file",
 ]
 Derived = Literal["realised-volatility", "share", "mean"]
-CheckName = Literal[
-    "schema",
-    "keys",
-    "unknown-series",
-    "duplicates",
-    "time-order",
-    "times",
-    "freshness",
-    "volume",
-    "cadence",
-    "gaps",
-    "null-share",
-    "finite",
-    "range",
-    "flatline",
-    "unit-jump",
-]
-CONTRACT: tuple[CheckName, ...] = ("schema", "keys", "times")
-"""Checks of what the history cannot hold: no task may soften them."""
 INPUTS: dict[str, tuple[str, ...]] = {
     "realised-volatility": ("opening price", "closing price"),
     "share": ("part", "whole"),
@@ -203,13 +185,6 @@ class Source(Part):
         if (self.provider == "http-json") != (self.http_json is not None):
             raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self
-
-
-class CheckRule(Part):
-    """What a failure of one check of the gate means, where the task wants it otherwise than the check itself does."""
-
-    scope: Literal["batch", "series"] | None = None
-    verdict: Literal["warn", "fail"] | None = None
 
 
 class Gate(Part):

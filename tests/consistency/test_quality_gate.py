@@ -7,7 +7,7 @@ from typing import get_args
 
 from forecastle.data.faults import FAULTS
 from forecastle.data.quality_check import CHECKS
-from forecastle.task import CONTRACT, CheckName
+from forecastle.rule import CONTRACT, CheckName
 
 PAGE = "docs/quality-gate.md"
 

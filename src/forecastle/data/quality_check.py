@@ -30,7 +30,8 @@ from forecastle.data.checks import values as of_values
 from forecastle.data.checks.finding import ARRIVAL, MOST_ROWS, RUN, Finding, Scope, Verdict, Window, arrange
 from forecastle.data.pages import save_page
 from forecastle.frame import SERIES, TIMESTAMP, empty_observations, write_json
-from forecastle.task import CheckName, Task
+from forecastle.rule import CheckName
+from forecastle.task import Task
 
 __all__ = ["CHECKS", "MOST_ROWS", "Check", "Finding", "QualityReport", "Window", "judge", "save_report"]
 

@@ -21,7 +21,8 @@ from typing import Any
 from forecastle.data.ingestion import BATCH_NOTE
 from forecastle.errors import StorageUnavailable, UserError
 from forecastle.frame import write_json
-from forecastle.task import CONTRACT, nearest
+from forecastle.rule import CONTRACT
+from forecastle.task import nearest
 
 RELEASE = "release.json"
 REPORT = "quality.json"

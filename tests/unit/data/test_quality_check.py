@@ -12,7 +12,8 @@ import pytest
 from forecastle.data.quality_check import CHECKS, MOST_ROWS, QualityReport, judge, save_report
 from forecastle.data.replay import load_nyc_weather
 from forecastle.frame import conform
-from forecastle.task import CheckRule, Task
+from forecastle.rule import CheckRule
+from forecastle.task import Task
 
 NOW = datetime(2013, 2, 12, 9, tzinfo=UTC)
 START = NOW - timedelta(hours=48)
