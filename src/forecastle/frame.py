@@ -51,12 +51,16 @@ def conform(table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     Value columns the table lacks become null. The order is series, timestamp, available_at, collected_at, so the
     order in which rows arrived changes nothing after this.
     """
+    return as_arrived(table, columns).sort(BITEMPORAL)
+
+
+def as_arrived(table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return the table as ``conform`` does, with its rows in the order they have."""
     schema = observation_schema(columns)
     return (
         table.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in columns if name not in table.columns)
         .select(pl.col(name).cast(dtype) for name, dtype in schema.items())
         .with_columns(pl.col(name).fill_nan(None) for name in columns)
-        .sort(BITEMPORAL)
     )
 
 

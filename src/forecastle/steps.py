@@ -20,8 +20,9 @@ from forecastle.data import ingestion, intake, profiling, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
+from forecastle.data.quality_check import QualityReport
 from forecastle.data.transformation import Recipe, make_recipe
-from forecastle.errors import NotEnoughHistory, TaskError
+from forecastle.errors import NotEnoughHistory, QualityGateFailed, RegistryUnavailable, TaskError
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training
 from forecastle.monitoring import alerts, drift, outcomes
@@ -55,13 +56,21 @@ def ingest(run: Run) -> Summary:
 def quality_check(run: Run) -> Summary:
     """Judge the batch by every check; let it into the history, or into quarantine and stop."""
     batch = ingestion.load_batch(run.folder)
-    admitted = intake.admit(run.task, run.home, batch, run.now, run.folder, run.stores)
+    try:
+        admitted = intake.admit(run.task, run.home, batch, run.now, run.folder, run.stores)
+    except QualityGateFailed as refused:
+        if run.flow != "train":
+            raise
+        raise _with_its_report_logged(run, refused) from None
     backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
+    if run.flow == "live":
+        _tell_of_withheld(run, admitted.report)
     if run.flow == "train":
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
+        "withheld": list(admitted.report.withheld),
         "new": admitted.appended.new,
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
@@ -123,9 +132,10 @@ def train(run: Run) -> Summary:
     if shares := explanation.importance(trained.bundle.model, trained.bundle.features):
         write_json(run.folder / "figures" / "importance.json", shares)
         figures.save_importance(run.folder / "figures" / "importance.png", shares)
-    reports = [run.home / "reports" / "profile.html", run.folder / "quality.html", run.folder / "backtest.parquet"]
+    reports = [run.home / "reports" / "profile.html", *_gate_reports(run), run.folder / "backtest.parquet"]
     reports.append(run.folder / "figures")
-    registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports)
+    gate = str(_load(run.folder / "quality.json")["verdict"])
+    registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports, gate)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
     return {
         "model_version": registered.version,
@@ -266,6 +276,29 @@ def _oldest_gap(run: Run) -> datetime:
 def _examples(run: Run) -> Examples:
     recipe = Recipe.from_dict(_load(run.folder / "recipe.json"))
     return from_table(pl.read_parquet(_made(run.folder / "training.parquet")), recipe)
+
+
+def _gate_reports(run: Run) -> list[Path]:
+    return [run.folder / "quality.html", run.folder / "quality.json"]
+
+
+def _with_its_report_logged(run: Run, refused: QualityGateFailed) -> QualityGateFailed:
+    """Log the report of a refused training batch and return the gate's error; a registry that is down is told in it."""
+    try:
+        registry.log_refusal(run.settings, run.task, run.id, refused.found, _gate_reports(run))
+    except RegistryUnavailable as down:
+        action = f"{refused.action} The report could not be logged to MLflow: {down}"
+        return QualityGateFailed(refused.expected, refused.found, action)
+    return refused
+
+
+def _tell_of_withheld(run: Run, report: QualityReport) -> None:
+    """Open an incident while the gate withholds a series, and close it when it withholds none."""
+    if report.withheld:
+        reason = f"Withheld by the gate: {', '.join(report.withheld)}. {report.reason}"
+        run.journal.open_incident(run.task.name, "series-withheld", reason, run.now)
+    else:
+        run.journal.close_incident(run.task.name, "series-withheld", run.now, "Every series passes again.")
 
 
 def _champion(run: Run) -> bundle.Bundle:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from forecastle.declaration import HttpJson
 from forecastle.errors import TaskError
 from forecastle.frame import to_json
+from forecastle.rule import CONTRACT, CheckName, CheckRule
 
 DAY = timedelta(days=1)
 LAST_SEEN = timedelta(minutes=10)
@@ -193,7 +194,16 @@ class Gate(Part):
     max_null_share: float = Field(default=0.01, ge=0, le=1)
     max_missing_share: float = Field(default=0.25, ge=0, le=1)
     max_age: Duration = timedelta(hours=6)
+    max_gap: Duration = timedelta(hours=6)
     flatline: Duration | None = None
+    checks: dict[CheckName, CheckRule] = {}
+
+    @model_validator(mode="after")
+    def _keeps_the_contract(self) -> Gate:
+        for name in CONTRACT:
+            if name in self.checks and self.checks[name].verdict == "warn":
+                raise ValueError(f"checks.{name} cannot only warn: the history holds nothing that fails it")
+        return self
 
 
 class Features(Part):
@@ -470,7 +480,7 @@ def _describe(model: type[BaseModel], entry: Any) -> Iterable[str]:
 def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, list[str]]:
     """Return a location as text, and the field names that are valid beside its last part."""
     text, here, siblings = "", model, list(model.model_fields)
-    for part in location:
+    for part in (one for one in location if one != "[key]"):
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
         siblings = list(here.model_fields)
         if isinstance(part, str) and part in here.model_fields:

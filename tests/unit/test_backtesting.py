@@ -14,7 +14,7 @@ import pytest
 from forecastle.backtesting import Backtest, backtest_task
 from forecastle.data.history import History
 from forecastle.data.starter import file_task
-from forecastle.errors import AnswerChanged, NotEnoughHistory, QualityGateFailed, TaskError
+from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
 from forecastle.models import training
 from forecastle.models.estimators import ESTIMATORS, Options
 from forecastle.models.evaluation import FORECAST_COLUMNS
@@ -283,7 +283,7 @@ def test_the_order_and_repetition_of_rows_change_nothing(run):
 
 def test_one_timestamp_with_two_values_is_refused(run):
     table = made_up()
-    with pytest.raises(AnswerChanged, match="one value a series"):
+    with pytest.raises(QualityGateFailed, match="each timestamp of a series once"):
         run(pl.concat([table, table[:1].with_columns(pl.col("y") + 1)]))
 
 

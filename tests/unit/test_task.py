@@ -132,3 +132,24 @@ def test_durations_are_written_as_they_are_read(text):
 def test_the_nearest_name_ignores_case_and_gives_up_on_strangers():
     assert nearest("TEMPERATURE", ["temperature_2m"]) == "; did you mean 'temperature_2m'?"
     assert nearest("zzz", ["temperature_2m"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("checks", "said"),
+    [
+        ({"flatlin": {"verdict": "fail"}}, "gate.checks.flatlin: .*did you mean 'flatline'"),
+        ({"flatline": {"verdikt": "fail"}}, "gate.checks.flatline.verdikt: there is no such field; did you mean 'verd"),
+        ({"flatline": {"verdict": "mask"}}, "gate.checks.flatline.verdict: expected one of warn, fail; found 'mask'"),
+        ({"gaps": {"scope": "station"}}, "gate.checks.gaps.scope: expected one of batch, series; found 'station'"),
+        ({"keys": {"verdict": "warn"}}, "checks.keys cannot only warn"),
+    ],
+)
+def test_a_mistake_in_what_a_task_says_of_the_gates_checks_is_named(small_task, checks, said):
+    with pytest.raises(TaskError, match=said):
+        small_task(gate={"checks": checks})
+
+
+def test_a_task_gives_a_check_another_scope_or_verdict(small_task):
+    gate = small_task(gate={"max_gap": "3h", "checks": {"null-share": {"scope": "batch"}}}).gate
+    assert gate.max_gap == timedelta(hours=3)
+    assert (gate.checks["null-share"].scope, gate.checks["null-share"].verdict) == ("batch", None)

@@ -20,11 +20,10 @@ from forecastle.errors import AnswerChanged, NothingThere, SourceUnavailable, St
 from forecastle.frame import (
     AVAILABLE_AT,
     COLLECTED_AT,
-    KEYS,
     SERIES,
     TIME,
     TIMESTAMP,
-    conform,
+    as_arrived,
     empty_observations,
     iso,
     write_json,
@@ -54,10 +53,11 @@ _BANNED = frozenset({418})  # Binance's answer to who does not stop at 429; it h
 
 @dataclass(frozen=True)
 class Batch:
-    """What one collection brought: an observation table, one row a series and timestamp, and how it came.
+    """What one collection brought: an observation table, in the order in which it arrived, and how it came.
 
-    Rows lie from ``start`` to ``end``, both included. ``duplicates`` counts identical repeated rows that were
-    dropped, ``after_collection`` rows whose value could not be known yet (a forecast in the answer).
+    Rows lie from ``start`` to ``end``, both included; one that came twice is there twice, for the gate to judge.
+    ``duplicates`` counts identical repeated rows, ``after_collection`` dropped ones whose value could not be known yet
+    (a forecast in the answer).
     """
 
     rows: pl.DataFrame
@@ -124,16 +124,15 @@ def make_batch(
 ) -> Batch:
     """Make one batch of parsed answers (series_id, timestamp, value columns), collected at ``now``.
 
-    Values not knowable at ``now`` and identical repeated rows are dropped and counted; rows outside start to end are
-    dropped. Where all there is was asked for (the task names no start), the window begins with the first row.
-    Raises AnswerChanged for two different rows of one series and timestamp, NothingThere where nothing is left.
+    Values not knowable at ``now`` are dropped and counted, rows outside start to end are dropped. Where all there is
+    was asked for (the task names no start), the window begins with the first row. Raises NothingThere where nothing is
+    left.
     """
     task = task.measured
     columns = tuple(task.columns)
     answered = pl.concat(parsed) if parsed else empty_observations(columns)
     knowable = answered.filter(pl.col(TIMESTAMP) + task.knowable_after <= now)
-    inside = knowable.filter(pl.col(TIMESTAMP).is_between(start, end))
-    rows = inside.unique()
+    rows = knowable.filter(pl.col(TIMESTAMP).is_between(start, end))
     if rows.is_empty():
         last = answered.select(pl.col(TIMESTAMP).max()).item()
         raise NothingThere(
@@ -141,20 +140,19 @@ def make_batch(
             f"none; the newest row answered is of {iso(last)}" if last else "none",
             "Check the window and the source; what it answered is in the archive.",
         )
-    _check_one_value(rows, columns)
     if task.source.start is None and start <= task.start:
         start = rows.select(pl.col(TIMESTAMP).min()).item()
     published = pl.col(TIMESTAMP) + task.knowable_after + task.source.publication_delay
     known_from = pl.lit(now, dtype=TIME) if live else pl.min_horizontal(published, pl.lit(now, dtype=TIME))
     rows = rows.with_columns(known_from.alias(AVAILABLE_AT), pl.lit(now, dtype=TIME).alias(COLLECTED_AT))
     return Batch(
-        rows=conform(rows, columns),
+        rows=as_arrived(rows, columns),
         start=start,
         end=end,
         collected_at=now,
         live=live,
         archived=tuple(archived),
-        duplicates=inside.height - rows.height,
+        duplicates=rows.height - rows.n_unique(),
         after_collection=answered.height - knowable.height,
     )
 
@@ -294,17 +292,3 @@ def _check_status(answer: Answer) -> None:
             f"HTTP {answer.status}: {excerpt(answer.body)}",
             "Mend what the answer complains of: a column, a place, a date or a key.",
         )
-
-
-def _check_one_value(rows: pl.DataFrame, columns: Sequence[str]) -> None:
-    """Refuse two different rows of one series and timestamp; ``rows`` are distinct already."""
-    twice = rows.filter(pl.struct(KEYS).is_duplicated()).sort(*KEYS, *columns)
-    if twice.is_empty():
-        return
-    first, second = twice.row(0, named=True), twice.row(1, named=True)
-    name = next(name for name in columns if first[name] != second[name])
-    raise AnswerChanged(
-        "one value a series, column and timestamp",
-        f"series {first[SERIES]}, column {name}, at {iso(first[TIMESTAMP])}: {first[name]} and {second[name]}",
-        "Drop the wrong row at the source; the answer is archived.",
-    )

@@ -1,30 +1,37 @@
 """The one way into the history: gate, then history or quarantine. Polled and pushed observations both go this way.
 
-A task's folder holds ``archive/``, ``history/``, ``quarantine/<batch>/`` (the batch, the gate's report) and, for what
-is pushed, ``reports/intake/<batch>/`` (the report). A batch is named by its time of collection and the
-answers it came in, so that repeating an intake repeats into the same places.
+A task's folder holds ``archive/``, ``history/``, ``quarantine/<batch>/`` (see ``quarantine``) and, for what is pushed,
+``reports/intake/<batch>/`` (the report). A batch is named by its time of collection and the answers it came in, so that
+repeating an intake repeats into the same places.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from forecastle.data import quality_check
+from forecastle.data import quality_check, quarantine
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
-from forecastle.data.ingestion import Batch, make_batch, save_batch
+from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
 from forecastle.data.providers import file
 from forecastle.data.quality_check import QualityReport
 from forecastle.data.store import Place
 from forecastle.errors import QualityGateFailed
-from forecastle.frame import TIMESTAMP, to_json
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIMESTAMP, to_json
 from forecastle.http import Answer, Request
 from forecastle.task import Task
+
+RECENT = timedelta(days=7)
+"""How far before the gate's window the history is read for what a batch is compared with."""
+
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -46,23 +53,49 @@ def admit(
     """Let a batch into the history if the gate passes it, masked values as null; else into quarantine.
 
     ``folder`` is the task's, ``stores`` where its history lies (default: there too); the report is saved in
-    ``report_folder`` (default: of the batch's name under ``reports``), whatever the verdict. Raises QualityGateFailed after the report and the quarantined batch are written; nothing of
-    a failed batch reaches the history. Repeating it ends in the same state.
+    ``report_folder`` (default: of the batch's name under ``reports``), whatever the verdict. Series that the gate
+    withholds go into quarantine, the others into the history. Raises QualityGateFailed after the report and the
+    quarantined batch are written; nothing of a failed batch reaches the history, unless it has been released. Repeating
+    it ends in the same state.
     """
-    report, passed = quality_check.judge(task, batch.rows, batch.start, batch.end, now)
-    saved = quality_check.save_report(report_folder or folder / "reports" / "intake" / _name(batch), report)
+    history, name = _history(task, stores or folder), _name(batch)
+    released = quarantine.release_of(folder, name)
+    recent = _known_before(task, history, batch)
+    report, passed = quality_check.judge(task, batch.rows, batch.start, batch.end, now, recent, released)
+    saved = quality_check.save_report(report_folder or folder / "reports" / "intake" / name, report)
+    place = folder / "quarantine" / name
+    if not report.passed or report.withheld:
+        held = pl.col(SERIES).is_in(list(report.withheld)) if report.withheld else pl.lit(True)
+        quality_check.save_report(place, report)
+        save_batch(place, replace(batch, rows=batch.rows.filter(held)))
     if not report.passed:
-        quarantine = folder / "quarantine" / _name(batch)
-        quality_check.save_report(quarantine, report)
-        save_batch(quarantine, batch)
         raise QualityGateFailed(
             f"a batch of task {task.name!r} that passes every check",
-            "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in report.failures),
-            f"The batch is in quarantine in {quarantine}, the report in {saved}; the next good answer heals the gap.",
+            report.reason,
+            f"The batch is in quarantine in {place}, the report in {saved}; the next good answer heals the gap. If the "
+            f"gate is wrong: forecastle quarantine release {name}, with the same --task.",
         )
-    measured = task.measured
-    history = History((stores or folder) / "history", (measured.target, *measured.covariates))
-    return Intake(report, history.append(passed))
+    return Intake(report, history.append(passed if released is None else _known_since(batch, passed, released)))
+
+
+def release(
+    task: Task, folder: Path, name: str, by: str, at: datetime, because: str = "", stores: Place | None = None
+) -> Intake:
+    """Let a quarantined batch into the history against the gate's verdict, and note who did so, when and why.
+
+    It goes the way of every batch, and the report on it says who let it pass; what the gate masks stays masked. Rows
+    collected live count as known from ``at``, since nothing knew them before; a newer collection of the same
+    observation still counts. Repeating it, also after a crash, ends in the same state. Raises UserError where there is
+    no such batch, or none that the history can hold.
+    """
+    one = quarantine.find(folder, name)
+    batch = load_batch(one.folder)
+    note = quarantine.note_release(one, by, at, because)
+    intake = admit(task, folder, batch, batch.collected_at, one.folder / "released", stores)
+    if one.is_waiting:
+        figures = intake.appended
+        quarantine.mark_released(one, note, new=figures.new, revised=figures.revised, known=figures.known)
+    return intake
 
 
 def accept(task: Task, folder: Path, answer: Answer, now: datetime, stores: Place | None = None) -> Intake:
@@ -78,6 +111,24 @@ def accept(task: Task, folder: Path, answer: Answer, now: datetime, stores: Plac
     )
     batch = make_batch(task, [parsed], span["start"], min(span["end"], now), now, True, [archived])
     return admit(task, folder, batch, now, stores=stores)
+
+
+def _history(task: Task, stores: Place) -> History:
+    measured = task.measured
+    return History(stores / "history", (measured.target, *measured.covariates))
+
+
+def _known_before(task: Task, history: History, batch: Batch) -> pl.DataFrame:
+    """Return the observations of the gate's window and the days before it, as known before the batch came."""
+    start = max(batch.start, batch.end - task.gate.window) - RECENT
+    known = history.read(as_of=batch.collected_at - MICROSECOND, start=start, end=batch.end + MICROSECOND)
+    return known.filter(pl.col(COLLECTED_AT) < batch.collected_at)
+
+
+def _known_since(batch: Batch, rows: pl.DataFrame, released: Mapping[str, Any]) -> pl.DataFrame:
+    """Return released rows as known from their release; of a backfill, which was known long ago, as they are."""
+    since = pl.max_horizontal(AVAILABLE_AT, pl.lit(released["at"], dtype=rows.schema[AVAILABLE_AT]))
+    return rows.with_columns(since.alias(AVAILABLE_AT)) if batch.live else rows
 
 
 def _name(batch: Batch) -> str:

@@ -124,7 +124,7 @@ def replay_app(
         except _Refused as refused:
             return error_body(400, str(refused))
         fault = faults()
-        return FAULTS[fault](blocks) if fault else wire(blocks)
+        return FAULTS[fault].answer(blocks) if fault else wire(blocks)
 
     def stamped(response: Response) -> Response:
         response.headers[REPLAY_NOW] = iso(now())

@@ -39,14 +39,16 @@ STAGES: dict[str, str] = {"champion": "Production", "challenger": "Staging"}
 ARCHIVED = "Archived"
 BUNDLE = "model"
 LONGEST_PARAM = 6000
+GATE = "gate"
 
 
 def log_training(
-    settings: Settings, task: Task, bundle: Bundle, bundle_folder: Path, reports: Sequence[Path] = ()
+    settings: Settings, task: Task, bundle: Bundle, bundle_folder: Path, reports: Sequence[Path] = (), gate: str = ""
 ) -> ModelVersion:
     """Log a training and register its bundle: what was trained on what, and every candidate's back-test figures.
 
-    ``reports`` are files and folders to keep with the run; see ``register`` for the rest.
+    ``reports`` are files and folders to keep with the run, ``gate`` is the quality gate's verdict on what was trained
+    on; see ``register`` for the rest.
     """
     model, backtest = bundle.model, bundle.backtest
     params = {
@@ -65,9 +67,24 @@ def log_training(
         params,
         flat_metrics({"backtest": backtest, **backtest.get("candidates", {})}),
         artifacts=reports,
-        tags={"data_version": bundle.data_version, "estimator": bundle.estimator},
+        tags={"data_version": bundle.data_version, "estimator": bundle.estimator, GATE: gate},
         features=bundle.recipe.as_dict(),
     )
+
+
+def log_refusal(settings: Settings, task: Task, run_name: str, reason: str, reports: Sequence[Path]) -> str:
+    """Log a training that the quality gate stopped, with its reports, as a failed run; return the run's id.
+
+    The run is tagged ``gate = fail`` and with the reason. Logging the same run again adds no second one.
+    """
+    tags = {"task": task.name, "task_digest": task.digest, "run": run_name, GATE: "fail", "gate_reason": reason[:5000]}
+    with _registry(settings) as client:
+        experiment = _experiment(client, settings, task)
+        known = client.search_runs([experiment], f"tags.run = '{run_name}' and tags.{GATE} = 'fail'", max_results=1)
+        run = known[0] if known else client.create_run(experiment, run_name=f"gate {task.name}", tags=tags)
+        _log_files(client, run.info.run_id, reports)
+        client.set_terminated(run.info.run_id, "FAILED")
+        return str(run.info.run_id)
 
 
 def register(
@@ -96,11 +113,7 @@ def register(
         _log(client, run.info.run_id, run.info.start_time, params, metrics)
         if features:
             client.log_dict(run.info.run_id, dict(features), "features.json")
-        for artifact in artifacts:
-            if artifact.is_dir():
-                client.log_artifacts(run.info.run_id, str(artifact), artifact.name)
-            elif artifact.exists():
-                client.log_artifact(run.info.run_id, str(artifact))
+        _log_files(client, run.info.run_id, artifacts)
         client.log_artifacts(run.info.run_id, str(bundle_folder), BUNDLE)
         client.set_terminated(run.info.run_id)
         _ensure_model(client, task)
@@ -246,6 +259,14 @@ def _log(
     client.log_batch(run_id, params=[Param(name, text[:LONGEST_PARAM]) for name, text in texts.items()])
     for first in range(0, len(logged), 1000):  # a server takes at most so many at once
         client.log_batch(run_id, metrics=logged[first : first + 1000])
+
+
+def _log_files(client: MlflowClient, run_id: str, files: Sequence[Path]) -> None:
+    for artifact in files:
+        if artifact.is_dir():
+            client.log_artifacts(run_id, str(artifact), artifact.name)
+        elif artifact.exists():
+            client.log_artifact(run_id, str(artifact))
 
 
 def _search(client: MlflowClient, task: Task) -> list[Any]:

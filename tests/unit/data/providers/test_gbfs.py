@@ -76,7 +76,7 @@ def city(version: int = 2, *stations: dict[str, Any]) -> Any:
 def test_status_and_information_of_every_version_make_one_row_a_station(collect, version):
     batch, source = collect(TASK, city(version), NOW - timedelta(hours=48), NOW, True)
     assert len(source.asked) == 2
-    assert batch.rows.select("series_id", "timestamp", "bikes", "docks", "capacity").rows() == [
+    assert batch.rows.sort("series_id").select("series_id", "timestamp", "bikes", "docks", "capacity").rows() == [
         ("harbour", UPDATED, 0.0, 9.0, None),
         ("market", UPDATED, 7.0, 12.0, 20.0),
     ]

@@ -1,0 +1,1 @@
+"""The checks of the gate, each one small function; ``quality_check.CHECKS`` lists them."""

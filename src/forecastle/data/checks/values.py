@@ -1,0 +1,141 @@
+"""Checks of the values: nulls, infinities, ranges, and series that stand still."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+
+from forecastle.data.checks.finding import (
+    RUN,
+    SAME_SERIES,
+    Finding,
+    Verdict,
+    Window,
+    counts,
+    listed,
+    null_limit,
+    over_share,
+    passed,
+    shown,
+    too_many,
+    when,
+)
+from forecastle.frame import KEYS, SERIES, TIMESTAMP
+from forecastle.task import Task, duration_text
+
+
+def null_share(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
+    """No column has more nulls than its ``max_null_share``, or else the gate's, allows; a single one may always be.
+
+    Where the batch has more, the series with more of their own fail, and the batch if the rest has too many as well.
+    Where it has not, such a series is a warning.
+    """
+    expected = "at most " + ", ".join(f"{null_limit(task, name):.1%} null in {name}" for name in task.columns)
+    found: list[str] = []
+    failing, whole, met = frozenset[str](), False, []
+    for name in (name for name in task.columns if rows[name].null_count() > 1):
+        bad, limit = rows.filter(pl.col(name).is_null()), null_limit(task, name)
+        blamed, rest = too_many(bad, rows, window, limit)
+        lone = frozenset() if blamed or rest else over_share(counts(bad), window, limit)
+        if blamed or rest or lone:
+            found.append(f"{bad.height / rows.height:.1%} null in {name}{_of(blamed or lone)}")
+            met.append(name)
+            failing, whole = failing | blamed, whole or rest
+    if not found:
+        return passed(expected)
+    bad = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in met))
+    return Finding(expected, ", ".join(found), shown(bad), "fail" if whole else "warn", failing)
+
+
+def finite(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
+    """No value is infinite: one that is becomes null, more than its column may have nulls fail.
+
+    What is not a number at all has become null before.
+    """
+    tests = {name: pl.col(name).is_infinite() for name in task.columns}
+    found = rows.select(one.sum() for one in tests.values()).row(0, named=True)
+    met = {name: tests[name].fill_null(False) for name in task.columns if found[name]}
+    if not met:
+        return passed("finite values")
+    failing, whole = frozenset[str](), False
+    for name, test in met.items():
+        series, rest = too_many(rows.filter(test), rows, window, null_limit(task, name))
+        failing, whole = failing | series, whole or rest
+    said = "; ".join(f"{found[name]} infinite in {name}" for name in met)
+    bad = rows.filter(pl.any_horizontal(met.values()))
+    return Finding("finite values", said + _of(failing), shown(bad), "fail" if whole else "mask", failing, met)
+
+
+def value_range(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
+    """Every value lies between its column's minimum and maximum; the column says what happens to one that does not.
+
+    More values to mask than a column may have nulls are no fault of single values: that fails.
+    """
+    bounds = {name: bounds for name in task.columns if (bounds := _bounds(task, name)) != (-math.inf, math.inf)}
+    expected = ", ".join(
+        f"{name} in {_text(least)} … {_text(most)} {task.columns[name].unit}".rstrip()
+        for name, (least, most) in bounds.items()
+    )
+    tests = {name: outside(task, name) for name in bounds}
+    count = rows.select(test.sum().alias(name) for name, test in tests.items()).row(0, named=True) if tests else {}
+    verdict: Verdict = "pass"
+    failing, found, parts, masks = frozenset[str](), [], [], {}
+    for name in (name for name in bounds if count[name]):
+        bad, what = rows.filter(tests[name]), task.columns[name].outside
+        series, whole = frozenset(counts(bad)), False
+        if what == "mask":
+            series, whole = too_many(bad, rows, window, null_limit(task, name))
+            masks[name] = tests[name]
+        verdict = max(verdict, "fail" if whole else "pass" if what == "fail" else what, key=_GRAVITY.index)
+        failing |= series if what != "warn" else frozenset()
+        parts.append(bad.select(*KEYS, pl.lit(name).alias("column"), pl.col(name).alias("value")))
+        worst = bad.sort((pl.col(name) - rows[name].median()).abs(), TIMESTAMP).row(-1, named=True)
+        found.append(f"{count[name]} in {name}, such as {worst[name]:g} at {worst[SERIES]} {when(worst[TIMESTAMP])}")
+    if not parts:
+        return passed(expected or "any value")
+    return Finding(expected, "; ".join(found), shown(pl.concat(parts)), verdict, failing, masks)
+
+
+def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
+    """The target of no series keeps one value for as long as the gate's ``flatline``."""
+    limit = task.gate.flatline
+    if limit is None:
+        return passed("nothing: the task sets no gate.flatline")
+    expected = f"{task.target} to change within {duration_text(limit)}"
+    changes = ~SAME_SERIES | pl.col(task.target).ne_missing(pl.col(task.target).shift(1))
+    runs = (
+        rows.select(SERIES, TIMESTAMP, task.target, changes.fill_null(True).cum_sum().alias("run"))
+        .filter(pl.col(task.target).is_not_null())
+        .group_by("run", maintain_order=True)
+        .agg(pl.col(SERIES, task.target).first(), first=pl.col(TIMESTAMP).first(), last=pl.col(TIMESTAMP).last())
+        .filter(pl.col("last") - pl.col("first") >= limit)
+        .drop("run")
+    )
+    if runs.is_empty():
+        return passed(expected)
+    found = listed((f"{name} at {value:g} from {when(first)}" for name, value, first, _ in runs.iter_rows()), ", ")
+    return Finding(expected, found, shown(runs), failing=frozenset(runs[SERIES].drop_nulls()))
+
+
+def outside(task: Task, name: str) -> pl.Expr:
+    """Tell of each row whether the value is below its minimum or above its maximum; no null is, and nothing infinite."""
+    least, most = _bounds(task, name)
+    return (~pl.col(name).is_between(least, most) & pl.col(name).is_finite()).fill_null(False)
+
+
+_GRAVITY = ("pass", "warn", "mask", "fail")
+
+
+def _bounds(task: Task, name: str) -> tuple[float, float]:
+    column = task.columns[name]
+    least = -math.inf if column.minimum is None else column.minimum
+    return least, math.inf if column.maximum is None else column.maximum
+
+
+def _text(limit: float) -> str:
+    return f"{limit:g}" if math.isfinite(limit) else "any"
+
+
+def _of(series: frozenset[str]) -> str:
+    return f" ({listed(sorted(series), ', ')})" if series else ""
