@@ -119,6 +119,8 @@ class Column(Part):
     max_null_share: float | None = Field(default=None, ge=0, le=1)
     derived: Derived | None = None
     inputs: tuple[str, ...] = ()
+    task: Name | None = None
+    column: str | None = None
     min_share: float = Field(default=1, gt=0, le=1)
     per_step: Literal["last", "mean", "sum", "least", "greatest"] = "last"
 
@@ -131,6 +133,14 @@ class Column(Part):
                 if wanted
                 else "inputs belong to a column that is derived"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Column:
+        if self.task and self.derived:
+            raise ValueError("a column of another task is not derived here; leave out task or derived")
+        if self.column and not self.task:
+            raise ValueError("column needs task, the one whose history holds it")
         return self
 
     @model_validator(mode="after")
@@ -148,7 +158,9 @@ class Source(Part):
     step: Duration | None = None
     window: Duration = timedelta(hours=48)
     publication_delay: Duration = timedelta(0)
+    settles_after: Duration = timedelta(0)
     instantaneous: bool = False
+    events: bool = False
     path: str | None = None
     url: str | None = None
     http_json: HttpJson | None = None
@@ -161,6 +173,8 @@ class Source(Part):
             raise ValueError(
                 "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
             )
+        if self.events and self.step:
+            raise ValueError("events come when they come; leave out step")
         if (self.provider == "http-json") != (self.http_json is not None):
             raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self
@@ -241,23 +255,41 @@ class Task(Part):
 
         A step made of several readings is known when it has ended.
         """
-        reading = self.source.instantaneous and self.source_step == self.frequency
+        reading = self.source.instantaneous and self.source_step == self.frequency and not self.source.events
         return timedelta(0) if reading else self.frequency
 
     @property
+    def settled_after(self) -> timedelta:
+        """How long after its timestamp a value counts as the truth: at once when it is known, or when it has settled
+        where the source goes on revising it."""
+        if not self.source.settles_after:
+            return timedelta(0)
+        return self.knowable_after + self.source.publication_delay + self.source.settles_after
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of the other tasks whose histories some columns are read from, in order."""
+        return tuple(sorted({one.task for one in self.columns.values() if one.task}))
+
+    @property
     def is_derived(self) -> bool:
-        """Whether a step's values are computed from finer rows, or from other columns, than it names."""
-        return self.source_step != self.frequency or any(one.derived for one in self.columns.values())
+        """Whether a step's values are computed from other rows, or other columns, than the source has of it."""
+        elsewhere = any(one.derived or one.task for one in self.columns.values())
+        return self.source_step != self.frequency or self.source.events or elsewhere
 
     @property
     def measured(self) -> Task:
-        """The task as its source measures it: the source's own step, and no derived column. What is asked for and
-        what the gate judges; where nothing is derived, the task itself."""
+        """The task as its source measures it: the source's own step (of events: each a reading of its moment), and no
+        column that is derived or another task's. What is asked for and what the gate judges; where nothing is derived,
+        the task itself."""
         if not self.is_derived:
             return self
-        columns = {name: column for name, column in self.columns.items() if not column.derived}
+        columns = {name: column for name, column in self.columns.items() if not (column.derived or column.task)}
         target = self.target if self.target in columns else next(iter(columns))
-        return self.model_copy(update={"frequency": self.source_step, "columns": columns, "target": target})
+        changed: dict[str, Any] = {"frequency": self.source_step, "columns": columns, "target": target}
+        if self.source.events:
+            changed["source"] = self.source.model_copy(update={"events": False, "instantaneous": True})
+        return self.model_copy(update=changed)
 
     @property
     def covariates(self) -> tuple[str, ...]:
@@ -353,7 +385,24 @@ def load_tasks(places: Iterable[Path | str]) -> tuple[Task, ...]:
             if task.name in tasks:
                 raise TaskError("tasks with names of their own", f"{task.name!r} twice", f"Rename the one in {file}.")
             tasks[task.name] = task
+    if mistakes := [mistake for task in tasks.values() for mistake in _mistakes_between(task, tasks)]:
+        raise TaskError(
+            "columns that the other tasks named measure, of series they have", "; ".join(mistakes), "Mend those lines."
+        )
     return tuple(tasks.values())
+
+
+def _mistakes_between(task: Task, tasks: dict[str, Task]) -> Iterable[str]:
+    """Yield the columns and series that a task reads from another one of those at hand, and that this does not have."""
+    for name, column in task.columns.items():
+        other = tasks[column.task].measured if column.task in tasks else None
+        if other is None:
+            continue
+        if (wanted := column.column or name) not in other.columns:
+            yield f"{task.name}: columns.{name}: {other.name} has no {wanted!r}{nearest(wanted, other.columns)}"
+        strange = sorted(set(task.series_ids) - set(other.series_ids or task.series_ids))
+        if strange:
+            yield f"{task.name}: columns.{name}: {other.name} has no series {strange[0]!r}"
 
 
 def _mistakes(data: dict[str, Any]) -> Iterable[str]:
@@ -386,13 +435,19 @@ def _mistakes(data: dict[str, Any]) -> Iterable[str]:
 
 
 def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequency: timedelta | None) -> Iterable[str]:
-    measured = {name for name, one in columns.items() if not (isinstance(one, dict) and one.get("derived"))}
-    for name in columns.keys() - measured:
+    elsewhere = {name for name, one in columns.items() if isinstance(one, dict) and one.get("task")}
+    measured = {name for name, one in columns.items() if not (isinstance(one, dict) and one.get("derived"))} - elsewhere
+    if data.get("target") in elsewhere:
+        yield f"target: {data['target']!r} is a column of another task; forecast it there"
+    for name in elsewhere:
+        if columns[name]["task"] == data.get("name"):
+            yield f"columns.{name}.task: this is the task itself"
+    for name in columns.keys() - measured - elsewhere:
         for given in columns[name].get("inputs") or ():
             if given not in measured:
                 yield f"columns.{name}.inputs: {given!r} is no measured column{nearest(str(given), measured)}"
     if columns and not measured:
-        yield "columns: all are derived; name the ones they are derived from too"
+        yield "columns: all are derived, or another task's; name the ones they are derived from too"
     source = data.get("source")
     given = source.get("step") if isinstance(source, dict) else None
     step = _duration_or_none(given)
