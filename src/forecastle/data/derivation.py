@@ -257,8 +257,8 @@ def _laid_out(
     for name in names:
         cells[name] = np.full((moments.height, int(at[1].max()) + 1 if len(at[1]) else 1), np.nan)
         cells[name][at] = newest[name].fill_null(float("nan")).to_numpy()
-    times = [pl.col(_STEP).alias(TIMESTAMP), pl.col(_KNOWN).alias(AVAILABLE_AT), COLLECTED_AT]
-    return moments.join(collected, on=_GROUP, maintain_order="left").select(SERIES, *times), cells
+    times = {_STEP: TIMESTAMP, _KNOWN: AVAILABLE_AT}
+    return moments.join(collected, on=_GROUP, maintain_order="left").drop(_GROUP).rename(times), cells
 
 
 def _value(task: Task, column: Column, name: str, cells: dict[str, Floats]) -> Floats:

@@ -103,7 +103,7 @@ def _count(params: Mapping[str, str], name: str, default: int, most: int) -> int
 def _rows(left: pl.DataFrame, asked: _Asked, now: datetime) -> list[dict[str, object]]:
     names, start, end, page, size = asked
     text = "%Y-%m-%dT%H:%M:%SZ"
-    first, after = (left["slot"].search_sorted(at, side) for at, side in ((start, "left"), (end, "right")))
+    first, after = left["slot"].search_sorted(start, "left"), left["slot"].search_sorted(end, "right")
     told = left.slice(first, after - first).filter(pl.col(SERIES).is_in(names), pl.col("departed_at") <= now)
     return (
         told.slice((page - 1) * size, size)
