@@ -132,3 +132,18 @@ def test_durations_are_written_as_they_are_read(text):
 def test_the_nearest_name_ignores_case_and_gives_up_on_strangers():
     assert nearest("TEMPERATURE", ["temperature_2m"]) == "; did you mean 'temperature_2m'?"
     assert nearest("zzz", ["temperature_2m"]) == ""
+
+
+def test_tasks_read_together_are_held_against_each_other(tmp_path, root):
+    text = (root / "tasks" / "nyc-departure-delay.toml").read_text(encoding="utf-8")
+    write(tmp_path, (root / "tasks" / "nyc-temperature.toml").read_text(encoding="utf-8"), "a.toml")
+    write(tmp_path, text, "b.toml")
+    assert [one.name for one in load_tasks([tmp_path])] == ["nyc-temperature", "nyc-departure-delay"]
+    write(tmp_path, text.replace('"pressure_msl"', '"presure_msl"').replace('id = "LGA"', 'id = "SFO"'), "b.toml")
+    with pytest.raises(TaskError) as refused:
+        load_tasks([tmp_path])
+    said = str(refused.value)
+    assert "columns.pressure: nyc-temperature has no 'presure_msl'; did you mean 'pressure_msl'?" in said
+    assert "nyc-temperature has no series 'SFO'" in said
+    (tmp_path / "a.toml").unlink()
+    assert [one.name for one in load_tasks([tmp_path])] == ["nyc-departure-delay"]
