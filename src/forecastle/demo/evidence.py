@@ -18,6 +18,7 @@ from forecastle.models.evaluation import scored_rows
 from forecastle.settings import Settings
 
 MOMENT = timedelta(microseconds=1)
+BUSY = 5
 CLOSE = 1e-3  # minutes; features are float32
 
 
@@ -112,11 +113,15 @@ def seen_by(versions: pl.DataFrame, origins: pl.DataFrame) -> pl.DataFrame:
 
 
 def most_revised(versions: pl.DataFrame, collected_after: datetime) -> pl.DataFrame:
-    """Return the versions of the step whose mean changed most from its first to its last, of those collected since."""
+    """Return the versions, of those collected since, of the step whose mean changed most from its first to its last.
+
+    Steps that began with less than BUSY departures are left out: one flight is no mean.
+    """
     told = versions.filter(pl.col(COLLECTED_AT) > collected_after).sort(SERIES, TIMESTAMP, AVAILABLE_AT)
     mean = pl.col("mean_delay")
-    change = told.group_by(SERIES, TIMESTAMP).agg((mean.last() - mean.first()).abs().alias("change"))
-    most = change.filter(pl.col("change") > 0).sort("change", SERIES, TIMESTAMP).tail(1)
+    busy = pl.col("departures").first() >= BUSY
+    change = told.group_by(SERIES, TIMESTAMP).agg((mean.last() - mean.first()).abs().alias("change"), busy.alias("busy"))
+    most = change.filter("busy", pl.col("change") > 0).sort("change", SERIES, TIMESTAMP).tail(1)
     return told.join(most, on=[SERIES, TIMESTAMP], how="semi")
 
 
