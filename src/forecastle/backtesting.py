@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle.data.derivation import derive, open_history
+from forecastle.data.derivation import derive, join_others, open_history, open_others
 from forecastle.data.examples import make_examples
 from forecastle.data.ingestion import Archive, fetch
 from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
@@ -85,7 +86,7 @@ def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers
 def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
     if task.source.provider != "file":
-        return open_history(task, settings.task_folder(task.name) / "history").versions(as_of=now)
+        return open_history(task, _beside(settings, task.name), beside=partial(_beside, settings)).versions(as_of=now)
     with TemporaryDirectory() as archive, Client(settings) as client:
         batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]
@@ -97,7 +98,11 @@ def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame
             "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in report.failures),
             "Mend the table, or change [gate] and [columns] of the task if these values are right.",
         )
-    return derive(task, passed, now)
+    return join_others(task, derive(task, passed, now), open_others(task, partial(_beside, settings)), now)
+
+
+def _beside(settings: Settings, name: str) -> Path:
+    return settings.task_folder(name) / "history"
 
 
 def _read_origins(path: Path, task: Task) -> pl.DataFrame:

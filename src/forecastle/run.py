@@ -47,4 +47,6 @@ class Run:
     @cached_property
     def history(self) -> History:
         """The task's observations, as its steps."""
-        return open_history(self.task, self.home / "history")
+        return open_history(
+            self.task, self.home / "history", beside=lambda name: self.settings.task_folder(name) / "history"
+        )

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from forecastle.declaration import HttpJson
+from forecastle.duration import DAY as DAY
+from forecastle.duration import Duration, parse_duration
+from forecastle.duration import duration_text as duration_text  # noqa: F401  # where others look for it
 from forecastle.errors import TaskError
 from forecastle.frame import to_json
 
-DAY = timedelta(days=1)
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
 Provider = Literal[
@@ -34,28 +36,6 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "share": ("part", "whole"),
     "mean": ("value",),
 }
-
-_DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d)")
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(text: object) -> timedelta:
-    """Read a duration such as ``90s``, ``10m``, ``1h`` or ``7d``; anything else is a ValueError that says so."""
-    if isinstance(text, timedelta):
-        return text
-    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f"expected a duration such as '30m', '1h' or '7d', found {text!r}")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
-def duration_text(duration: timedelta) -> str:
-    """Write a duration in its largest whole unit, as a task file would."""
-    seconds = int(duration.total_seconds())
-    for unit in ("d", "h", "m"):
-        if seconds and seconds % _UNITS[unit] == 0:
-            return f"{seconds // _UNITS[unit]}{unit}"
-    return f"{seconds}s"
 
 
 def _known_zone(name: object) -> object:
@@ -84,7 +64,6 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text)]
 Zone = Annotated[str, BeforeValidator(_known_zone)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=60)]
 
@@ -254,9 +233,10 @@ class Task(Part):
     def knowable_after(self) -> timedelta:
         """How long after its timestamp a value can be known at all: one step, or nothing for instantaneous values.
 
-        A step made of several readings is known when it has ended.
+        A step made of several readings is known when it has ended, an event as such at its own time.
         """
-        reading = self.source.instantaneous and self.source_step == self.frequency and not self.source.events
+        reading = not self.is_derived if self.source.events else self.source_step == self.frequency
+        reading = reading and (self.source.instantaneous or self.source.events)
         return timedelta(0) if reading else self.frequency
 
     @property
@@ -276,7 +256,7 @@ class Task(Part):
     def is_derived(self) -> bool:
         """Whether a step's values are computed from other rows, or other columns, than the source has of it."""
         elsewhere = any(one.derived or one.task for one in self.columns.values())
-        return self.source_step != self.frequency or self.source.events or elsewhere
+        return self.source_step != self.frequency or elsewhere
 
     @property
     def measured(self) -> Task:
@@ -287,10 +267,7 @@ class Task(Part):
             return self
         columns = {name: column for name, column in self.columns.items() if not (column.derived or column.task)}
         target = self.target if self.target in columns else next(iter(columns))
-        changed: dict[str, Any] = {"frequency": self.source_step, "columns": columns, "target": target}
-        if self.source.events:
-            changed["source"] = self.source.model_copy(update={"events": False, "instantaneous": True})
-        return self.model_copy(update=changed)
+        return self.model_copy(update={"frequency": self.source_step, "columns": columns, "target": target})
 
     @property
     def covariates(self) -> tuple[str, ...]:
@@ -450,6 +427,8 @@ def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequenc
     if columns and not measured:
         yield "columns: all are derived, or another task's; name the ones they are derived from too"
     source = data.get("source")
+    if isinstance(source, dict) and source.get("events") is True and not columns.keys() - measured - elsewhere:
+        yield "source.events: no column is derived from the events; a mean of them, for one"
     given = source.get("step") if isinstance(source, dict) else None
     step = _duration_or_none(given)
     if step is not None and frequency and (step <= timedelta(0) or frequency % step):

@@ -251,9 +251,7 @@ def test_departure_delays_with_another_tasks_weather_from_departures_to_settled_
     assert all(row["actual"] == truth[row["series_id"], row["timestamp"]] for row in scored.to_dicts())
 
 
-@pytest.mark.parametrize(
-    "name", ["crypto-volatility", "equity-volatility", "bike-availability", "nyc-departure-delay"]
-)
+@pytest.mark.parametrize("name", ["crypto-volatility", "equity-volatility", "bike-availability", "nyc-departure-delay"])
 def test_every_shipped_task_loads_and_says_what_it_forecasts(root, name):
     task = load_task(root / "tasks" / f"{name}.toml")
     assert task.name == name

@@ -1,4 +1,4 @@
-"""The laws of events and of columns of another task: parity, no peeking across the join, order-free, series-isolated."""
+"""The laws of events and of columns of another task: parity, no peeking over the join, order-free, series-isolated."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ import polars as pl
 
 from forecastle.data.history import History
 from forecastle.errors import NotEnoughHistory, TaskError
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, KEYS, SERIES, TIMESTAMP, conform, iso
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, KEYS, SERIES, TIMESTAMP, conform
 from forecastle.task import Column, Task
 
 Floats = npt.NDArray[np.float64]
@@ -113,7 +113,7 @@ class DerivedHistory(History):
         until = None if end is None else end + self.task.frequency
         steps = derive(self.task, super().versions(as_of, reach, until), as_of)
         if self.others and not steps.is_empty():
-            steps = self._joined(steps, as_of, reach, until)
+            steps = join_others(self.task, steps, self.others, as_of, reach, until)
         inside = [pl.lit(True)] if start is None else [pl.col(TIMESTAMP) >= start]
         return steps.filter(*inside, *([] if end is None else [pl.col(TIMESTAMP) < end]))
 
@@ -131,34 +131,27 @@ class DerivedHistory(History):
         recent: datetime | None = self.versions(start=newest - 2 * self.task.frequency)[TIMESTAMP].max()  # type: ignore[assignment]
         return recent if recent is not None else self.versions()[TIMESTAMP].max()  # type: ignore[return-value]
 
-    def _joined(
-        self, steps: pl.DataFrame, as_of: datetime | None, start: datetime | None, end: datetime | None
-    ) -> pl.DataFrame:
-        for name, history in self.others.items():
-            told = history.versions(as_of, start, end)
-            if told.is_empty() and history.newest() is None:
-                raise NotEnoughHistory(
-                    f"observations of task {name!r}, of which task {self.task.name!r} takes {_listed(self.task, name)}",
-                    f"none known at {iso(as_of)}" if as_of else "none",
-                    f"Collect them first, in the same home: forecastle run train --task FILE (the file of {name!r}).",
-                )
-            _check_is_measured(self.task, name, told, everything=start is None and end is None)
-            steps = join(self.task, name, steps, told)
-        return steps
 
-
-def open_history(task: Task, root: Path, target_only: bool = False) -> History:
+def open_history(
+    task: Task, root: Path, target_only: bool = False, beside: Callable[[str], Path] | None = None
+) -> History:
     """Return the history in a folder as the task reads it: its steps, derived where the source does not say them.
 
-    The histories of other tasks it takes columns from lie beside it, in their own tasks' folders; ``target_only``
-    leaves them, and those columns null.
+    ``beside`` tells where the history of another task lies, by its name (default: in that task's folder beside this
+    one's); ``target_only`` leaves the columns of other tasks null.
     """
     if task.is_derived:
         measured = task.measured
-        others = () if target_only else task.others
-        beside = {name: History(root.parent.parent / name / root.name, _taken(task, name)) for name in others}
-        return DerivedHistory(root, (measured.target, *measured.covariates), task, beside)
+        others = (
+            {} if target_only else open_others(task, beside or (lambda name: root.parent.parent / name / root.name))
+        )
+        return DerivedHistory(root, (measured.target, *measured.covariates), task, others)
     return History(root, (task.target,) if target_only else (task.target, *task.covariates))
+
+
+def open_others(task: Task, beside: Callable[[str], Path]) -> dict[str, History]:
+    """Return the histories of the tasks that some columns are read from, by their names."""
+    return {name: History(beside(name), _taken(task, name)) for name in task.others}
 
 
 def derive(task: Task, versions: pl.DataFrame, as_of: datetime | None = None) -> pl.DataFrame:
@@ -178,6 +171,32 @@ def derive(task: Task, versions: pl.DataFrame, as_of: datetime | None = None) ->
     values = {name: _value(task, column, name, cells) for name, column in own.items()}
     steps = steps.with_columns(pl.Series(name, values[name], pl.Float64) for name in own)
     return conform(steps, (task.target, *task.covariates)).filter(pl.col(task.target).is_not_null())
+
+
+def join_others(
+    task: Task,
+    steps: pl.DataFrame,
+    others: Mapping[str, History],
+    as_of: datetime | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> pl.DataFrame:
+    """Return the task's steps with every column of other tasks, as their histories hold them (see ``join``).
+
+    ``start`` and ``end`` bound what is read of them. Raises NotEnoughHistory where one holds nothing yet, TaskError
+    where the whole of one has no value of a column.
+    """
+    for name, history in others.items():
+        told = history.versions(as_of, start, end)
+        if told.is_empty() and history.newest() is None:
+            raise NotEnoughHistory(
+                f"observations of task {name!r}, of which task {task.name!r} takes {', '.join(_taken(task, name))}",
+                "none",
+                f"Collect them first, in the same home: forecastle run train --task FILE (the file of {name!r}).",
+            )
+        _check_is_measured(task, name, told, everything=start is None and end is None)
+        steps = join(task, name, steps, told)
+    return steps
 
 
 def join(task: Task, name: str, steps: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
@@ -206,10 +225,6 @@ def join(task: Task, name: str, steps: pl.DataFrame, versions: pl.DataFrame) -> 
 def _taken(task: Task, name: str) -> tuple[str, ...]:
     """Return the columns a task reads from another one's history, by their names there."""
     return tuple(dict.fromkeys(one.column or own for own, one in task.columns.items() if one.task == name))
-
-
-def _listed(task: Task, name: str) -> str:
-    return ", ".join(own for own, one in task.columns.items() if one.task == name)
 
 
 def _check_is_measured(task: Task, name: str, told: pl.DataFrame, everything: bool) -> None:

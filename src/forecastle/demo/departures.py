@@ -100,11 +100,13 @@ def lived(stage: Stage, hours: int, answered: int) -> Iterator[Claim]:
     )
     first, last = (told.row(at, named=True) for at in (0, -1)) if told.height else ({}, {})
     yield Claim(
-        f"an hour's mean is revised as flights leave: {first['series_id']} {iso(first['timestamp'])} was "
-        f"{figure(first['mean_delay'])} min at {first['available_at']:%H:%M} with {first['departures']:.0f} flights gone, "
-        f"{figure(last['mean_delay'])} min at {last['available_at']:%H:%M} with {last['departures']:.0f}, in {told.height} versions"
-        if told.height > 1
-        else "no hour's mean was revised",
+        (
+            f"an hour's mean is revised as flights leave: {first['series_id']} {iso(first['timestamp'])} was "
+            f"{figure(first['mean_delay'])} min at {first['available_at']:%H:%M} with {first['departures']:.0f} flights gone, "
+            f"{figure(last['mean_delay'])} min at {last['available_at']:%H:%M} with {last['departures']:.0f}, in {told.height} versions"
+            if told.height > 1
+            else "no hour's mean was revised"
+        ),
         told.height > 1,
     )
     seen = evidence.seen_by(history.versions(), forecasts.select("series_id", "origin", "issued_at").unique())

@@ -96,7 +96,9 @@ def beyond_departed(rows: pl.DataFrame, flights: pl.DataFrame) -> pl.DataFrame:
         known, on=[SERIES, "origin", "issued_at"], how="left"
     )
     same = (pl.col("mean") - pl.col("right")).abs() < CLOSE
-    return both.filter(~pl.when(pl.col("mean").is_null()).then(pl.col("right").is_null()).otherwise(same.fill_null(False)))
+    return both.filter(
+        ~pl.when(pl.col("mean").is_null()).then(pl.col("right").is_null()).otherwise(same.fill_null(False))
+    )
 
 
 def seen_by(versions: pl.DataFrame, origins: pl.DataFrame) -> pl.DataFrame:
@@ -120,7 +122,9 @@ def most_revised(versions: pl.DataFrame, collected_after: datetime) -> pl.DataFr
     told = versions.filter(pl.col(COLLECTED_AT) > collected_after).sort(SERIES, TIMESTAMP, AVAILABLE_AT)
     mean = pl.col("mean_delay")
     busy = pl.col("departures").first() >= BUSY
-    change = told.group_by(SERIES, TIMESTAMP).agg((mean.last() - mean.first()).abs().alias("change"), busy.alias("busy"))
+    change = told.group_by(SERIES, TIMESTAMP).agg(
+        (mean.last() - mean.first()).abs().alias("change"), busy.alias("busy")
+    )
     most = change.filter("busy", pl.col("change") > 0).sort("change", SERIES, TIMESTAMP).tail(1)
     return told.join(most, on=[SERIES, TIMESTAMP], how="semi")
 

@@ -26,8 +26,8 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
     ``forecasts`` is what ``Journal.due`` returns, ``observations`` what ``History.read`` returns; they must reach from
     the oldest origin to ``now``. As on the grid that features read, an observation inside a step counts for that step,
     and where the grid is the observed one, the truth of horizon h is the h-th bar after the origin. A forecast whose
-    observation is absent, null or not settled (``Task.settled_after``) has no outcome yet and is left out; nothing after
-    ``now`` is used.
+    observation is absent, null or not settled yet (``Task.settled_after``) has no outcome and is left out; nothing
+    after ``now`` is used.
     """
     known = observations.filter(pl.col("timestamp") + task.settled_after <= now)
     joined = _by_bar(task, forecasts, known) if task.grid == "observed" else _by_clock(task, forecasts, known)

@@ -31,9 +31,7 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
 
 
 @contextmanager
-def running(
-    settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = ""
-) -> Iterator[str]:
+def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "") -> Iterator[str]:
     """Serve the tasks in the background of this process, by the given clock; gives the service's address.
 
     The page shows the note, if there is one.

@@ -100,7 +100,9 @@ def test_a_flight_leaves_its_delay_after_its_schedule_over_midnight_and_the_chan
 """
     table = recorded(monkeypatch, rows)
     left = {row["flight"]: (row["slot"], row["departed_at"]) for row in table.rows(named=True)}
-    utc = [datetime(2013, *parts, tzinfo=UTC) for parts in ((7, 1, 2, 31), (7, 1, 4, 12), (3, 11, 3, 55), (3, 11, 4, 0))]
+    utc = [
+        datetime(2013, *parts, tzinfo=UTC) for parts in ((7, 1, 2, 31), (7, 1, 4, 12), (3, 11, 3, 55), (3, 11, 4, 0))
+    ]
     assert left["B61203"] == (utc[0], utc[1])
     assert left["B6739"] == (utc[2], utc[3])
     assert left["UA1"][1] - left["UA1"][0] == -MINUTE

@@ -124,7 +124,9 @@ def versions(*told: tuple[int, int, float, float]) -> pl.DataFrame:
 
 
 def test_the_hour_that_was_revised_most_is_shown_with_its_versions() -> None:
-    told = versions((0, 1, 3.0, 9.0), (0, 2, 9.0, 12.0), (1, 2, 5.0, 8.0), (1, 3, 6.0, 9.0), (2, 3, 0.0, 1.0), (2, 4, 99, 2))
+    told = versions(
+        (0, 1, 3.0, 9.0), (0, 2, 9.0, 12.0), (1, 2, 5.0, 8.0), (1, 3, 6.0, 9.0), (2, 3, 0.0, 1.0), (2, 4, 99, 2)
+    )
     assert evidence.most_revised(told, AT)["mean_delay"].to_list() == [3.0, 9.0]
     assert evidence.most_revised(told, AT + 2 * HOUR)["mean_delay"].to_list() == []
     assert evidence.most_revised(told.head(1), AT).is_empty()
