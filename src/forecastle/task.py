@@ -7,11 +7,9 @@ Everything that changes a forecast stands here; where things lie stands in ``set
 from __future__ import annotations
 
 import hashlib
-import re
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
@@ -24,11 +22,24 @@ from forecastle.duration import Duration, parse_duration
 from forecastle.duration import duration_text as duration_text  # noqa: F401  # where others look for it
 from forecastle.errors import TaskError
 from forecastle.frame import to_json
+from forecastle.mistakes import describe
+from forecastle.mistakes import nearest as nearest
+
+LAST_SEEN = timedelta(minutes=10)
+"""How long before a stop is passed a prediction may have been seen, and still be an observation of the passing."""
 
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
 Provider = Literal[
-    "open-meteo", "openweathermap", "alpha-vantage", "twelve-data", "binance", "gbfs", "http-json", "file"
+    "open-meteo",
+    "openweathermap",
+    "alpha-vantage",
+    "twelve-data",
+    "binance",
+    "gbfs",
+    "gtfs-realtime",
+    "http-json",
+    "file",
 ]
 Derived = Literal["realised-volatility", "share", "mean"]
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -55,13 +66,6 @@ def _known_country(code: object) -> object:
     if country not in countries or (region and region not in countries[country]):
         raise ValueError(f"no public holidays are known of {code!r}; give a country such as 'US', or 'DE-BY'")
     return code
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the valid name nearest to a wrong one, or an empty string."""
-    folded = {option.casefold(): option for option in sorted(valid)}
-    close = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    return f"; did you mean {folded[close[0]]!r}?" if close else ""
 
 
 Zone = Annotated[str, BeforeValidator(_known_zone)]
@@ -142,6 +146,9 @@ class Source(Part):
     events: bool = False
     path: str | None = None
     url: str | None = None
+    every: Duration | None = None
+    timetable: str | None = None
+    key_param: str | None = Field(default=None, min_length=1)
     http_json: HttpJson | None = None
 
     @model_validator(mode="after")
@@ -154,6 +161,12 @@ class Source(Part):
             )
         if self.events and self.step:
             raise ValueError("events come when they come; leave out step")
+        if self.provider == "gtfs-realtime" and not self.url:
+            raise ValueError("provider 'gtfs-realtime' needs url, the address of the agency's TripUpdates")
+        if self.provider != "gtfs-realtime" and (self.timetable or self.key_param):
+            raise ValueError("timetable and key_param belong to provider 'gtfs-realtime'")
+        if self.every is not None and self.every <= timedelta(0):
+            raise ValueError("every is how often the source is asked, such as '2m'")
         if (self.provider == "http-json") != (self.http_json is not None):
             raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self
@@ -345,7 +358,7 @@ def make_task(data: dict[str, Any], where: str = "the task") -> Task:
     try:
         return Task.model_validate(data)
     except ValidationError as error:
-        mistakes = list(dict.fromkeys(line for entry in error.errors() for line in _describe(Task, entry)))
+        mistakes = list(dict.fromkeys(line for entry in error.errors() for line in describe(Task, entry)))
     count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     listing = "".join(f"\n  - {mistake}" for mistake in mistakes)
     raise TaskError(f"a valid task in {where}", f"{count}:{listing}\n", "Mend each line named above.")
@@ -433,6 +446,14 @@ def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequenc
     step = _duration_or_none(given)
     if step is not None and frequency and (step <= timedelta(0) or frequency % step):
         yield f"source.step: {given!r} does not divide the frequency {data['frequency']!r}"
+    given = source.get("every") if isinstance(source, dict) else None
+    every = _duration_or_none(given)
+    if every is not None and frequency and every > timedelta(0) and frequency % every:
+        yield f"source.every: {given!r} does not divide the frequency {data['frequency']!r}"
+    apart = every or frequency
+    if isinstance(source, dict) and source.get("provider") == "gtfs-realtime" and apart and apart > LAST_SEEN:
+        most = duration_text(LAST_SEEN)
+        yield f"source.every: a feed of predictions has to be asked at least every {most}; write one, such as '2m'"
 
 
 def _duration_or_none(value: object) -> timedelta | None:
@@ -452,39 +473,4 @@ def _field_mistakes(model: type[Task], data: dict[str, Any]) -> Iterable[str]:
         shadow.model_validate(data)
     except ValidationError as error:
         for entry in error.errors():
-            yield from _describe(model, entry)
-
-
-def _describe(model: type[BaseModel], entry: Any) -> Iterable[str]:
-    """Turn one of pydantic's findings into sentences with their place and the nearest valid name."""
-    place, names = _place(model, entry["loc"])
-    kind, found = entry["type"], entry.get("input")
-    if kind == "value_error":
-        message = str(entry["ctx"]["error"])
-        yield from message.splitlines() if not entry["loc"] else [f"{place}: {message}"]
-    elif kind == "extra_forbidden":
-        yield f"{place}: there is no such field{nearest(str(entry['loc'][-1]), names)}"
-    elif kind == "missing":
-        yield f"{place}: missing"
-    elif kind == "literal_error":
-        options = re.findall(r"'([^']*)'", entry["ctx"]["expected"])
-        yield f"{place}: expected one of {', '.join(options)}; found {found!r}{nearest(str(found), options)}"
-    else:
-        yield f"{place}: {entry['msg'][0].lower()}{entry['msg'][1:]}; found {found!r}"
-
-
-def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """Return a location as text, and the field names that are valid beside its last part."""
-    text, here, siblings = "", model, list(model.model_fields)
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-        siblings = list(here.model_fields)
-        if isinstance(part, str) and part in here.model_fields:
-            here = _inner(here.model_fields[part].annotation) or here
-    return text, siblings
-
-
-def _inner(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for argument in get_args(annotation) if (found := _inner(argument))), None)
+            yield from describe(model, entry)

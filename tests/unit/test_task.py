@@ -139,11 +139,11 @@ def test_tasks_read_together_are_held_against_each_other(tmp_path, root):
     write(tmp_path, (root / "tasks" / "nyc-temperature.toml").read_text(encoding="utf-8"), "a.toml")
     write(tmp_path, text, "b.toml")
     assert [one.name for one in load_tasks([tmp_path])] == ["nyc-temperature", "nyc-departure-delay"]
-    write(tmp_path, text.replace('"pressure_msl"', '"presure_msl"').replace('id = "LGA"', 'id = "SFO"'), "b.toml")
+    write(tmp_path, text.replace('"wind_speed_10m"', '"wind_sped_10m"').replace('id = "LGA"', 'id = "SFO"'), "b.toml")
     with pytest.raises(TaskError) as refused:
         load_tasks([tmp_path])
     said = str(refused.value)
-    assert "columns.pressure: nyc-temperature has no 'presure_msl'; did you mean 'pressure_msl'?" in said
+    assert "columns.wind_speed: nyc-temperature has no 'wind_sped_10m'; did you mean 'wind_speed_10m'?" in said
     assert "nyc-temperature has no series 'SFO'" in said
     (tmp_path / "a.toml").unlink()
     assert [one.name for one in load_tasks([tmp_path])] == ["nyc-departure-delay"]
