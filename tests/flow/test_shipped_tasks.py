@@ -355,7 +355,10 @@ def test_transit_delay_says_when_its_history_will_be_enough(root, tmp_path):
     assert "It will be enough on 2026-08-11" in str(error)
 
 
-@pytest.mark.parametrize("name", ["crypto-volatility", "equity-volatility", "bike-availability", "nyc-departure-delay"])
+SHIPPED = ["crypto-volatility", "equity-volatility", "bike-availability", "transit-delay", "nyc-departure-delay"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_task_loads_and_says_what_it_forecasts(root, name):
     task = load_task(root / "tasks" / f"{name}.toml")
     assert task.name == name
