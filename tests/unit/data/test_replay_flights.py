@@ -13,7 +13,7 @@ import pytest
 
 from forecastle.data.replay import load_nyc_flights, recording, replay_app
 from forecastle.errors import UserError
-from forecastle.http import Client, Request, asgi_transport
+from forecastle.http import REPLAY_NOW, Client, Request, asgi_transport
 from forecastle.settings import Settings
 
 MINUTE = timedelta(minutes=1)
@@ -143,3 +143,11 @@ def test_the_recording_of_2013_holds_every_departure_once() -> None:
     assert table["departed_at"].null_count() == table["delay_minutes"].null_count() == 8_255
     assert table.select("series_id", "slot").is_unique().all()
     assert sorted(table["series_id"].unique()) == ["EWR", "JFK", "LGA"]
+
+
+def test_every_answer_says_at_which_simulated_moment_it_was_given() -> None:
+    weather = pl.DataFrame({"series_id": ["EWR"], "timestamp": [START], "temperature_2m": [1.0]})
+    app = replay_app(weather, lambda: START, flights=TABLE)
+    with Client(Settings(http_attempts=1), asgi_transport(app)) as client:
+        answers = [client.get(Request("http://source/v1/departures", {"airports": one})) for one in ("EWR", "SFO")]
+    assert [answer.headers.get(REPLAY_NOW) for answer in answers] == ["2013-07-04T12:00:00Z"] * 2

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from forecastle.data.replay.recording import read_recorded
+from forecastle.data.replay.recording import read_recorded, stamped
 from forecastle.frame import SERIES, TIME
 
 MOST_A_PAGE = 20_000
@@ -64,8 +64,8 @@ def flight_routes(flights: pl.DataFrame, now: Callable[[], datetime]) -> list[Ro
         try:
             asked = _asked(request.query_params, airports)
         except ValueError as error:
-            return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({"departures": _rows(left, asked, now().astimezone(UTC))})
+            return stamped(JSONResponse({"error": str(error)}, 400), now())
+        return stamped(JSONResponse({"departures": _rows(left, asked, now().astimezone(UTC))}), now())
 
     return [Route("/v1/departures", departures)]
 

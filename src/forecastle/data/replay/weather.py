@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from forecastle.data.faults import FAULTS, Block, Fault, error_body, wire
-from forecastle.data.replay.recording import read_recorded
+from forecastle.data.replay.recording import read_recorded, stamped
 from forecastle.frame import SERIES, TIME, TIMESTAMP
 
 Location = tuple[float, float]
@@ -93,10 +93,10 @@ def weather_routes(
     recording = _record(weather, locations or AIRPORTS)
 
     async def forecast(request: Request) -> Response:
-        return answer(request, _forecast_days)
+        return stamped(answer(request, _forecast_days), now())
 
     async def archive(request: Request) -> Response:
-        return answer(request, _archive_days)
+        return stamped(answer(request, _archive_days), now())
 
     def answer(request: Request, days: Callable[[Mapping[str, str], date], tuple[date, date]]) -> Response:
         moment = now().astimezone(UTC)
