@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle.data.derivation import derive, open_history
+from forecastle.data.derivation import derive, join_others, open_history, open_others
 from forecastle.data.examples import make_examples
 from forecastle.data.ingestion import Archive, fetch
 from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
 from forecastle.data.quality_check import judge as judge_quality
-from forecastle.data.store import task_stores
+from forecastle.data.store import Store, task_stores
 from forecastle.data.transformation import make_recipe
 from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
 from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
@@ -86,7 +87,7 @@ def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers
 def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
     if task.source.provider != "file":
-        return open_history(task, task_stores(settings, task.name) / "history").versions(as_of=now)
+        return open_history(task, _beside(settings, task.name), beside=partial(_beside, settings)).versions(as_of=now)
     with TemporaryDirectory() as archive, Client(settings) as client:
         batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]
@@ -98,7 +99,11 @@ def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame
             report.reason,
             "Mend the table, or change [gate] and [columns] of the task if these values are right.",
         )
-    return derive(task, passed, now)
+    return join_others(task, derive(task, passed, now), open_others(task, partial(_beside, settings)), now)
+
+
+def _beside(settings: Settings, name: str) -> Store:
+    return task_stores(settings, name) / "history"
 
 
 def _read_origins(path: Path, task: Task) -> pl.DataFrame:

@@ -140,6 +140,7 @@ class HttpJson(Declared):
     time: Expression
     time_format: Literal["iso", "s", "ms"] = "iso"
     zone: Annotated[str, AfterValidator(_is_a_zone)] = "UTC"
+    available_at: Expression | None = None
     values: dict[str, Expression] = {}
     units: dict[str, str] = {}
     unit_paths: dict[str, Expression] = {}

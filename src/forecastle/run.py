@@ -58,4 +58,7 @@ class Run:
     @cached_property
     def history(self) -> History:
         """The task's observations, as its steps."""
-        return open_history(self.task, self.stores / "history")
+        return open_history(self.task, self.stores / "history", beside=self._history_of)
+
+    def _history_of(self, task: str) -> Store:
+        return task_stores(self.settings, task) / "history"

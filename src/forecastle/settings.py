@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     twelve_data_url: str = Field(default="https://api.twelvedata.com", description="Base address of Twelve Data's API.")
     twelve_data_key: SecretStr = Field(default=SecretStr(""), description="Key of Twelve Data's API.")
     binance_url: str = Field(default="https://api.binance.com", description="Base address of Binance's spot API.")
+    departures_url: str = Field(
+        default="http://127.0.0.1:8010", description="Base address of the departures that `forecastle replay` serves."
+    )
     gtfs_realtime_key: SecretStr = Field(
         default=SecretStr(""), description="Key of a GTFS-realtime feed whose task names a `key_param`."
     )

@@ -7,23 +7,25 @@ Everything that changes a forecast stands here; where things lie stands in ``set
 from __future__ import annotations
 
 import hashlib
-import re
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from forecastle.declaration import HttpJson
+from forecastle.duration import DAY as DAY
+from forecastle.duration import Duration, parse_duration
+from forecastle.duration import duration_text as duration_text  # noqa: F401  # where others look for it
 from forecastle.errors import TaskError
 from forecastle.frame import to_json
+from forecastle.mistakes import describe
+from forecastle.mistakes import nearest as nearest
 from forecastle.rule import CONTRACT, CheckName, CheckRule
 
-DAY = timedelta(days=1)
 LAST_SEEN = timedelta(minutes=10)
 """How long before a stop is passed a prediction may have been seen, and still be an observation of the passing."""
 
@@ -47,28 +49,6 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "mean": ("value",),
 }
 
-_DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d)")
-_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(text: object) -> timedelta:
-    """Read a duration such as ``90s``, ``10m``, ``1h`` or ``7d``; anything else is a ValueError that says so."""
-    if isinstance(text, timedelta):
-        return text
-    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f"expected a duration such as '30m', '1h' or '7d', found {text!r}")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
-def duration_text(duration: timedelta) -> str:
-    """Write a duration in its largest whole unit, as a task file would."""
-    seconds = int(duration.total_seconds())
-    for unit in ("d", "h", "m"):
-        if seconds and seconds % _UNITS[unit] == 0:
-            return f"{seconds // _UNITS[unit]}{unit}"
-    return f"{seconds}s"
-
 
 def _known_zone(name: object) -> object:
     if not isinstance(name, str) or name not in available_timezones():
@@ -89,14 +69,6 @@ def _known_country(code: object) -> object:
     return code
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the valid name nearest to a wrong one, or an empty string."""
-    folded = {option.casefold(): option for option in sorted(valid)}
-    close = get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    return f"; did you mean {folded[close[0]]!r}?" if close else ""
-
-
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text)]
 Zone = Annotated[str, BeforeValidator(_known_zone)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=60)]
 
@@ -131,6 +103,8 @@ class Column(Part):
     max_null_share: float | None = Field(default=None, ge=0, le=1)
     derived: Derived | None = None
     inputs: tuple[str, ...] = ()
+    task: Name | None = None
+    column: str | None = None
     min_share: float = Field(default=1, gt=0, le=1)
     per_step: Literal["last", "mean", "sum", "least", "greatest"] = "last"
 
@@ -143,6 +117,14 @@ class Column(Part):
                 if wanted
                 else "inputs belong to a column that is derived"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Column:
+        if self.task and self.derived:
+            raise ValueError("a column of another task is not derived here; leave out task or derived")
+        if self.column and not self.task:
+            raise ValueError("column needs task, the one whose history holds it")
         return self
 
     @model_validator(mode="after")
@@ -160,7 +142,9 @@ class Source(Part):
     step: Duration | None = None
     window: Duration = timedelta(hours=48)
     publication_delay: Duration = timedelta(0)
+    settles_after: Duration = timedelta(0)
     instantaneous: bool = False
+    events: bool = False
     path: str | None = None
     url: str | None = None
     every: Duration | None = None
@@ -176,6 +160,8 @@ class Source(Part):
             raise ValueError(
                 "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
             )
+        if self.events and self.step:
+            raise ValueError("events come when they come; leave out step")
         if self.provider == "gtfs-realtime" and not self.url:
             raise ValueError("provider 'gtfs-realtime' needs url, the address of the agency's TripUpdates")
         if self.provider != "gtfs-realtime" and (self.timetable or self.key_param):
@@ -270,23 +256,39 @@ class Task(Part):
     def knowable_after(self) -> timedelta:
         """How long after its timestamp a value can be known at all: one step, or nothing for instantaneous values.
 
-        A step made of several readings is known when it has ended.
+        A step made of several readings is known when it has ended, an event as such at its own time.
         """
-        reading = self.source.instantaneous and self.source_step == self.frequency
+        reading = not self.is_derived if self.source.events else self.source_step == self.frequency
+        reading = reading and (self.source.instantaneous or self.source.events)
         return timedelta(0) if reading else self.frequency
 
     @property
+    def settled_after(self) -> timedelta:
+        """How long after its timestamp a value counts as the truth: at once when it is known, or when it has settled
+        where the source goes on revising it."""
+        if not self.source.settles_after:
+            return timedelta(0)
+        return self.knowable_after + self.source.publication_delay + self.source.settles_after
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of the other tasks whose histories some columns are read from, in order."""
+        return tuple(sorted({one.task for one in self.columns.values() if one.task}))
+
+    @property
     def is_derived(self) -> bool:
-        """Whether a step's values are computed from finer rows, or from other columns, than it names."""
-        return self.source_step != self.frequency or any(one.derived for one in self.columns.values())
+        """Whether a step's values are computed from other rows, or other columns, than the source has of it."""
+        elsewhere = any(one.derived or one.task for one in self.columns.values())
+        return self.source_step != self.frequency or elsewhere
 
     @property
     def measured(self) -> Task:
-        """The task as its source measures it: the source's own step, and no derived column. What is asked for and
-        what the gate judges; where nothing is derived, the task itself."""
+        """The task as its source measures it: the source's own step (of events: each a reading of its moment), and no
+        column that is derived or another task's. What is asked for and what the gate judges; where nothing is derived,
+        the task itself."""
         if not self.is_derived:
             return self
-        columns = {name: column for name, column in self.columns.items() if not column.derived}
+        columns = {name: column for name, column in self.columns.items() if not (column.derived or column.task)}
         target = self.target if self.target in columns else next(iter(columns))
         return self.model_copy(update={"frequency": self.source_step, "columns": columns, "target": target})
 
@@ -366,7 +368,7 @@ def make_task(data: dict[str, Any], where: str = "the task") -> Task:
     try:
         return Task.model_validate(data)
     except ValidationError as error:
-        mistakes = list(dict.fromkeys(line for entry in error.errors() for line in _describe(Task, entry)))
+        mistakes = list(dict.fromkeys(line for entry in error.errors() for line in describe(Task, entry)))
     count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     listing = "".join(f"\n  - {mistake}" for mistake in mistakes)
     raise TaskError(f"a valid task in {where}", f"{count}:{listing}\n", "Mend each line named above.")
@@ -384,7 +386,24 @@ def load_tasks(places: Iterable[Path | str]) -> tuple[Task, ...]:
             if task.name in tasks:
                 raise TaskError("tasks with names of their own", f"{task.name!r} twice", f"Rename the one in {file}.")
             tasks[task.name] = task
+    if mistakes := [mistake for task in tasks.values() for mistake in _mistakes_between(task, tasks)]:
+        raise TaskError(
+            "columns that the other tasks named measure, of series they have", "; ".join(mistakes), "Mend those lines."
+        )
     return tuple(tasks.values())
+
+
+def _mistakes_between(task: Task, tasks: dict[str, Task]) -> Iterable[str]:
+    """Yield the columns and series that a task reads from another one of those at hand, and that this does not have."""
+    for name, column in task.columns.items():
+        other = tasks[column.task].measured if column.task in tasks else None
+        if other is None:
+            continue
+        if (wanted := column.column or name) not in other.columns:
+            yield f"{task.name}: columns.{name}: {other.name} has no {wanted!r}{nearest(wanted, other.columns)}"
+        strange = sorted(set(task.series_ids) - set(other.series_ids or task.series_ids))
+        if strange:
+            yield f"{task.name}: columns.{name}: {other.name} has no series {strange[0]!r}"
 
 
 def _mistakes(data: dict[str, Any]) -> Iterable[str]:
@@ -417,14 +436,22 @@ def _mistakes(data: dict[str, Any]) -> Iterable[str]:
 
 
 def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequency: timedelta | None) -> Iterable[str]:
-    measured = {name for name, one in columns.items() if not (isinstance(one, dict) and one.get("derived"))}
-    for name in columns.keys() - measured:
+    elsewhere = {name for name, one in columns.items() if isinstance(one, dict) and one.get("task")}
+    measured = {name for name, one in columns.items() if not (isinstance(one, dict) and one.get("derived"))} - elsewhere
+    if data.get("target") in elsewhere:
+        yield f"target: {data['target']!r} is a column of another task; forecast it there"
+    for name in elsewhere:
+        if columns[name]["task"] == data.get("name"):
+            yield f"columns.{name}.task: this is the task itself"
+    for name in columns.keys() - measured - elsewhere:
         for given in columns[name].get("inputs") or ():
             if given not in measured:
                 yield f"columns.{name}.inputs: {given!r} is no measured column{nearest(str(given), measured)}"
     if columns and not measured:
-        yield "columns: all are derived; name the ones they are derived from too"
+        yield "columns: all are derived, or another task's; name the ones they are derived from too"
     source = data.get("source")
+    if isinstance(source, dict) and source.get("events") is True and not columns.keys() - measured - elsewhere:
+        yield "source.events: no column is derived from the events; a mean of them, for one"
     given = source.get("step") if isinstance(source, dict) else None
     step = _duration_or_none(given)
     if step is not None and frequency and (step <= timedelta(0) or frequency % step):
@@ -456,39 +483,4 @@ def _field_mistakes(model: type[Task], data: dict[str, Any]) -> Iterable[str]:
         shadow.model_validate(data)
     except ValidationError as error:
         for entry in error.errors():
-            yield from _describe(model, entry)
-
-
-def _describe(model: type[BaseModel], entry: Any) -> Iterable[str]:
-    """Turn one of pydantic's findings into sentences with their place and the nearest valid name."""
-    place, names = _place(model, entry["loc"])
-    kind, found = entry["type"], entry.get("input")
-    if kind == "value_error":
-        message = str(entry["ctx"]["error"])
-        yield from message.splitlines() if not entry["loc"] else [f"{place}: {message}"]
-    elif kind == "extra_forbidden":
-        yield f"{place}: there is no such field{nearest(str(entry['loc'][-1]), names)}"
-    elif kind == "missing":
-        yield f"{place}: missing"
-    elif kind == "literal_error":
-        options = re.findall(r"'([^']*)'", entry["ctx"]["expected"])
-        yield f"{place}: expected one of {', '.join(options)}; found {found!r}{nearest(str(found), options)}"
-    else:
-        yield f"{place}: {entry['msg'][0].lower()}{entry['msg'][1:]}; found {found!r}"
-
-
-def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """Return a location as text, and the field names that are valid beside its last part."""
-    text, here, siblings = "", model, list(model.model_fields)
-    for part in (one for one in location if one != "[key]"):
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-        siblings = list(here.model_fields)
-        if isinstance(part, str) and part in here.model_fields:
-            here = _inner(here.model_fields[part].annotation) or here
-    return text, siblings
-
-
-def _inner(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for argument in get_args(annotation) if (found := _inner(argument))), None)
+            yield from describe(model, entry)

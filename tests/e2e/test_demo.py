@@ -20,7 +20,7 @@ SECONDS = 90.0
 IDLE = 0.3  # processors that others filled while the demo ran
 MOST_MEMORY = int(1.5 * 2**30)
 FIGURES = ["rmse", "mae", "r2", "skill", "coverage"]
-CHAPTERS = 6
+CHAPTERS = 7
 
 
 @dataclass(frozen=True)

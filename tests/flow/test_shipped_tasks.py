@@ -15,27 +15,30 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import numpy as np
+import polars as pl
 import pytest
 from google.transit.gtfs_realtime_pb2 import FeedMessage
 
 from forecastle import pipeline
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
+from forecastle.data.replay import replay_app
 from forecastle.errors import ForecastleError, NotEnoughHistory, SourceUnavailable
 from forecastle.frame import iso
+from forecastle.http import asgi_transport
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import Settings
 from forecastle.task import Task, load_task, make_task
 
 HOUR, STEP = timedelta(hours=1), timedelta(minutes=5)
 NEW_YORK = ZoneInfo("America/New_York")
-Reply = Callable[[httpx.Request], Any]
+Reply = Callable[[httpx.Request], Any] | httpx.BaseTransport
 
 
 class Market(httpx.BaseTransport):
     """Answer every call by a function of it, a JSON value or bytes, and never with what lies after now."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Callable[[httpx.Request], Any]) -> None:
         self.reply = reply
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -52,7 +55,8 @@ class Desk:
     now: datetime
 
     def run(self, flow: str, reply: Reply) -> dict[str, pipeline.Outcome]:
-        with pipeline.open_run(self.task, self.settings, flow, self.now, Market(reply)) as run:
+        transport = reply if isinstance(reply, httpx.BaseTransport) else Market(reply)
+        with pipeline.open_run(self.task, self.settings, flow, self.now, transport) as run:
             return {outcome.step: outcome for outcome in pipeline.run_flow(run)}
 
     def must_run(self, flow: str, reply: Reply) -> dict[str, pipeline.Summary]:
@@ -200,6 +204,57 @@ def test_bike_availability_is_collected_from_now_on_and_training_says_when_it_wi
     assert "It will be enough on 2026-07-30" in str(error)
 
 
+def weather_and_departures(now: Callable[[], datetime]) -> httpx.BaseTransport:
+    """Answer as `forecastle replay` does: hourly weather, and busier, windier evenings with later departures."""
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    weather, flights = [], []
+    for number, airport in enumerate(("EWR", "JFK", "LGA")):
+        random = np.random.default_rng(number)
+        for hour in range(60 * 24):
+            at = first + hour * HOUR
+            wind = float(5 + 3 * np.sin(hour / 9) + random.normal(0, 0.5))
+            values = {"temperature_2m": 5.0, "relative_humidity_2m": 60.0, "pressure_msl": 1010.0}
+            weather.append({"series_id": airport, "timestamp": at, "wind_speed_10m": wind, **values})
+            for minute in range(0, 60, 15) if 11 <= at.hour or at.hour < 4 else ():
+                late = int(2 * wind + (at.hour > 18) * 20 + random.normal(0, 6)) + (40 if random.random() < 0.1 else 0)
+                slot = at + minute * timedelta(minutes=1)
+                flights.append((airport, "XX1", slot, slot + late * timedelta(minutes=1), late))
+    names = ["series_id", "flight", "slot", "departed_at", "delay_minutes"]
+    table = pl.DataFrame(flights, orient="row", schema=names).sort("slot", "series_id")
+    return asgi_transport(replay_app(pl.DataFrame(weather), now, flights=table, forecast_values=True))
+
+
+def test_departure_delays_with_another_tasks_weather_from_departures_to_settled_scores(root, tmp_path):
+    now = datetime(2026, 2, 20, 0, 5, tzinfo=UTC)
+    settings = settings_at(tmp_path)
+    weather = Desk(small(root, "nyc-temperature", date(2026, 1, 5), "14d"), settings, now)
+    desk = Desk(small(root, "nyc-departure-delay", date(2026, 1, 20), "14d"), settings, now)
+    source = weather_and_departures(lambda: desk.now)
+    error = desk.error("train", source)
+    assert isinstance(error, NotEnoughHistory) and "observations of task 'nyc-temperature'" in str(error)
+    weather.run("train", source)
+    trained = desk.must_run("train", source)
+    assert trained["promote"]["promoted"], trained["promote"]["reasons"]
+    hours = desk.history.versions()
+    assert sorted(set(hours["timestamp"].dt.hour())) == [0, 1, 2, 3, *range(11, 24)]  # no night, and no zero in it
+    assert hours["wind_speed"].null_count() == 0
+    told = hours.filter(pl.struct("series_id", "timestamp").is_duplicated())
+    assert told.height > 100
+    assert (hours["available_at"] >= hours["timestamp"] + HOUR).all()
+    assert (hours["available_at"] < hours["timestamp"] + 4 * HOUR).all()  # known when they left, not when collected
+    for _ in range(9):
+        desk.now = weather.now = desk.now + HOUR
+        weather.must_run("live", source)
+        ended = desk.must_run("live", source)
+        with Journal(settings.journal_url) as journal:
+            scored = journal.outcomes(desk.task.name)
+        assert scored.filter(scored["timestamp"] + 7 * HOUR > desk.now).is_empty()  # an hour, and six to settle
+    assert ended["forecast"]["origin"] == "2026-02-20T03:00:00Z"  # the night has no flights
+    assert sorted(scored["horizon"]) == [1] * 6 + [2] * 3  # of the hours that began at one and at two
+    truth = {(row["series_id"], row["timestamp"]): row["mean_delay"] for row in desk.history.read().to_dicts()}
+    assert all(row["actual"] == truth[row["series_id"], row["timestamp"]] for row in scored.to_dicts())
+
+
 class Line:
     """A line of two ways with a train every ten minutes from five to one, later in the afternoon, as its feed tells."""
 
@@ -300,7 +355,10 @@ def test_transit_delay_says_when_its_history_will_be_enough(root, tmp_path):
     assert "It will be enough on 2026-08-11" in str(error)
 
 
-@pytest.mark.parametrize("name", ["crypto-volatility", "equity-volatility", "bike-availability", "transit-delay"])
+SHIPPED = ["crypto-volatility", "equity-volatility", "bike-availability", "transit-delay", "nyc-departure-delay"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_task_loads_and_says_what_it_forecasts(root, name):
     task = load_task(root / "tasks" / f"{name}.toml")
     assert task.name == name

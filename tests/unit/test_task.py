@@ -153,3 +153,18 @@ def test_a_task_gives_a_check_another_scope_or_verdict(small_task):
     gate = small_task(gate={"max_gap": "3h", "checks": {"null-share": {"scope": "batch"}}}).gate
     assert gate.max_gap == timedelta(hours=3)
     assert (gate.checks["null-share"].scope, gate.checks["null-share"].verdict) == ("batch", None)
+
+
+def test_tasks_read_together_are_held_against_each_other(tmp_path, root):
+    text = (root / "tasks" / "nyc-departure-delay.toml").read_text(encoding="utf-8")
+    write(tmp_path, (root / "tasks" / "nyc-temperature.toml").read_text(encoding="utf-8"), "a.toml")
+    write(tmp_path, text, "b.toml")
+    assert [one.name for one in load_tasks([tmp_path])] == ["nyc-temperature", "nyc-departure-delay"]
+    write(tmp_path, text.replace('"wind_speed_10m"', '"wind_sped_10m"').replace('id = "LGA"', 'id = "SFO"'), "b.toml")
+    with pytest.raises(TaskError) as refused:
+        load_tasks([tmp_path])
+    said = str(refused.value)
+    assert "columns.wind_speed: nyc-temperature has no 'wind_sped_10m'; did you mean 'wind_speed_10m'?" in said
+    assert "nyc-temperature has no series 'SFO'" in said
+    (tmp_path / "a.toml").unlink()
+    assert [one.name for one in load_tasks([tmp_path])] == ["nyc-departure-delay"]

@@ -119,7 +119,7 @@ def replay(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8010,
 ) -> None:
-    """Serve recorded New York weather as the Open-Meteo API does, as of a simulated now."""
+    """Serve New York's recorded weather, as the Open-Meteo API does, and departures, as of a simulated now."""
     from forecastle.demo.replaying import replay_forever
 
     replay_forever(moment(start), speed, host, port)

@@ -6,20 +6,25 @@ time order, so that one step read by itself has the same bits as the same step a
 explains each formula. To add one: write a function of arrays and name it in ``DERIVATIONS``.
 
 A derived version is known from the moment the newest of its rows was, and never before its step has ended. Until the
-target can be computed (enough slots have all their inputs) a step has no version: it is missing.
+target can be computed (enough slots have all their inputs) a step has no version: it is missing. Columns of another
+task are joined to the steps there are; a joined version is known from the moment the newer of its two sides was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from forecastle.data.history import History
+from forecastle.errors import NotEnoughHistory, TaskError
 from forecastle.data.store import Place
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, KEYS, SERIES, TIMESTAMP, conform
 from forecastle.task import Column, Task
@@ -27,6 +32,7 @@ from forecastle.task import Column, Task
 Floats = npt.NDArray[np.float64]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _STEP, _SLOT, _KNOWN, _GROUP = "__step", "__slot", "__known", "__group"
 
 
@@ -92,9 +98,14 @@ PER_STEP: dict[str, Callable[[Floats], Floats]] = {
 
 @dataclass(frozen=True)
 class DerivedHistory(History):
-    """A history of what the source said, read as the task's steps; what is appended is what the source said."""
+    """A history of what the source said, read as the task's steps; what is appended is what the source said.
+
+    ``others`` are the histories of the tasks that some columns are read from, by their names. Reading raises
+    NotEnoughHistory where one of them holds nothing yet.
+    """
 
     task: Task
+    others: Mapping[str, History] = field(default_factory=dict)
 
     def versions(
         self, as_of: datetime | None = None, start: datetime | None = None, end: datetime | None = None
@@ -103,6 +114,8 @@ class DerivedHistory(History):
         reach = None if start is None else start - (start - _EPOCH) % self.task.frequency
         until = None if end is None else end + self.task.frequency
         steps = derive(self.task, super().versions(as_of, reach, until), as_of)
+        if self.others and not steps.is_empty():
+            steps = join_others(self.task, steps, self.others, as_of, reach, until)
         inside = [pl.lit(True)] if start is None else [pl.col(TIMESTAMP) >= start]
         return steps.filter(*inside, *([] if end is None else [pl.col(TIMESTAMP) < end]))
 
@@ -121,23 +134,137 @@ class DerivedHistory(History):
         return recent if recent is not None else self.versions()[TIMESTAMP].max()  # type: ignore[return-value]
 
 
-def open_history(task: Task, root: Place, target_only: bool = False) -> History:
-    """Return the history in a folder or store as the task reads it: its steps, derived where the source does not say them."""
+def open_history(
+    task: Task, root: Place, target_only: bool = False, beside: Callable[[str], Place] | None = None
+) -> History:
+    """Return the history in a folder or store as the task reads it: its steps, derived where the source does not say
+    them.
+
+    ``beside`` tells where the history of another task lies, by its name (default, of a folder: in that task's folder
+    beside this one's); ``target_only`` leaves the columns of other tasks null.
+    """
     if task.is_derived:
         measured = task.measured
-        return DerivedHistory(root, (measured.target, *measured.covariates), task)
+        others = {} if target_only else open_others(task, beside or partial(_neighbour, root))
+        return DerivedHistory(root, (measured.target, *measured.covariates), task, others)
     return History(root, (task.target,) if target_only else (task.target, *task.covariates))
+
+
+def open_others(task: Task, beside: Callable[[str], Place]) -> dict[str, History]:
+    """Return the histories of the tasks that some columns are read from, by their names."""
+    return {name: History(beside(name), _taken(task, name)) for name in task.others}
 
 
 def derive(task: Task, versions: pl.DataFrame, as_of: datetime | None = None) -> pl.DataFrame:
     """Return the versions of the task's steps that these versions of observations tell, known at ``as_of``.
 
-    By default that is when each series was last collected. A task that derives nothing gets its observations back.
+    By default that is when each series was last collected. Columns of other tasks are null until they are joined. A
+    task that derives nothing gets its observations back.
     """
     if not task.is_derived:
         return versions
-    columns = (task.target, *task.covariates)
-    told = _by_slot(task, versions)
+    own = {name: column for name, column in task.columns.items() if not column.task}
+    slot = _MICROSECOND if task.source.events else task.source_step
+    told = _by_slot(versions, task.frequency, slot).with_columns(
+        pl.max_horizontal(AVAILABLE_AT, pl.col(_STEP) + task.knowable_after).alias(_KNOWN)
+    )
+    steps, cells = _laid_out(told, task.measured.columns, as_of)
+    values = {name: _value(task, column, name, cells) for name, column in own.items()}
+    steps = steps.with_columns(pl.Series(name, values[name], pl.Float64) for name in own)
+    return conform(steps, (task.target, *task.covariates)).filter(pl.col(task.target).is_not_null())
+
+
+def join_others(
+    task: Task,
+    steps: pl.DataFrame,
+    others: Mapping[str, History],
+    as_of: datetime | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> pl.DataFrame:
+    """Return the task's steps with every column of other tasks, as their histories hold them (see ``join``).
+
+    ``start`` and ``end`` bound what is read of them. Raises NotEnoughHistory where one holds nothing yet, TaskError
+    where the whole of one has no value of a column.
+    """
+    for name, history in others.items():
+        told = history.versions(as_of, start, end)
+        if told.is_empty() and history.newest() is None:
+            raise NotEnoughHistory(
+                f"observations of task {name!r}, of which task {task.name!r} takes {', '.join(_taken(task, name))}",
+                "none",
+                f"Collect them first, in the same home: forecastle run train --task FILE (the file of {name!r}).",
+            )
+        _check_is_measured(task, name, told, everything=start is None and end is None)
+        steps = join(task, name, steps, told)
+    return steps
+
+
+def join(task: Task, name: str, steps: pl.DataFrame, versions: pl.DataFrame) -> pl.DataFrame:
+    """Return the task's steps with the columns of another task, of whose observations these are the versions.
+
+    A step gets a further version whenever what is known of the other task's rows inside it changes; before the step
+    itself is known there is none. Rows finer than the step become one by the column's ``per_step``.
+    """
+    columns = {own: column for own, column in task.columns.items() if column.task == name}
+    told = versions.join(steps.select(SERIES).unique(), on=SERIES, how="semi")
+    told = _by_slot(told, task.frequency, _MICROSECOND).with_columns(pl.col(AVAILABLE_AT).alias(_KNOWN))
+    theirs, cells = _laid_out(told, _taken(task, name), None)
+    values = {own: PER_STEP[one.per_step](cells[one.column or own]) for own, one in columns.items()}
+    theirs = theirs.with_columns(pl.Series(own, values[own], pl.Float64).fill_nan(None) for own in columns)
+    first = steps.group_by(KEYS).agg(pl.col(AVAILABLE_AT).min().alias(_KNOWN))
+    later = theirs.join(first, on=KEYS).filter(pl.col(AVAILABLE_AT) > pl.col(_KNOWN))
+    moments = pl.concat(one.select(*KEYS, AVAILABLE_AT) for one in (steps, later)).unique().sort(AVAILABLE_AT)
+    known: dict[str, Any] = {"on": AVAILABLE_AT, "by": KEYS, "check_sortedness": False}
+    joined = moments.join_asof(steps.drop(columns).sort(AVAILABLE_AT), **known).join_asof(
+        theirs.rename({COLLECTED_AT: _KNOWN}).sort(AVAILABLE_AT), **known
+    )
+    collected = pl.max_horizontal(COLLECTED_AT, _KNOWN).alias(COLLECTED_AT)
+    return conform(joined.with_columns(collected), (task.target, *task.covariates))
+
+
+def _taken(task: Task, name: str) -> tuple[str, ...]:
+    """Return the columns a task reads from another one's history, by their names there."""
+    return tuple(dict.fromkeys(one.column or own for own, one in task.columns.items() if one.task == name))
+
+
+def _check_is_measured(task: Task, name: str, told: pl.DataFrame, everything: bool) -> None:
+    """Raise TaskError for a column that another task's whole history has no value of: it is none of its own."""
+    absent = [one for one in _taken(task, name) if everything and told[one].null_count() == told.height]
+    if absent:
+        raise TaskError(
+            f"values of {', '.join(absent)} in the history of task {name!r}, from which task {task.name!r} takes them",
+            "none at all",
+            f"Name a column that {name!r} measures, as `column` under [columns] of {task.name!r}.",
+        )
+
+
+def _neighbour(root: Place, name: str) -> Path:
+    """Return where the history of another task lies whose folder stands beside this one's."""
+    if not isinstance(root, Path):
+        raise ValueError(f"where the history of task {name!r} lies has to be told")
+    return root.parent.parent / name / root.name
+
+
+def _by_slot(versions: pl.DataFrame, step: timedelta, slot: timedelta) -> pl.DataFrame:
+    """Return the versions with their step and their slot in it, counted over the slots that hold anything.
+
+    Of several readings inside a slot the last one counts.
+    """
+    microsecond = pl.col(TIMESTAMP).dt.epoch("us")
+    length, counted = step // _MICROSECOND, microsecond // (slot // _MICROSECOND)
+    return versions.with_columns(
+        (pl.col(TIMESTAMP) - pl.duration(microseconds=microsecond % length)).alias(_STEP)
+    ).with_columns((counted.rank("dense").over(SERIES, _STEP) - 1).alias(_SLOT))
+
+
+def _laid_out(
+    told: pl.DataFrame, names: Iterable[str], as_of: datetime | None
+) -> tuple[pl.DataFrame, dict[str, Floats]]:
+    """Return every moment at which more became known of a step, and what was then in its slots, NaN for nothing.
+
+    The moments are a table of series, timestamp, available_at and collected_at with G rows, the columns (G, slots).
+    """
     now = pl.col(COLLECTED_AT).max().over(SERIES) if as_of is None else pl.lit(as_of)
     moments = told.filter(pl.col(_KNOWN) <= now).select(SERIES, _STEP, _KNOWN).unique().sort(SERIES, _STEP, _KNOWN)
     moments = moments.with_row_index(_GROUP)
@@ -148,42 +275,26 @@ def derive(task: Task, versions: pl.DataFrame, as_of: datetime | None = None) ->
     )
     newest = seen.unique([_GROUP, _SLOT], keep="last", maintain_order=True)
     collected = seen.group_by(_GROUP).agg(pl.col(COLLECTED_AT).max())
-    cells = {name: _laid_out(task, moments.height, newest, name) for name in task.measured.columns}
-    values = {name: _value(column, name, cells) for name, column in task.columns.items()}
-    steps = moments.join(collected, on=_GROUP, maintain_order="left").select(
-        SERIES,
-        pl.col(_STEP).alias(TIMESTAMP),
-        pl.col(_KNOWN).alias(AVAILABLE_AT),
-        COLLECTED_AT,
-        *(pl.Series(name, values[name]) for name in columns),
-    )
-    return conform(steps, columns).filter(pl.col(task.target).is_not_null())
+    at = newest[_GROUP].to_numpy(), newest[_SLOT].to_numpy()
+    cells = {}
+    for name in names:
+        cells[name] = np.full((moments.height, int(at[1].max()) + 1 if len(at[1]) else 1), np.nan)
+        cells[name][at] = newest[name].fill_null(float("nan")).to_numpy()
+    times = {_STEP: TIMESTAMP, _KNOWN: AVAILABLE_AT}
+    return moments.join(collected, on=_GROUP, maintain_order="left").drop(_GROUP).rename(times), cells
 
 
-def _by_slot(task: Task, versions: pl.DataFrame) -> pl.DataFrame:
-    """Return the versions with their step, their slot in it, and when they count as known to it."""
-    microsecond = pl.col(TIMESTAMP).dt.epoch("us")
-    length, slot = (int(one.total_seconds() * 1_000_000) for one in (task.frequency, task.source_step))
-    return versions.with_columns(
-        (pl.col(TIMESTAMP) - pl.duration(microseconds=microsecond % length)).alias(_STEP),
-        (microsecond % length // slot).alias(_SLOT),
-    ).with_columns(pl.max_horizontal(AVAILABLE_AT, pl.col(_STEP) + task.knowable_after).alias(_KNOWN))
+def _value(task: Task, column: Column, name: str, cells: dict[str, Floats]) -> Floats:
+    """Return a column's value of each step; of a derived one NaN where too few slots have all its inputs.
 
-
-def _laid_out(task: Task, groups: int, newest: pl.DataFrame, name: str) -> Floats:
-    """Return a column as (steps, slots), NaN where a slot holds nothing."""
-    cells = np.full((groups, task.frequency // task.source_step), np.nan)
-    cells[newest[_GROUP].to_numpy(), newest[_SLOT].to_numpy()] = newest[name].fill_null(float("nan")).to_numpy()
-    return cells
-
-
-def _value(column: Column, name: str, cells: dict[str, Floats]) -> Floats:
-    """Return a column's value of each step; of a derived one NaN where too few slots have all its inputs."""
+    Of events nobody knows how many there will be: one is enough.
+    """
     if column.derived is None:
         return PER_STEP[column.per_step](cells[name])
     inputs = [cells[one] for one in column.inputs]
     whole = ~np.isnan(np.stack(inputs)).any(axis=0)
-    enough = whole.sum(axis=1) >= column.min_share * whole.shape[1]
+    slots = 0 if task.source.events else task.frequency // task.source_step
+    enough = whole.sum(axis=1) >= max(1, column.min_share * slots)
     return np.where(enough, DERIVATIONS[column.derived](*(np.where(whole, one, np.nan) for one in inputs)), np.nan)
 
 

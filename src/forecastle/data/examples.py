@@ -45,7 +45,7 @@ class Examples:
     last: Floats  # (n,) the last value known: what persistence forecasts
     seasonal: Floats  # (n, H) what the seasonal naive method forecasts
     truth: Floats  # (n, H) the newest version; NaN where it is missing or has not come yet
-    outcome: Floats  # (n, H) the first version of the truth
+    outcome: Floats  # (n, H) the truth a live run scores with: its first version, or the settled one
     outcome_at: Integers  # (n, H) when that became known, microseconds UTC
     origin_names: tuple[str, ...]
     step_names: tuple[str, ...]
@@ -76,7 +76,7 @@ class Examples:
         )
 
     def known_by(self, moment: int) -> Examples:
-        """Return them as a model may learn from them at a moment: truths in their first version, none known later."""
+        """Return them as a model may learn from them at a moment: truths as they were scored by then, none known later."""
         return replace(self, truth=np.where(self.outcome_at <= moment, self.outcome, np.nan))
 
 

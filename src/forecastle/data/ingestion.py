@@ -124,6 +124,8 @@ def make_batch(
 ) -> Batch:
     """Make one batch of parsed answers (series_id, timestamp, value columns), collected at ``now``.
 
+    A table may say in available_at since when its source has known a row; that is believed of what was not seen live,
+    but never from before the row's own time.
     Values not knowable at ``now`` are dropped and counted, rows outside start to end are dropped. Where all there is
     was asked for (the task names no start), the window begins with the first row. Raises NothingThere where nothing is
     left.
@@ -131,6 +133,10 @@ def make_batch(
     task = task.measured
     columns = tuple(task.columns)
     answered = pl.concat(parsed) if parsed else empty_observations(columns)
+    told = pl.col(AVAILABLE_AT) if AVAILABLE_AT in answered.columns else pl.lit(None, dtype=TIME)
+    published = pl.col(TIMESTAMP) + task.knowable_after + task.source.publication_delay
+    known_from = pl.max_horizontal(pl.coalesce(told, published), pl.col(TIMESTAMP) + task.knowable_after)
+    answered = answered.with_columns(known_from.alias(AVAILABLE_AT))
     knowable = answered.filter(pl.col(TIMESTAMP) + task.knowable_after <= now)
     rows = knowable.filter(pl.col(TIMESTAMP).is_between(start, end))
     if rows.is_empty():
@@ -142,9 +148,9 @@ def make_batch(
         )
     if task.source.start is None and start <= task.start:
         start = rows.select(pl.col(TIMESTAMP).min()).item()
-    published = pl.col(TIMESTAMP) + task.knowable_after + task.source.publication_delay
-    known_from = pl.lit(now, dtype=TIME) if live else pl.min_horizontal(published, pl.lit(now, dtype=TIME))
-    rows = rows.with_columns(known_from.alias(AVAILABLE_AT), pl.lit(now, dtype=TIME).alias(COLLECTED_AT))
+    collected = pl.lit(now, dtype=TIME)
+    known = collected if live else pl.min_horizontal(AVAILABLE_AT, collected)
+    rows = rows.with_columns(known.alias(AVAILABLE_AT), collected.alias(COLLECTED_AT))
     return Batch(
         rows=as_arrived(rows, columns),
         start=start,

@@ -84,6 +84,7 @@ class Panel:
     settled_at: Integers  # (N,) available_at of the newest version; 0 where nothing was ever observed
     step: int  # microseconds of one step
     versions: Versions | None = None  # every version, where any came late or was revised
+    settling: int = 0  # microseconds after its timestamp from which on a value is the truth; 0: once it is known
 
     @cached_property
     def series_of(self) -> Integers:
@@ -101,15 +102,21 @@ class Panel:
         return self.offsets[1:][self.series_of]
 
     @cached_property
-    def first_known(self) -> tuple[Floats, Integers]:
-        """The first target value that became known of each row, NaN where none did, and when; both (N,)."""
+    def first_truth(self) -> tuple[Floats, Integers]:
+        """The target value a live run scores with, NaN where there is none, and from when on it can; both (N,).
+
+        That is the first one that became known, or where values settle the one known when they have, if any is.
+        """
+        settled = self.timestamps + self.settling if self.settling else np.zeros(self.size, dtype=np.int64)
         if self.versions is None:
-            return self.values[0], self.settled_at
+            return self.values[0], np.maximum(self.settled_at, settled)
         value, at = np.full(self.size, np.nan), np.zeros(self.size, dtype=np.int64)
         seen = np.flatnonzero(~np.isnan(self.versions.values[0]))
-        rows, first = np.unique(self.versions.row[seen], return_index=True)
-        value[rows] = self.versions.values[0, seen[first]]
-        at[rows] = self.versions.available_at[seen[first]]
+        row, known = self.versions.row[seen], self.versions.available_at[seen]
+        after = np.flatnonzero(known > settled[row])[::-1]  # the first of those known later comes last, and stays
+        value[row[after]], at[row[after]] = self.versions.values[0, seen[after]], known[after]
+        before = np.flatnonzero(known <= settled[row])  # here the newest comes last
+        value[row[before]], at[row[before]] = self.versions.values[0, seen[before]], settled[row[before]]
         return value, at
 
     @property
@@ -258,7 +265,8 @@ def _laid_out(
     issued_at = timestamps + (task.knowable_after + task.source.publication_delay) // _MICROSECOND
     issued_at[row[first]] = available[first]
     step = task.frequency // _MICROSECOND
-    panel = Panel(series_ids, offsets, timestamps, issued_at, columns, values, settled_at, step)
+    settling = task.settled_after // _MICROSECOND
+    panel = Panel(series_ids, offsets, timestamps, issued_at, columns, values, settled_at, step, settling=settling)
     if _in_time(panel):
         return panel
     return replace(panel, versions=Versions(row, available, matrix))

@@ -129,10 +129,10 @@ def targets(panel: Panel, rows: Integers, horizon: int) -> Floats:
 
 
 def outcomes(panel: Panel, rows: Integers, horizon: int) -> tuple[Floats, Integers]:
-    """Return the first version of that truth (n,), and when it became known: what a live run would have scored with."""
+    """Return that truth as a live run scores with it (n,), its first version or the settled one, and since when."""
     at = rows + horizon
     inside = at < panel.end_of[rows]
-    value, known_at = (values[np.where(inside, at, rows)] for values in panel.first_known)
+    value, known_at = (values[np.where(inside, at, rows)] for values in panel.first_truth)
     return np.where(inside, value, np.nan), np.where(inside, known_at, 0)
 
 

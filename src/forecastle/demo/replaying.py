@@ -1,4 +1,4 @@
-"""The recorded weather as an API of its own, with a clock that runs as fast as one likes."""
+"""The recorded weather and departures as APIs of their own, with a clock that runs as fast as one likes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from forecastle.console import OUT
-from forecastle.data.replay import load_nyc_weather, replay_app
+from forecastle.data.replay import load_nyc_flights, load_nyc_weather, replay_app
 from forecastle.frame import iso
 from forecastle.serving.server import listen, serve
 
@@ -19,11 +19,15 @@ def running_clock(start: datetime, speed: float) -> Callable[[], datetime]:
 
 
 def replay_forever(start: datetime, speed: float, host: str, port: int) -> None:
-    """Serve the recorded weather as Open-Meteo would, until stopped; raises SettingsError where the port is taken."""
-    app = replay_app(load_nyc_weather(), running_clock(start, speed))
+    """Serve the recorded weather as Open-Meteo would, and departures, until stopped.
+
+    Raises SettingsError where the port is taken.
+    """
+    app = replay_app(load_nyc_weather(), running_clock(start, speed), flights=load_nyc_flights())
     with listen(host, port) as (socket, address):
         OUT.print(f"Replaying from {iso(start)}, {speed:g} simulated seconds a second, at {address}")
         OUT.print(
-            f"Point a task at it: FORECASTLE_OPEN_METEO_URL={address} FORECASTLE_OPEN_METEO_ARCHIVE_URL={address}"
+            f"Point tasks at it: FORECASTLE_OPEN_METEO_URL={address} FORECASTLE_OPEN_METEO_ARCHIVE_URL={address} "
+            f"FORECASTLE_DEPARTURES_URL={address}"
         )
         serve(app, socket)

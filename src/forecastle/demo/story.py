@@ -1,6 +1,6 @@
 """The demo's story: from the first request to the first scored forecasts, on a year of real weather.
 
-Time is simulated: the clock stands at five past every hour of December 2013, and the recorded API shows nothing that
+Time is simulated: the clock stands at five past every hour of December 2013, and the recorded APIs show nothing that
 lies after it. Everything else is the system itself, as it runs against the live API.
 """
 
@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,76 +20,29 @@ import polars as pl
 from forecastle import pipeline
 from forecastle.console import figure
 from forecastle.data import ingestion
-from forecastle.data.faults import Fault
-from forecastle.data.replay import load_nyc_weather, replay_app
+from forecastle.data.replay import load_nyc_flights, load_nyc_weather, replay_app
 from forecastle.data.versioning import TABLE
-from forecastle.demo import evidence
+from forecastle.demo import departures, evidence
+from forecastle.demo.stage import START, Beside, Claim, Stage, shipped_task
 from forecastle.demo.telling import Telling
 from forecastle.errors import ForecastleError, QualityGateFailed, UserError
 from forecastle.frame import iso, write_json, write_text
-from forecastle.http import Client, Request, asgi_transport
-from forecastle.models import bundle, evaluation, pointer
+from forecastle.http import Client, asgi_transport
+from forecastle.models import evaluation, pointer
 from forecastle.monitoring import drift
 from forecastle.monitoring.journal import Journal
-from forecastle.run import Run, Summary
 from forecastle.serving.server import running
-from forecastle.settings import Settings, load_settings
-from forecastle.task import Task, load_task
+from forecastle.settings import load_settings
 
-START = datetime(2013, 12, 1, 0, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+COLLECTED_EVERY = 5  # days, while the second task is only collected
 MARK = ".forecastle-demo"
+TASK = "nyc-temperature"
+SIMULATED = "The clock of this demo is simulated: it replays December 2013, and stands still between two of its hours."
 GUST = ("EWR", "wind_speed_10m", datetime(2013, 2, 12, 8, tzinfo=UTC))  # the record that cannot be
 MPH = 0.44704  # metres a second
 SCORE_NAMES = ("rmse", "mae", "r2", "skill", "coverage", "n", "horizons")
 HORIZON_NAMES = ("horizon", "rmse", "mae", "r2", "skill", "coverage")
-
-
-@dataclass
-class Stage:
-    """What the chapters share: the task, the simulated clock, what is wrong with the source, what was measured."""
-
-    folder: Path
-    task: Task
-    settings: Settings
-    opened: Run
-    telling: Telling
-    days: int
-    now: datetime = START
-    fault: Fault | None = None
-    address: str = ""
-    latencies: list[float] = field(default_factory=list)
-    measured: dict[str, Any] = field(default_factory=dict)
-
-    def passage(self, flow: str) -> Run:
-        """Return the run of a flow as of the simulated now, in whose folder its steps leave what they made."""
-        return replace(self.opened, flow=flow, now=self.now)
-
-    def run(self, flow: str, *names: str) -> list[pipeline.Outcome]:
-        """Run a flow (or some of its steps) as of the simulated now; stop at the first that fails."""
-        ended: list[pipeline.Outcome] = []
-        run = self.passage(flow)
-        for step in pipeline.FLOWS[flow]:
-            if not names or step.name in names:
-                ended.append(pipeline.run_step(run, step))
-                if ended[-1].error is not None:
-                    break
-        return ended
-
-    def must_run(self, flow: str, *names: str) -> dict[str, Summary]:
-        """Run steps that are to succeed; raise what ended them otherwise. Returns their summaries by name."""
-        ended = self.run(flow, *names)
-        if ended[-1].error is not None:
-            raise ended[-1].error
-        return {outcome.step: outcome.summary for outcome in ended}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the story, and whether it came true."""
-
-    text: str
-    held: bool
 
 
 def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
@@ -101,19 +53,23 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     began = time.perf_counter()
     _make_room(folder)
     telling = Telling(plain)
-    task = load_task(_task_file())
+    task = shipped_task(TASK)
     settings = load_settings(home=folder / "data", journal="", mlflow_uri="", dvc_remote="", host="127.0.0.1", port=0)
-    weather = load_nyc_weather()
+    flights = load_nyc_flights()
     stage: Stage
-    app = replay_app(weather, lambda: stage.now, faults=lambda: stage.fault, forecast_values=True)
-    with pipeline.open_run(task, settings, "train", START, asgi_transport(app)) as opened:
-        stage = Stage(folder, task, settings, opened, telling, days)
-        ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:3]]
+    app = replay_app(load_nyc_weather(), lambda: stage.now, None, lambda: stage.fault, True, flights)
+    source, delays = asgi_transport(app), departures.shipped()
+    with (
+        pipeline.open_run(task, settings, "train", START, source) as opened,
+        pipeline.open_run(delays, settings, "train", START, source) as beside,
+    ):
+        stage = Stage(folder, task, settings, opened, telling, days, beside=Beside(beside, flights))
+        ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:BEFORE_SERVING]]
         fine = all(chapter["ok"] for chapter in ended)
-        serving = running(settings, [task], lambda: stage.now) if fine else nullcontext("")
+        serving = running(settings, [task, delays], lambda: stage.now, SIMULATED) if fine else nullcontext("")
         with serving as stage.address:
             if fine:
-                ended += [_chapter(stage, name, work) for name, work in CHAPTERS[3:]]
+                ended += [_chapter(stage, name, work) for name, work in CHAPTERS[BEFORE_SERVING:]]
                 fine = all(chapter["ok"] for chapter in ended)
             _write_summary(stage, ended, time.perf_counter() - began)
             telling.end(fine, time.perf_counter() - began, folder)
@@ -171,7 +127,7 @@ def learn(stage: Stage) -> Iterator[Claim]:
     """Back-test the candidates, register the winner, and promote it because nothing was there."""
     ended = stage.must_run("train", "train", "promote")
     trained, promoted = ended["train"], ended["promote"]
-    stage.measured["backtest"] = _champion(stage).backtest
+    stage.measured["backtest"] = stage.champion(stage.task).backtest
     yield Claim(
         f"model {trained['model_version']} ({trained['estimator']}): back-test RMSE {figure(trained['rmse'])} "
         f"{stage.task.unit}, skill {figure(trained['skill'])} over persistence",
@@ -186,13 +142,19 @@ def learn(stage: Stage) -> Iterator[Claim]:
 
 def live(stage: Stage) -> Iterator[Claim]:
     """Serve over HTTP while simulated days pass hour by hour: collect, gate, forecast, score, watch."""
-    answered = 0
+    answered = delays_answered = 0
+    hours = 24 * stage.days
+    both = min(24 * departures.DAYS, hours) if stage.beside else 0
     with Client(stage.settings) as client:
-        for _ in stage.telling.track(range(24 * stage.days), "simulated hours"):
+        for hour in stage.telling.track(range(hours), "simulated hours"):
             stage.now += HOUR
             ended = stage.must_run("live")
             for series in stage.task.series:
-                answered += len(_ask(stage, client, series.id)["forecasts"]) == stage.task.steps
+                answered += len(stage.ask(client, stage.task, series.id)["forecasts"]) == stage.task.steps
+            if stage.beside and hour >= hours - both:
+                delays_answered += departures.pass_hour(stage, client)
+            elif stage.beside and stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
+                stage.must_run("live", "ingest", "quality-check", opened=stage.beside.opened)
     stage.measured["drift_ratio"] = ended["watch"]["drift_ratio"]
     with Journal(stage.settings.journal_url) as journal:
         forecasts = journal.forecasts(stage.task.name).height
@@ -205,6 +167,8 @@ def live(stage: Stage) -> Iterator[Claim]:
         0.95 * expected < scored <= expected and outcomes.is_unique().all(),
     )
     yield Claim(f"{answered:,} requests answered meanwhile with all forecasts", answered == requests)
+    if stage.beside:
+        yield from departures.lived(stage, both, delays_answered)
 
 
 def bad_hour(stage: Stage) -> Iterator[Claim]:
@@ -220,7 +184,7 @@ def bad_hour(stage: Stage) -> Iterator[Claim]:
         yield Claim("nothing downstream started", len(ended) == 2 and journal.forecasts(name).height == before)
         quarantined = list((stage.settings.task_folder(name) / "quarantine").glob("*"))
         yield Claim("the batch lies in quarantine with its report", len(quarantined) == 1)
-        age = _ask(stage, client, stage.task.series[0].id)["data_age"]
+        age = stage.ask(client, stage.task, stage.task.series[0].id)["data_age"]
         yield Claim(f"the service keeps answering, with data {age // 60} minutes old", age >= HOUR.total_seconds())
         stage.now += HOUR
         healed = stage.must_run("live")["quality-check"]
@@ -238,6 +202,9 @@ def compare(stage: Stage) -> Iterator[Claim]:
     stage.measured["drift_ratio"] = drift.drift_ratio(flags)
     promise, delivery = stage.measured["backtest"], stage.measured["live"]
     stage.telling.promise_and_delivery(promise, delivery, stage.task)
+    if stage.beside:
+        second = stage.measured["second backtest"], stage.measured["second live"]
+        stage.telling.promise_and_delivery(*second, stage.beside.task)
     stage.telling.facts(
         {
             "request latency": "p50 {p50:.1f} ms, p99 {p99:.1f} ms".format(**_latency(stage)),
@@ -259,10 +226,12 @@ CHAPTERS: tuple[tuple[str, Callable[[Stage], Iterator[Claim]]], ...] = (
     ("collect", collect),
     ("gate, features, version", prepare),
     ("train and promote", learn),
+    ("a second task: departure delays", departures.begin),
     ("serve and forecast, hour by hour", live),
     ("a bad hour", bad_hour),
     ("promise against delivery", compare),
 )
+BEFORE_SERVING = 4
 
 
 def _chapter(stage: Stage, name: str, work: Callable[[Stage], Iterator[Claim]]) -> dict[str, Any]:
@@ -278,26 +247,6 @@ def _chapter(stage: Stage, name: str, work: Callable[[Stage], Iterator[Claim]]) 
             stage.telling.claim(str(error), held=False)
             ok = False
     return {"name": name, "ok": ok, "seconds": round(time.perf_counter() - began, 2)}
-
-
-def _ask(stage: Stage, client: Client, series_id: str) -> dict[str, Any]:
-    """Ask the service for one series' forecasts, keeping how long the answer took."""
-    import json
-
-    began = time.perf_counter()
-    answer = client.get(Request(f"{stage.address}/v1/tasks/{stage.task.name}/forecasts/{series_id}"))
-    stage.latencies.append(1000 * (time.perf_counter() - began))
-    if answer.status != 200:
-        raise UserError(f"forecasts of {series_id}", f"status {answer.status}: {answer.body[:200]!r}", "Tell us.")
-    found: dict[str, Any] = json.loads(answer.body)
-    return found
-
-
-def _champion(stage: Stage) -> bundle.Bundle:
-    current = pointer.published(stage.settings, stage.task)
-    if current is None:
-        raise UserError("a champion", "none was promoted", "See the reasons above.")
-    return bundle.load(current.folder)
 
 
 def _latency(stage: Stage) -> dict[str, float]:
@@ -318,6 +267,7 @@ def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float)
             "chapters": chapters,
             "backtest": scores("backtest"),
             "live": scores("live"),
+            "second": {"task": departures.TASK, "backtest": scores("second backtest"), "live": scores("second live")},
             "latency_ms": _latency(stage) if len(stage.latencies) > 1 else {"p50": None, "p99": None},
             "drift_ratio": stage.measured.get("drift_ratio"),
         },
@@ -335,12 +285,6 @@ def _make_room(folder: Path) -> None:
             if child.name != MARK:
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
     write_text(folder / MARK, "Made by forecastle demo, which empties this folder each time.\n")
-
-
-def _task_file() -> Path:
-    package = Path(__file__).parent.parent
-    shipped = (package / "tasks", package.parent.parent / "tasks")  # in an installed wheel; in a clone
-    return next(file for folder in shipped if (file := folder / "nyc-temperature.toml").exists())
 
 
 def _first_line(error: Exception | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from rich.table import Table
 
 from forecastle.console import figure, make_console
 from forecastle.task import Task
+
+LOG = logging.getLogger("forecastle.training")
 
 _NAMES = (("rmse", "RMSE"), ("mae", "MAE"), ("r2", "R²"), ("skill", "skill"), ("coverage", "coverage"))
 
@@ -39,7 +42,10 @@ class Telling:
         if self.plain or own_bar:
             yield
             return
-        with self.console.status("working…", spinner="dots"):
+        with (
+            self.console.status("working…", spinner="dots") as status,
+            _following(lambda said: status.update(f"{said}…")),
+        ):
             yield
 
     def claim(self, text: str, held: bool) -> None:
@@ -99,3 +105,18 @@ class Telling:
 
 def _pairs(promise: dict[str, Any], delivery: dict[str, Any]) -> list[str]:
     return [f"{figure(promise.get(key), 3)} → {figure(delivery.get(key), 3)}" for key, _ in _NAMES]
+
+
+@contextmanager
+def _following(show: Callable[[str], None]) -> Iterator[None]:
+    """Show what training logs, such as which candidate it fits, while the block runs."""
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: show(record.getMessage())  # type: ignore[method-assign]
+    level = LOG.level
+    LOG.setLevel(logging.INFO)
+    LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)

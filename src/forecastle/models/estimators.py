@@ -10,6 +10,7 @@ change since the last value, or its change since the season before. All fits are
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from forecastle.data.panel import Booleans, Floats, Integers
 from forecastle.data.transformation import CALENDAR, Matrix
 from forecastle.models.trees import THREADS, Trees
 from forecastle.settings import apply_library_defaults
+
+LOG = logging.getLogger("forecastle.training")
 
 DAY_MINUTES = 1440
 DAY_HOURS = 24
@@ -277,6 +280,14 @@ ESTIMATORS: dict[str, Estimator] = {
     "lightgbm_change": Estimator(fit_boosted("change"), predict_boosted),
     "lightgbm_seasonal": Estimator(fit_boosted("seasonal"), predict_boosted),
 }
+
+
+def fit(name: str, examples: Examples, until: int, options: Options) -> Fitted:
+    """Fit the estimator of that name, and log that it is at it."""
+    LOG.info("fitting %s on %s origins", name, f"{len(examples):,}")
+    return ESTIMATORS[name].fit(examples, until, options)
+
+
 NAIVE = ("persistence", "seasonal_naive")
 LEARNERS = tuple(name for name in ESTIMATORS if name not in NAIVE)
 

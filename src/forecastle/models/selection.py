@@ -19,6 +19,7 @@ from forecastle.models.estimators import (
     Fitted,
     Options,
     Pairs,
+    fit,
     labelled,
     predict,
     spread_out,
@@ -156,7 +157,7 @@ def _validate(
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)
     made = {}
-    for name, estimator in ESTIMATORS.items():
-        fitted: Fitted = estimator.fit(examples, cut, within)
+    for name in ESTIMATORS:
+        fitted: Fitted = fit(name, examples, cut, within)
         made[name] = local.pick(predict(fitted, few))
     return pairs, made

@@ -17,7 +17,7 @@ GIVE_UP_AFTER = timedelta(days=7)  # a truth still absent that long after it cou
 
 def give_up_before(task: Task, now: datetime) -> datetime:
     """Return the time before which a truth still absent is counted as never come (for ``Journal.give_up``)."""
-    return now - GIVE_UP_AFTER - task.knowable_after - task.source.publication_delay
+    return now - GIVE_UP_AFTER - max(task.knowable_after + task.source.publication_delay, task.settled_after)
 
 
 def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -26,9 +26,10 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
     ``forecasts`` is what ``Journal.due`` returns, ``observations`` what ``History.read`` returns; they must reach from
     the oldest origin to ``now``. As on the grid that features read, an observation inside a step counts for that step,
     and where the grid is the observed one, the truth of horizon h is the h-th bar after the origin. A forecast whose
-    observation is absent or null has no outcome yet and is left out; nothing after ``now`` is used.
+    observation is absent, null or not settled yet (``Task.settled_after``) has no outcome and is left out; nothing
+    after ``now`` is used.
     """
-    known = observations.filter(pl.col("timestamp") <= now)
+    known = observations.filter(pl.col("timestamp") + task.settled_after <= now)
     joined = _by_bar(task, forecasts, known) if task.grid == "observed" else _by_clock(task, forecasts, known)
     return (
         joined.filter(pl.col("actual").is_not_null() & pl.col("actual").is_not_nan())

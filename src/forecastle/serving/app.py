@@ -59,12 +59,12 @@ _NAMED: _Responses = {
 
 
 def create_app(
-    settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], poll_every: float = 1.0
+    settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], poll_every: float = 1.0, note: str = ""
 ) -> FastAPI:
     """Return the service for these tasks; ``clock`` tells the time (UTC).
 
     The stores are asked for changes when ``poll_every`` seconds have passed by that clock or in real time (0: before
-    every answer).
+    every answer). The page shows the ``note``, if any, above all else.
     Nothing is read before the first request, so an app can be made while a store is down.
     """
     board = Board(settings, tasks, poll_every)
@@ -88,7 +88,7 @@ def create_app(
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     _operations(app, board, clock)
     _tasks(app, board, clock)
-    _pages(app, board, clock)
+    _pages(app, board, clock, note)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -209,7 +209,7 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
         )
 
 
-def _pages(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
+def _pages(app: FastAPI, board: Board, clock: Callable[[], datetime], note: str) -> None:
     drawn: dict[str, Any] = {}
 
     def draw(states: Sequence[tuple[Snapshot, Details]], now: datetime) -> str:
@@ -217,7 +217,7 @@ def _pages(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
         key = (*(one for state in states for one in map(id, state)), now.replace(second=0, microsecond=0))
         if drawn.get("key") != key:
             # The states are kept with the drawing, so that no other object can take over their ids.
-            drawn.update(html=page.board(states, now), states=states, key=key)
+            drawn.update(html=page.board(states, now, note), states=states, key=key)
         return str(drawn["html"])
 
     async def board_html() -> str:

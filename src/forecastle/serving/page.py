@@ -35,10 +35,10 @@ PAST_ROWS = 48
 _SCORES = ("rmse", "mae", "r2", "skill", "coverage")
 
 
-def board(states: Sequence[tuple[Snapshot, Details]], now: datetime) -> str:
-    """Return the part of the page that changes, as HTML, for each task's state."""
+def board(states: Sequence[tuple[Snapshot, Details]], now: datetime, note: str = "") -> str:
+    """Return the part of the page that changes, as HTML, for each task's state, headed by a note if there is one."""
     tasks = [_task(snapshot, details, now, f"t{number}") for number, (snapshot, details) in enumerate(states)]
-    return environment().get_template("board.html").render(tasks=tasks)
+    return environment().get_template("board.html").render(tasks=tasks, note=note)
 
 
 def page(board_html: str) -> str:

@@ -31,13 +31,15 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
 
 
 @contextmanager
-def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime]) -> Iterator[str]:
+def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "") -> Iterator[str]:
     """Serve the tasks in the background of this process, by the given clock; gives the service's address.
+
+    The page shows the note, if there is one.
 
     Raises StorageUnavailable where it does not come up.
     """
     with listen(settings.host, settings.port) as (door, address):
-        server = _server(create_app(settings, tasks, clock))
+        server = _server(create_app(settings, tasks, clock, note=note))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="service", daemon=True)
         thread.start()
         until = time.monotonic() + START_SECONDS

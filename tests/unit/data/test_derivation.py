@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecastle.data.derivation import derive, open_history, realised_volatility, share, total
+from forecastle.data.derivation import derive, join, open_history, realised_volatility, share, total
 from forecastle.data.history import History
-from forecastle.errors import TaskError
+from forecastle.errors import NotEnoughHistory, TaskError
 from forecastle.frame import conform
 from forecastle.task import Task, make_task
 
@@ -164,3 +164,148 @@ def test_mistakes_of_a_derived_column_are_named_with_their_place(columns, source
     with pytest.raises(TaskError) as caught:
         make(columns, **source)
     assert said in str(caught.value)
+
+
+FLIGHTS = make_task(
+    {
+        "name": "delays",
+        "domain": "logistics",
+        "frequency": "1h",
+        "horizon": "2h",
+        "target": "mean",
+        "source": {"provider": "file", "path": "t.csv", "events": True, "settles_after": "6h"},
+        "columns": {
+            "mean": {"derived": "mean", "inputs": ["delay"]},
+            "delay": {"per_step": "greatest"},
+            "left": {"per_step": "sum"},
+        },
+    }
+)
+
+
+def flights(*left: tuple[int, int]) -> pl.DataFrame:
+    """Make flights from (minutes after START they were to leave, minutes late), known when they left."""
+    known = [START + max(due + late, due) * MINUTE for due, late in left]
+    at = [START + due * MINUTE for due, _ in left]
+    delays = {"delay": [float(late) for _, late in left], "left": 1.0}
+    frame = pl.DataFrame({"series_id": "EWR", "timestamp": at, "available_at": known, "collected_at": known, **delays})
+    return conform(frame, ["delay", "left"])
+
+
+def test_an_hours_mean_is_revised_as_its_events_become_known():
+    told = derive(FLIGHTS, flights((5, 0), (10, -4), (30, 60), (50, 100)), START + 300 * MINUTE)
+    assert told["timestamp"].unique().to_list() == [START]
+    assert told["available_at"].to_list() == [START + minutes * MINUTE for minutes in (60, 90, 150)]
+    assert told["mean"].to_list() == [-2.0, pytest.approx(56 / 3), 39.0]
+    assert told["delay"].to_list() == [0.0, 60.0, 100.0]
+    assert told["left"].to_list() == [2.0, 3.0, 4.0]
+
+
+def test_an_hour_without_events_is_missing_and_one_event_is_enough():
+    told = derive(FLIGHTS, flights((5, 0), (185, 7)), START + 300 * MINUTE)
+    assert told.select("timestamp", "mean").rows() == [(START, 0.0), (START + 180 * MINUTE, 7.0)]
+
+
+def test_events_of_one_minute_all_count_where_their_times_differ_by_a_second():
+    second = timedelta(seconds=1)
+    one = flights((5, 10))
+    both = pl.concat([one, one.with_columns(pl.col("timestamp") + second, pl.col("delay") + 20)])
+    assert derive(FLIGHTS, both, START + 300 * MINUTE)["mean"].to_list() == [20.0]
+
+
+def test_what_the_source_of_events_measures_is_known_at_its_own_time_a_step_when_it_ended():
+    assert FLIGHTS.knowable_after == 60 * MINUTE
+    assert FLIGHTS.measured.knowable_after == timedelta(0)
+    assert FLIGHTS.measured.frequency == FLIGHTS.frequency
+    measured = FLIGHTS.measured
+    assert measured.measured is measured
+    assert FLIGHTS.settled_after == 420 * MINUTE
+    assert TASK.settled_after == timedelta(0)
+
+
+def with_wind(**column: Any) -> Task:
+    wind = {"wind": {"task": "weather"} | column}
+    return make_task(FLIGHTS.model_dump(mode="json") | {"columns": FLIGHTS.model_dump(mode="json")["columns"] | wind})
+
+
+def weather(*readings: tuple[int, float, int]) -> pl.DataFrame:
+    """Make wind from (minutes after START, value, minutes after START it was known)."""
+    known = [START + minutes * MINUTE for _, _, minutes in readings]
+    frame = pl.DataFrame(
+        {
+            "series_id": "EWR",
+            "timestamp": [START + minutes * MINUTE for minutes, _, _ in readings],
+            "available_at": known,
+            "collected_at": known,
+            "wind": [value for _, value, _ in readings],
+        }
+    )
+    return conform(frame, ["wind"])
+
+
+def test_a_joined_version_is_known_from_when_the_newer_of_its_sides_was():
+    task = with_wind()
+    steps = derive(task, flights((5, 0), (30, 60)), START + 300 * MINUTE)
+    assert steps["wind"].null_count() == steps.height == 2
+    told = join(task, "weather", steps, weather((0, 3.0, 5), (0, 4.0, 75), (0, 5.0, 120), (60, 9.0, 65)))
+    found = [(row["available_at"], row["mean"], row["wind"]) for row in told.rows(named=True)]
+    at = [START + minutes * MINUTE for minutes in (60, 75, 90, 120)]
+    assert found == [(at[0], 0.0, 3.0), (at[1], 0.0, 4.0), (at[2], 30.0, 4.0), (at[3], 30.0, 5.0)]
+
+
+def test_finer_rows_of_another_task_become_one_by_the_columns_rule():
+    steps = derive(with_wind(), flights((5, 0)), START + 300 * MINUTE)
+    readings = weather((0, 3.0, 1), (20, 8.0, 21), (40, 4.0, 41))
+    found = {rule: join(with_wind(per_step=rule), "weather", steps, readings)["wind"][0] for rule in ("last", "mean")}
+    assert found == {"last": 4.0, "mean": 5.0}
+
+
+def test_another_task_without_history_is_named_with_what_to_collect_first(tmp_path):
+    task = with_wind()
+    history = open_history(task, tmp_path / "delays" / "history")
+    assert history.newest() is None
+    history.append(flights((5, 0), (61, 0)))
+    with pytest.raises(NotEnoughHistory, match="observations of task 'weather'.*takes wind.*Collect them first"):
+        history.read()
+    beside = History(tmp_path / "weather" / "history", ("wind",))
+    beside.append(weather((0, 3.0, 5)))
+    assert history.read()["wind"].to_list() == [3.0]
+    assert history.versions(start=START + 120 * MINUTE).is_empty()
+    assert open_history(task, tmp_path / "delays" / "history", target_only=True).read()["mean"].to_list() == [0.0]
+
+
+def test_a_column_that_another_task_never_measured_is_a_mistake_of_the_task(tmp_path):
+    History(tmp_path / "weather" / "history", ("wind",)).append(weather((0, 3.0, 5)))
+    history = open_history(with_wind(column="wnid"), tmp_path / "delays" / "history")
+    history.append(flights((5, 0), (61, 0)))
+    with pytest.raises(TaskError, match="values of wnid in the history of task 'weather'"):
+        history.read()
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ({"column": "wind"}, "column needs task"),
+        ({"task": "weather", "derived": "mean", "inputs": ["delay"]}, "leave out task or derived"),
+        ({"task": "delays"}, "columns.wind.task: this is the task itself"),
+    ],
+)
+def test_a_column_of_another_task_that_makes_no_sense_is_refused(column, said):
+    data = FLIGHTS.model_dump(mode="json")
+    with pytest.raises(TaskError, match=said):
+        make_task(data | {"columns": data["columns"] | {"wind": column}})
+
+
+def test_a_target_or_an_input_of_another_task_is_refused():
+    data = FLIGHTS.model_dump(mode="json")
+    columns = data["columns"] | {"wind": {"task": "weather"}}
+    with pytest.raises(TaskError, match="target: 'wind' is a column of another task"):
+        make_task(data | {"target": "wind", "columns": columns})
+    columns["mean"] = {"derived": "mean", "inputs": ["wind"]}
+    with pytest.raises(TaskError, match="columns.mean.inputs: 'wind' is no measured column"):
+        make_task(data | {"columns": columns})
+
+
+def test_events_have_no_step():
+    with pytest.raises(TaskError, match="events come when they come"):
+        make(step="20m", events=True)

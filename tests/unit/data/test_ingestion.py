@@ -411,3 +411,31 @@ def test_a_new_table_beside_an_old_note_is_no_batch(tmp_path):
     (tmp_path / "batch.json").write_bytes(note)
     with pytest.raises(UserError, match="a whole batch"):
         load_batch(tmp_path)
+
+
+def told(*rows: tuple[float, float | None, float]) -> pl.DataFrame:
+    """Return an answer from (hours before NOW, hours before NOW the source knew it, value)."""
+    seen = [None if known is None else NOW - known * HOUR for _, known, _ in rows]
+    return pl.DataFrame(
+        {
+            "series_id": "a",
+            "timestamp": [NOW - at * HOUR for at, _, _ in rows],
+            "y": [value for *_, value in rows],
+            "x": 0.0,
+            "available_at": pl.Series(seen, dtype=pl.Datetime("us", "UTC")),
+        },
+        schema_overrides={"timestamp": pl.Datetime("us", "UTC")},
+    )
+
+
+def test_a_source_is_believed_since_when_it_knew_a_row_but_never_from_before_the_rows_time(small_task) -> None:
+    answer = told((9, 3, 1.0), (8, 8.5, 2.0), (7, None, 3.0), (6, -2, 4.0))
+    batch = make_batch(small_task(), [answer], NOW - 10 * HOUR, NOW, NOW, live=False, archived=[])
+    assert batch.rows["available_at"].to_list() == [NOW - hours * HOUR for hours in (3, 7, 6, 0)]
+    live = make_batch(small_task(), [answer], NOW - 10 * HOUR, NOW, NOW, live=True, archived=[])
+    assert live.rows["available_at"].unique().to_list() == [NOW]
+
+
+def test_a_row_said_twice_counts_from_when_it_was_known_first(small_task) -> None:
+    batch = make_batch(small_task(), [told((9, 3, 1.0), (9, 5, 1.0))], NOW - 10 * HOUR, NOW, NOW, False, [])
+    assert (batch.rows["available_at"].to_list(), batch.duplicates) == ([NOW - 5 * HOUR], 1)

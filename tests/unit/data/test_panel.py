@@ -106,3 +106,21 @@ def test_the_season_is_a_day_of_steps_or_of_traded_bars(small_task, observations
     market = small_task(grid="observed", timezone="America/New_York")
     trading = observations(hours=24 * 20).filter(pl.col("timestamp").dt.hour().is_between(15, 20))
     assert bars_a_day(build_panel(trading, market), market) == 6
+
+
+def test_a_truth_that_settles_is_the_one_known_then_and_counts_from_then(small_task):
+    settling = small_task(source={"provider": "file", "path": "t.csv", "settles_after": "3h"})
+    revised = table(("a", 0, 1.0, None), ("a", 0, 2.0, 3), ("a", 0, 9.0, 6), ("a", 1, 5.0, 9), ("a", 2, None, None))
+    value, known = build_panel(revised, settling).first_truth
+    assert np.array_equal(value, [2.0, 5.0, np.nan], equal_nan=True)
+    assert known.tolist()[:2] == [micros(START + 4 * HOUR), micros(START + 9 * HOUR)]
+    value, known = build_panel(revised, small_task()).first_truth
+    assert value.tolist()[:2] == [1.0, 5.0]
+    assert known.tolist() == [micros(START + HOUR), micros(START + 9 * HOUR), 0]
+
+
+def test_a_truth_that_nothing_revised_settles_all_the_same(small_task):
+    settling = small_task(source={"provider": "file", "path": "t.csv", "settles_after": "3h"})
+    panel = build_panel(table(("a", 0, 1.0, None), ("a", 1, 2.0, None)), settling)
+    assert panel.versions is None
+    assert panel.first_truth[1].tolist() == [micros(START + 4 * HOUR), micros(START + 5 * HOUR)]

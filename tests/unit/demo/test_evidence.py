@@ -64,3 +64,89 @@ def test_a_version_is_one_whose_bytes_are_in_the_remote_and_whose_pointer_is_com
     (stored,) = (path for path in (Path(settings.remote) / "files").rglob("*") if path.is_file())
     stored.unlink()
     assert not evidence.is_versioned(settings, table, pointer, found)
+
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+
+
+def recorded(*left: tuple[int, int | None]) -> pl.DataFrame:
+    """Make recorded flights from (minutes after AT they were to leave, minutes late or None)."""
+    slots = [AT + due * MINUTE for due, _ in left]
+    gone = [None if late is None else slot + late * MINUTE for slot, (_, late) in zip(slots, left, strict=True)]
+    times = {"slot": slots, "departed_at": pl.Series(gone, dtype=pl.Datetime("us", "UTC"))}
+    return pl.DataFrame({"series_id": "EWR", **times, "delay_minutes": [late for _, late in left]})
+
+
+FLIGHTS = recorded((0, 10), (10, -5), (20, 90), (30, None))
+
+
+def issued(minutes: int, mean: float | None) -> pl.DataFrame:
+    row = {"series_id": "EWR", "origin": AT, "issued_at": AT + minutes * MINUTE, "mean": mean}
+    return pl.DataFrame([row], schema_overrides={"mean": pl.Float64})
+
+
+@pytest.mark.parametrize(("minutes", "mean"), [(5, None), (60, 2.5), (109, 2.5), (110, 95 / 3)])
+def test_what_the_flights_that_had_left_say_is_all_that_may_be_known(minutes: int, mean: float | None) -> None:
+    assert evidence.beyond_departed(issued(minutes, mean), FLIGHTS).is_empty()
+    for wrong in (mean + 0.1 if mean else 0.0, None if mean else 31.0):
+        assert evidence.beyond_departed(issued(minutes, wrong), FLIGHTS).height == 1
+
+
+def test_a_departure_counts_only_where_it_is_known_from_when_it_had_left() -> None:
+    known = [AT + 10 * MINUTE, AT + 10 * MINUTE, AT + 110 * MINUTE]
+    rows = pl.DataFrame(
+        {
+            "series_id": "EWR",
+            "timestamp": [AT, AT + 10 * MINUTE, AT + 20 * MINUTE],
+            "available_at": known,
+            "delay": [10.0, -5.0, 90.0],
+        }
+    )
+    assert evidence.told_at_departure(rows, FLIGHTS) == 3
+    assert evidence.told_at_departure(rows.with_columns(pl.col("available_at") - MINUTE), FLIGHTS) == 0
+    assert evidence.told_at_departure(rows.with_columns(pl.col("delay") + 1), FLIGHTS) == 0
+
+
+def versions(*told: tuple[int, int, float, float]) -> pl.DataFrame:
+    """Make versions of hours from (hours after AT, hours after AT it was known, mean, departures)."""
+    known = [AT + hours * HOUR for _, hours, *_ in told]
+    return pl.DataFrame(
+        {
+            "series_id": "EWR",
+            "timestamp": [AT + hours * HOUR for hours, *_ in told],
+            "available_at": known,
+            "collected_at": known,
+            "mean_delay": [mean for *_, mean, _ in told],
+            "departures": [count for *_, count in told],
+        }
+    )
+
+
+def test_the_hour_that_was_revised_most_is_shown_with_its_versions() -> None:
+    told = versions(
+        (0, 1, 3.0, 9.0), (0, 2, 9.0, 12.0), (1, 2, 5.0, 8.0), (1, 3, 6.0, 9.0), (2, 3, 0.0, 1.0), (2, 4, 99, 2)
+    )
+    assert evidence.most_revised(told, AT)["mean_delay"].to_list() == [3.0, 9.0]
+    assert evidence.most_revised(told, AT + 2 * HOUR)["mean_delay"].to_list() == []
+    assert evidence.most_revised(told.head(1), AT).is_empty()
+
+
+def test_what_a_forecast_saw_is_the_newest_version_known_when_it_was_issued() -> None:
+    told = versions((0, 1, 3.0, 9.0), (0, 3, 9.0, 12.0))
+    origins = pl.concat(issued(minutes, None).drop("mean") for minutes in (30, 60, 179, 180))
+    assert evidence.seen_by(told, origins).sort("issued_at")["mean"].to_list() == [None, 3.0, 3.0, 9.0]
+
+
+def test_the_error_of_a_method_is_on_the_rows_that_every_method_is_scored_on() -> None:
+    rows = pl.DataFrame(
+        {
+            "actual": [1.0, 2.0, None],
+            "value": [1.0, None, 1.0],
+            "last": [0.0, 0.0, 0.0],
+            "naive": [4.0, 9.0, 9.0],
+            "lower": [0.0] * 3,
+            "upper": [9.0] * 3,
+        }
+    )
+    assert evidence.rmse_of(rows, "naive") == 3.0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from io import StringIO
 from pathlib import Path
+
+from rich.console import Console
 
 from forecastle.demo.telling import Telling
 
@@ -59,3 +63,16 @@ def test_the_end_says_whether_every_chapter_held_and_where_everything_lies(capsy
 def test_facts_are_aligned(capsys) -> None:
     Telling(plain=True).facts({"a": "1", "longer": "[2]"})
     assert capsys.readouterr().out == "   a       1\n   longer  [2]\n"
+
+
+def test_a_chapter_shows_what_training_is_at_and_then_listens_no_more(monkeypatch) -> None:
+    shown: list[str] = []
+    log = logging.getLogger("forecastle.training")
+    telling = Telling(plain=False)
+    telling.console = Console(file=StringIO(), force_terminal=True)
+    monkeypatch.setattr("rich.status.Status.update", lambda self, status: shown.append(status))
+    with telling.chapter("train", "Train."):
+        log.info("fitting %s on %s origins", "boosted", "3,000")
+    log.info("nobody hears this")
+    assert shown == ["fitting boosted on 3,000 origins…"]
+    assert log.handlers == [] and log.level == logging.NOTSET

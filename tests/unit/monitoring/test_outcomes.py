@@ -122,3 +122,12 @@ def test_figures_are_taken_on_the_rows_where_persistence_had_a_value() -> None:
 def test_scores_of_no_outcomes_are_absent_not_zero() -> None:
     empty = live_scores(came([]))
     assert empty == {"rmse": None, "mae": None, "r2": None, "skill": None, "coverage": None, "n": 0, "horizons": []}
+
+
+def test_a_truth_that_is_still_revised_scores_nothing_before_it_has_settled(task: Task) -> None:
+    source = task.source.model_copy(update={"settles_after": 3 * HOUR})
+    settling = task.model_copy(update={"source": source})
+    observations = observed(task, {NOON + HOUR: 5.0, NOON + 2 * HOUR: 6.0})
+    assert score(settling, due(), observations, NOON + 4 * HOUR)["horizon"].to_list() == [1]
+    assert score(settling, due(), observations, NOON + 4 * HOUR - HOUR / 60).is_empty()
+    assert give_up_before(settling, NOON) == give_up_before(task, NOON) - 3 * HOUR

@@ -290,3 +290,8 @@ def test_every_json_answer_is_what_the_openapi_document_promises(ask) -> None:
     for path, model in promised.items():
         answer: httpx.Response = ask(path)
         assert json.loads(model.model_validate_json(answer.content).model_dump_json()) == answer.json()
+
+
+def test_the_page_says_what_whoever_serves_it_wants_said(filled, task, clock, get) -> None:
+    app = create_app(filled, [task], clock, poll_every=0, note="The clock is simulated.")
+    assert "The clock is simulated." in get(app, "/").text

@@ -138,3 +138,10 @@ def test_values_are_shown_with_two_digits_of_the_forecasts_error(rmse: float, pl
 def test_before_any_score_the_spread_of_the_values_says_how_many_decimals() -> None:
     assert page.decimals([None], pl.Series([1.0810, 1.0830, 1.0850])) == 4
     assert page.decimals([None], pl.Series([], dtype=pl.Float64)) == 1
+
+
+def test_a_note_heads_the_page_of_every_task_and_is_text_never_markup(state, clock) -> None:
+    html = page.board([state], clock(), "The clock is simulated <b>")
+    assert '<p class="note" role="note">The clock is simulated &lt;b&gt;</p>' in html
+    assert html.index("simulated") < html.index('<section class="task"')
+    assert 'role="note"' not in page.board([state], clock())

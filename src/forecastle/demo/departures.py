@@ -1,0 +1,123 @@
+"""The demo's second task: how late flights leave the same airports, with the first task's weather as covariates.
+
+A delay is known once the flight has left, so an hour's mean goes on changing after the hour; whoever forecasts sees
+the flights that have left by then. The claims compare what lies in the stores with the recording itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import polars as pl
+
+from forecastle.console import figure
+from forecastle.data.ingestion import load_batch
+from forecastle.demo import evidence
+from forecastle.demo.stage import Beside, Claim, Stage, shipped_task
+from forecastle.frame import iso
+from forecastle.http import Client
+from forecastle.models import evaluation, pointer
+from forecastle.monitoring.journal import Journal
+from forecastle.task import Task
+
+TASK = "nyc-departure-delay"
+SINCE = date(2013, 10, 30)  # a month: enough to learn from, and soon done
+DAYS = 1  # of the simulated days, the last one, in which this task is forecast too
+
+
+def shipped() -> Task:
+    """Return the shipped task with the demo's shorter past."""
+    task = shipped_task(TASK)
+    return task.model_copy(update={"source": task.source.model_copy(update={"start": SINCE})})
+
+
+def begin(stage: Stage) -> Iterator[Claim]:
+    """Add a second task, departure delays with this weather as covariates: collect, gate, train, promote."""
+    beside = _of(stage)
+    ended = stage.must_run("train", opened=beside.opened)
+    run = stage.passage("train", beside.opened)
+    batch, history = load_batch(run.folder), run.history
+    told = evidence.told_at_departure(batch.rows, beside.flights)
+    yield Claim(
+        f"{ended['quality-check']['new']:,} departures from {ended['ingest']['from']}; each known from when it had left",
+        batch.rows.height == told > 10_000,
+    )
+    rows = pl.read_parquet(run.folder / "training.parquet").select(
+        "series_id", "origin", "issued_at", pl.col("lag_0").alias("mean")
+    )
+    wrong = evidence.beyond_departed(rows, beside.flights)
+    yield Claim(
+        f"each of {rows.height:,} training rows knows the flights that had left when it was issued, and no other",
+        wrong.is_empty() and rows["mean"].is_not_nan().any(),
+    )
+    weather = [name for name, column in beside.task.columns.items() if column.task]
+    joined = history.read().select(pl.col(weather).is_not_null().mean())
+    yield Claim(
+        f"weather joined from {stage.task.name}: " + ", ".join(f"{one} {joined[one].item():.0%}" for one in weather),
+        all(joined[one].item() > 0.3 for one in weather),
+    )
+    backtest = stage.champion(beside.task).backtest
+    stage.measured["second backtest"] = backtest
+    naive = evidence.rmse_of(pl.read_parquet(run.folder / "backtest.parquet"), "naive")
+    unit = beside.task.unit
+    yield Claim(
+        f"back-test RMSE {figure(backtest['rmse'])} {unit}, skill {figure(backtest['skill'])} over persistence, "
+        f"{figure(1 - backtest['rmse'] / naive)} over seasonal naive",
+        backtest["skill"] > 0 and backtest["rmse"] < naive,
+    )
+    serving = pointer.published(stage.settings, beside.task)
+    version = ended["train"]["model_version"]
+    yield Claim(
+        f"model {version} ({ended['train']['estimator']}) serves beside the first",
+        ended["promote"]["promoted"] and serving is not None and serving.version == version,
+    )
+
+
+def pass_hour(stage: Stage, client: Client) -> int:
+    """Run the second task's LIVE flow as of now; return how many of its series the service answered for."""
+    beside = _of(stage)
+    stage.must_run("live", opened=beside.opened)
+    answers = [stage.ask(client, beside.task, one.id) for one in beside.task.series]
+    return sum(len(answer["forecasts"]) == beside.task.steps for answer in answers)
+
+
+def lived(stage: Stage, hours: int, answered: int) -> Iterator[Claim]:
+    """Yield what the second task's live hours left in the stores."""
+    beside = _of(stage)
+    name = beside.task.name
+    with Journal(stage.settings.journal_url) as journal:
+        forecasts = journal.forecasts(name)
+        outcomes = journal.outcomes(name)
+    since = stage.now - timedelta(hours=hours)
+    history = stage.passage("live", beside.opened).history
+    versions = history.versions(start=since - timedelta(hours=6))
+    told = evidence.most_revised(versions, collected_after=since)
+    stage.measured["second live"] = evaluation.scores(outcomes)
+    yield Claim(
+        f"{forecasts.height:,} forecasts of delays journalled beside them, {outcomes.height:,} scored once their hour had settled",
+        outcomes.height > 0 and outcomes.select("series_id", "origin", "horizon").is_unique().all(),
+    )
+    first, last = (told.row(at, named=True) for at in (0, -1)) if told.height else ({}, {})
+    yield Claim(
+        (
+            f"an hour's mean is revised as flights leave: {first['series_id']} {iso(first['timestamp'])} was "
+            f"{figure(first['mean_delay'])} min at {first['available_at']:%H:%M} with {first['departures']:.0f} flights gone, "
+            f"{figure(last['mean_delay'])} min at {last['available_at']:%H:%M} with {last['departures']:.0f}, in {told.height} versions"
+            if told.height > 1
+            else "no hour's mean was revised"
+        ),
+        told.height > 1,
+    )
+    seen = evidence.seen_by(history.versions(), forecasts.select("series_id", "origin", "issued_at").unique())
+    yield Claim(
+        f"no departure after the time of issue is in what {seen.height} origins were forecast from",
+        seen.height > 0 and evidence.beyond_departed(seen, beside.flights).is_empty(),
+    )
+    requests = hours * len(beside.task.series)
+    yield Claim(f"{answered:,} requests for delays answered with all forecasts", answered == requests)
+
+
+def _of(stage: Stage) -> Beside:
+    assert stage.beside is not None, "the story has opened the second task"
+    return stage.beside

@@ -1,0 +1,109 @@
+"""The demo's stage: the tasks, the simulated clock, what is wrong with the source, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from forecastle import pipeline
+from forecastle.data.faults import Fault
+from forecastle.demo.telling import Telling
+from forecastle.errors import UserError
+from forecastle.http import Client, Request
+from forecastle.models import bundle, pointer
+from forecastle.run import Run, Summary
+from forecastle.settings import Settings
+from forecastle.task import Task, load_task
+
+START = datetime(2013, 12, 1, 0, 5, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the story, and whether it came true."""
+
+    text: str
+    held: bool
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The second task on the stage: its run, opened, and the recording its claims are checked against."""
+
+    opened: Run
+    flights: pl.DataFrame
+
+    @property
+    def task(self) -> Task:
+        """The second task."""
+        return self.opened.task
+
+
+@dataclass
+class Stage:
+    """What the chapters share; ``opened`` is the run of the first task, whose flows are run unless another is named."""
+
+    folder: Path
+    task: Task
+    settings: Settings
+    opened: Run
+    telling: Telling
+    days: int
+    now: datetime = START
+    fault: Fault | None = None
+    address: str = ""
+    latencies: list[float] = field(default_factory=list)
+    measured: dict[str, Any] = field(default_factory=dict)
+    beside: Beside | None = None
+
+    def passage(self, flow: str, opened: Run | None = None) -> Run:
+        """Return the run of a flow as of the simulated now, in whose folder its steps leave what they made."""
+        return replace(opened or self.opened, flow=flow, now=self.now)
+
+    def run(self, flow: str, *names: str, opened: Run | None = None) -> list[pipeline.Outcome]:
+        """Run a flow (or some of its steps) as of the simulated now; stop at the first that fails."""
+        ended: list[pipeline.Outcome] = []
+        run = self.passage(flow, opened)
+        for step in pipeline.FLOWS[flow]:
+            if not names or step.name in names:
+                ended.append(pipeline.run_step(run, step))
+                if ended[-1].error is not None:
+                    break
+        return ended
+
+    def must_run(self, flow: str, *names: str, opened: Run | None = None) -> dict[str, Summary]:
+        """Run steps that are to succeed; raise what ended them otherwise. Returns their summaries by name."""
+        ended = self.run(flow, *names, opened=opened)
+        if ended[-1].error is not None:
+            raise ended[-1].error
+        return {outcome.step: outcome.summary for outcome in ended}
+
+    def ask(self, client: Client, task: Task, series_id: str) -> dict[str, Any]:
+        """Ask the service for one series' forecasts, keeping how long the answer took."""
+        began = time.perf_counter()
+        answer = client.get(Request(f"{self.address}/v1/tasks/{task.name}/forecasts/{series_id}"))
+        self.latencies.append(1000 * (time.perf_counter() - began))
+        if answer.status != 200:
+            raise UserError(f"forecasts of {series_id}", f"status {answer.status}: {answer.body[:200]!r}", "Tell us.")
+        found: dict[str, Any] = json.loads(answer.body)
+        return found
+
+    def champion(self, task: Task) -> bundle.Bundle:
+        """Return the model that serves a task."""
+        current = pointer.published(self.settings, task)
+        if current is None:
+            raise UserError("a champion", "none was promoted", "See the reasons above.")
+        return bundle.load(current.folder)
+
+
+def shipped_task(name: str) -> Task:
+    """Return a task that comes with forecastle."""
+    package = Path(__file__).parent.parent
+    shipped = (package / "tasks", package.parent.parent / "tasks")  # in an installed wheel; in a clone
+    return load_task(next(file for folder in shipped if (file := folder / f"{name}.toml").exists()))
