@@ -31,7 +31,7 @@ from forecastle.task import Task, make_task
 HOUR = timedelta(hours=1)
 NOW = datetime(2013, 1, 25, 12, tzinfo=UTC)
 START = NOW - 48 * HOUR
-ANSWERS = [name for name, one in FAULTS.items() if one.caught in ("AnswerChanged", "SourceUnavailable")]
+ANSWERS = [name for name, one in FAULTS.items() if one.becomes.startswith("exit")]
 VALUES = [name for name in FAULTS if name not in ANSWERS]
 GRAVEST = {"warn": "warn", "mask": "mask", "withhold": "fail", "fail": "fail"}
 Collect = Callable[..., Batch]
