@@ -20,6 +20,7 @@ from forecastle.data import ingestion, intake
 from forecastle.data.archive import Archive
 from forecastle.data.budget import open_ledger
 from forecastle.data.providers import PROVIDERS
+from forecastle.data.store import task_stores
 from forecastle.errors import ForecastleError, GateError, NothingThere, OutsideError, StorageUnavailable, UserError
 from forecastle.frame import iso, to_json
 from forecastle.http import Client
@@ -138,12 +139,12 @@ def _bring_one(
     now: datetime,
     clock: Callable[[], datetime] | None,
 ) -> Brought:
-    folder = settings.task_folder(task.name)
-    archive = Archive(folder / "archive")
+    folder, stores = settings.task_folder(task.name), task_stores(settings, task.name)
+    archive = Archive(stores / "archive")
     last = min(end - _SECOND, now)
     try:
         batch = ingestion.fetch(task, settings, client, archive, start, last, now, False, clock)
-        admitted = intake.admit(task, folder, batch, now)
+        admitted = intake.admit(task, folder, batch, now, stores=stores)
     except NothingThere as error:
         if end <= now - SETTLED:
             note(task, settings, start, end, now)
