@@ -139,8 +139,7 @@ def _bring_one(
     now: datetime,
     clock: Callable[[], datetime] | None,
 ) -> Brought:
-    folder = settings.task_folder(task.name)
-    stores = task_stores(settings, task.name)
+    folder, stores = settings.task_folder(task.name), task_stores(settings, task.name)
     archive = Archive(stores / "archive")
     last = min(end - _SECOND, now)
     try:

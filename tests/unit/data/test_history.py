@@ -127,3 +127,13 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageUnavailable):
         History(tmp_path / "file" / "history", ("t",)).append(row(t=1.0))
+
+
+def test_receipts_of_more_than_a_quarter_ago_are_forgotten_and_nothing_that_is_read_changes(history, monkeypatch):
+    monkeypatch.setattr("forecastle.data.history.MOST_RECEIPTS", 1)
+    history.append(row(t=1.0))
+    for days in range(0, 200, 10):
+        history.append(row(collected=NOON + timedelta(days=days, hours=1), t=1.0))
+    kept = history._receipts.list()
+    assert kept and min(one.first for one in kept) > NOON + timedelta(days=60)
+    assert values(history.versions()) == [1.0]
