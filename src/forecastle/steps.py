@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle.data import ingestion, intake, profiling, versioning
+from forecastle.data import ingestion, intake, ledger, profiling, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
@@ -69,6 +69,7 @@ def transform(run: Run) -> Summary:
     table = to_table(make_examples(recipe, panel, np.arange(panel.size)))
     write_table(run.folder / "training.parquet", table)
     write_json(run.folder / "recipe.json", recipe.as_dict())
+    write_json(run.folder / "made-of.json", {"as_of": run.now, "answers": len(_answers(run))})
     return {"rows": table.height, "features": table.width, "series": len(panel.series_ids), "season": recipe.season}
 
 
@@ -84,7 +85,9 @@ def profile(run: Run) -> Summary:
 
 def version(run: Run) -> Summary:
     """Put the training table under version control: DVC remote and git."""
-    snapshot = versioning.version_table(run.settings, run.task, _made(run.folder / "training.parquet"), run.id)
+    made_of = _load(run.folder / "made-of.json")["answers"]
+    table = _made(run.folder / "training.parquet")
+    snapshot = versioning.version_table(run.settings, run.task, table, run.id, run.now, made_of)
     found = {"version": snapshot.version, "commit": snapshot.commit, "rows": snapshot.rows}
     write_json(run.folder / "version.json", found)
     return found
@@ -266,6 +269,11 @@ def _newest(run: Run) -> datetime | None:
 
 def _seconds(duration: timedelta) -> int:
     return int(duration.total_seconds())
+
+
+def _answers(run: Run) -> tuple[str, ...]:
+    """Return the archived answers whose observations were in the history as of now."""
+    return ledger.answers(ledger.admitted(run.home, run.now))
 
 
 def _made(path: Path) -> Path:

@@ -70,5 +70,9 @@ class Archive:
             )
         return body
 
+    def holds(self, name: str) -> bool:
+        """Tell whether an answer of that name is there."""
+        return (self.root / name).is_file()
+
     def _body(self, digest: str) -> Path:
         return self.root / "bodies" / digest[:2] / digest

@@ -23,7 +23,7 @@ from forecastle.console import figure
 from forecastle.data import ingestion
 from forecastle.data.faults import Fault
 from forecastle.data.replay import load_nyc_weather, replay_app
-from forecastle.data.versioning import TABLE
+from forecastle.data.workspace import TABLE
 from forecastle.demo import evidence
 from forecastle.demo.telling import Telling
 from forecastle.errors import ForecastleError, QualityGateFailed, UserError

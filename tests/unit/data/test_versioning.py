@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecastle.data import versioning
+from forecastle.data import remotes, workspace
 from forecastle.data.versioning import version_table
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.frame import write_table
@@ -100,12 +100,12 @@ def test_a_crash_after_the_push_is_healed_by_the_next_call(settings, task, table
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(versioning, "_last_commit", crash)
+        patch.setattr(workspace, "last_commit", crash)
         with pytest.raises(KeyboardInterrupt):
             version_table(settings, task, table, "run-1")
     with monkeypatch.context() as patch:
         write_table(table, pl.DataFrame({"x": [9.0]}))
-        patch.setattr(versioning, "_commit", crash)
+        patch.setattr(workspace, "commit_version", crash)
         with pytest.raises(KeyboardInterrupt):
             version_table(settings, task, table, "run-2")
     healed = version_table(settings, task, table, "run-2")
@@ -180,9 +180,9 @@ def test_a_remote_with_a_secret_is_refused_before_it_is_committed(settings, task
 
 def test_what_is_no_secret_in_a_remote_is_left_as_it_is(tmp_path):
     for remote in ("s3://bucket/store", "ssh://user@example.org/store", "https://example.org:8443/a@b"):
-        assert versioning._address(remote) == remote
-    assert versioning._redacted("https://user:pass@example.org:8443/a@b?key#part") == "https://example.org:8443/a@b"
-    assert versioning._redacted(str(tmp_path)) == str(tmp_path)
+        assert remotes.remote(Settings(dvc_remote=remote)).public["url"] == remote
+    assert remotes.redacted("https://user:pass@example.org:8443/a@b?key#part") == "https://example.org:8443/a@b"
+    assert remotes.redacted(str(tmp_path)) == str(tmp_path)
 
 
 def test_a_table_that_is_not_there_is_said(settings, task, tmp_path):
