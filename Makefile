@@ -47,7 +47,7 @@ check: lint  ## the everyday checks: lint, and the fast tests
 	$(PYTEST) -q -m alone $(EVERYDAY)
 
 .PHONY: test
-test: lint browser  ## every check and every test, with the bar on coverage
+test: lint browser stores  ## every check and every test, with the bar on coverage
 	@$(BIN)/coverage erase
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= tests
 	$(PYTEST) -q -m alone tests
@@ -56,6 +56,10 @@ test: lint browser  ## every check and every test, with the bar on coverage
 .PHONY: browser
 browser:
 	@tools/debian-package chromium chromium
+
+.PHONY: stores
+stores:
+	@tools/object-stores
 
 .PHONY: docs
 docs: setup  ## write the reference pages of docs/ from the code
