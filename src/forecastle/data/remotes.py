@@ -21,6 +21,7 @@ _PATIENCE = {
     "s3": ("connect_timeout", "read_timeout"),
     "azure": ("connection_timeout", "read_timeout"),
 }
+_SECRET = ("secret_access_key", "account_key", "connection_string", "password")
 _LOGIN = {"s3": ("access_key_id", "secret_access_key"), "azure": ("account_name", "account_key")}
 
 
@@ -32,15 +33,12 @@ class Remote:
     private: dict[str, str]
     shown: str
 
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The values that must reach no message."""
-        return tuple(sorted((value for value in self.private.values() if len(value) > 3), key=len, reverse=True))
-
     def redact(self, text: str) -> str:
-        """Return a text without any of the remote's secrets."""
-        for secret in self.secrets:
-            text = text.replace(secret, "…")
+        """Return a text without any of the remote's secrets, whole or the key inside a connection string."""
+        for option in _SECRET:
+            whole = self.private.get(option, "")
+            for secret in (whole, *re.findall(r"(?:AccountKey|SharedAccessSignature)=([^;]+)", whole)):
+                text = text.replace(secret, "…") if secret else text
         return re.sub(r"(?<=://)[^/\s@]+@", "", text)
 
 
@@ -54,6 +52,8 @@ def remote(settings: Settings) -> Remote:
         place = str(Path(address).resolve())
         return Remote({"url": place}, {}, place)
     _refuse_secrets("FORECASTLE_DVC_REMOTE", address)
+    if address.startswith("az://"):  # as the other stores call it; DVC knows the long word only
+        address = "azure" + address.removeprefix("az")
     scheme = urlsplit(address).scheme
     public = {"url": address}
     if settings.dvc_endpoint and scheme == "s3":
