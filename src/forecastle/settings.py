@@ -20,6 +20,7 @@ PREFIX = "FORECASTLE_"
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "YDATA_PROFILING_NO_ANALYTICS": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take a busy machine from those they wait for
@@ -48,6 +49,10 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Secret at that remote: secret key (S3), account key or, without a name, connection string "
         "(Azure), password or token (HTTP, WebDAV, SSH).",
+    )
+    profile: Literal["full", "plain"] = Field(
+        default="full",
+        description="`full` adds a page a series by fg-data-profiling (extra `profile`) to the profile, `plain` does not.",
     )
     git: bool = Field(default=True, description="Commit the pointers of versioned data to git; `false` needs no git.")
     dagshub: str = Field(

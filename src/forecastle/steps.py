@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle.data import ingestion, intake, ledger, profiling, versioning
+from forecastle.data import ingestion, intake, ledger, profile_page, profiling, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
@@ -78,7 +78,8 @@ def profile(run: Run) -> Summary:
     examples = _examples(run)
     reference = profiling.reference(examples.origin_names, examples.origin)
     observations = run.history.read(as_of=run.now)
-    page = profiling.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference)
+    full = run.settings.profile == "full"
+    page = profile_page.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference, full)
     write_json(run.folder / "reference.json", reference.to_dict())
     return {"features": len(examples.origin_names), "page": str(page)}
 
@@ -102,7 +103,8 @@ def train(run: Run) -> Summary:
     folder = bundle.save(trained.bundle, run.folder / "bundle")
     write_table(run.folder / "backtest.parquet", trained.backtest)
     scores = trained.bundle.backtest
-    reports = [run.home / "reports" / "profile.html", run.folder / "quality.html", run.folder / "backtest.parquet"]
+    profiles = [run.home / "reports" / name for name in ("profile.html", "profile")]
+    reports = [*profiles, run.folder / "quality.html", run.folder / "backtest.parquet"]
     registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
     return {

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 120.0
 FORMAT = 1
+OUTSIDE = (  # whose exceptions tell of the table, the remote or the way to it: DVC lets its clients' own ones through
+    *("dvc", "dvc_data", "dvc_objects", "dvc_http", "dvc_s3", "dvc_azure", "fsspec", "polars"),
+    *("aiohttp", "aiohttp_retry", "adlfs", "azure", "aiobotocore", "botocore", "s3fs"),
+)
 
 
 @dataclass(frozen=True)
@@ -153,21 +158,13 @@ def _outside_faults(target: Remote) -> Iterator[list[str]]:
 
     DVC raises how many files failed, and logs why.
     """
-    from dvc.exceptions import DvcException
-    from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
-
     said: list[str] = []
     with _listening(said):
         try:
             yield said
-        except (
-            DvcException,
-            AuthError,
-            ConfigError,
-            RemoteMissingDepsError,
-            OSError,
-            pl.exceptions.PolarsError,
-        ) as error:
+        except Exception as error:
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OUTSIDE:
+                raise
             causes = [str(error).strip() or type(error).__name__, *dict.fromkeys(said)]
             raise StorageUnavailable(
                 f"the training table to be pushed to {target.shown}",
@@ -192,20 +189,19 @@ class _Gather(logging.Handler):
 @contextmanager
 def _listening(said: list[str]) -> Iterator[None]:
     """Hear what DVC's rooms log, and let none of it out: hints, bars and errors go to no terminal."""
+    import_module("dvc.repo")  # which sets up its loggers
     loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
-    before = [(one.level, one.propagate) for one in loggers]
-    handler = _Gather(said)
+    before = [(one.level, one.propagate, one.handlers) for one in loggers]
     for one in loggers:
-        one.setLevel(logging.ERROR)
-        one.propagate = False
-        one.addHandler(handler)
+        # DVC tells its hints and draws its bars by the level of its own logger.
+        one.setLevel(logging.CRITICAL if one.name == "dvc" else logging.ERROR)
+        one.propagate, one.handlers = False, [_Gather(said)]
     try:
         yield
     finally:
-        for one, (level, propagate) in zip(loggers, before, strict=True):
-            one.removeHandler(handler)
+        for one, (level, propagate, handlers) in zip(loggers, before, strict=True):
             one.setLevel(level)
-            one.propagate = propagate
+            one.propagate, one.handlers = propagate, handlers
 
 
 @contextmanager
