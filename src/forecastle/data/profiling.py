@@ -96,7 +96,7 @@ def _correlations(values: Numbers) -> Numbers:
         covered = product - first * first.T / count
         found = covered / np.sqrt(spread * spread.T)
     least = 1e-9 * np.maximum(second, np.finfo(np.float64).tiny)
-    found[(spread <= least) | (spread.T <= least.T)] = np.nan
+    found[~((spread > least) & (spread.T > least.T))] = np.nan  # of one bit pattern, whatever made them
     lower = np.tril(np.clip(found, -1.0, 1.0)).astype(np.float32)
     return np.where(np.tri(width, dtype=bool), lower, lower.T)
 
