@@ -85,8 +85,11 @@ def print_lineage(found: Lineage, task: Task) -> None:
             )
         )
         node = root.add(said)
-    known = f": {data.rows} rows as known at {iso(data.as_of)}, by run {data.run}, in {data.remote}" if data else ""
-    node = node.add(escape(f"data version {found.data_version}{known or ', of which this workspace has no record'}"))
+    known = ", of which this workspace has no record"
+    if data is not None:
+        moment = f" as known at {iso(data.as_of)}" if data.as_of else ""
+        known = f": {data.rows} rows{moment}, by run {data.run}, in {data.remote}"
+    node = node.add(escape(f"data version {found.data_version}{known}"))
     if data is not None:
         node.add(f"git commit {data.commit}" if data.commit else "no git commit: its record is in the workspace")
         lost = f", {len(found.missing)} of them no longer in the archive" if found.missing else ""

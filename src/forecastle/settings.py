@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     )
     profile: Literal["full", "plain"] = Field(
         default="full",
-        description="`full` adds a page a series by fg-data-profiling (extra `profile`) to the profile, `plain` does not.",
+        description="`full` adds to the profile a page a series by fg-data-profiling (extra `profile`).",
     )
     git: bool = Field(default=True, description="Commit the pointers of versioned data to git; `false` needs no git.")
     dagshub: str = Field(

@@ -3,7 +3,7 @@
 The library takes seconds to import, hundreds of megabytes and as long as it likes; a process of its own gives them
 back, can be stopped, and cannot take the training run down with it. What it fails of is said, never passed over.
 
-    python -m forecastle.data.full_profile FOLDER       reads <n>.parquet and titles.json, writes <n>.html
+    python -m forecastle.data.full_profile FOLDER SECONDS    reads <n>.parquet and titles.json, writes <n>.html
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _left_out(series: int, made: int, columns: int) -> str:
 
 def _run(place: str) -> str:
     """Run the library over a folder; return why it failed, or nothing."""
-    command = [sys.executable, "-W", "ignore", "-m", "forecastle.data.full_profile", place]
+    command = [sys.executable, "-W", "ignore", "-m", "forecastle.data.full_profile", place, str(ENOUGH_SECONDS)]
     # Its standard input ends with this process, however that ends, and it with its standard input.
     reader, writer = os.pipe()
     try:
@@ -103,15 +103,15 @@ def _run(place: str) -> str:
     return f"fg-data-profiling failed: {last}"
 
 
-def _profile(place: Path) -> None:
-    """Write a page for each table of a folder until ENOUGH_SECONDS have passed."""
+def _profile(place: Path, enough: float) -> None:
+    """Write a page for each table of a folder until so many seconds have passed."""
     began = time.monotonic()
     import pandas as pd
     from data_profiling import ProfileReport  # type: ignore[import-untyped]  # it ships no types
 
     titles = json.loads((place / TITLES).read_text(encoding="utf-8"))
     for number, title in enumerate(titles):
-        if number and time.monotonic() - began > ENOUGH_SECONDS:
+        if number and time.monotonic() - began > enough:
             return
         table = pd.read_parquet(place / f"{number}.parquet").set_index("timestamp")
         # The library puts the title into the page as it is, and undoes what is escaped.
@@ -127,4 +127,4 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _profile(Path(sys.argv[1]))
+    _profile(Path(sys.argv[1]), float(sys.argv[2]))

@@ -39,7 +39,8 @@ def facts(page: Path) -> str:
     return "".join(re.findall("<table>.*?</table>", page.read_text(), re.DOTALL))
 
 
-def test_every_series_has_a_full_page_that_the_index_leads_to(tmp_path, small_task, observations):
+def test_every_series_has_a_full_page_that_the_index_leads_to(tmp_path, small_task, observations, monkeypatch):
+    monkeypatch.setattr(full_profile, "ENOUGH_SECONDS", 1000.0)
     page = save_profile(tmp_path / "profile.html", small_task(), observations(hours=200), NOTHING, full=True)
     assert re.findall('<a href="(.*?)">(.*?)</a>', page.read_text()) == [
         ("profile/0.html", "a"),
@@ -104,6 +105,16 @@ def test_many_series_cost_no_more_than_some(tmp_path, small_task, observations, 
     page = save_profile(tmp_path / "profile.html", small_task(), table, NOTHING, full=True)
     assert len(list((tmp_path / "profile").iterdir())) == full_profile.MOST_SERIES
     assert "The first 12 of 20 series are shown in full." in page.read_text()
+
+
+def test_when_enough_time_has_passed_no_further_series_is_begun(
+    tmp_path, small_task, observations, broken_library, monkeypatch
+):
+    broken_library("class ProfileReport:\n  def __init__(*_, **__): ...\n  def to_html(self): return 'made'\n")
+    monkeypatch.setattr(full_profile, "ENOUGH_SECONDS", 0.0)
+    page = save_profile(tmp_path / "profile.html", small_task(), observations(hours=50), NOTHING, full=True)
+    assert [path.name for path in (tmp_path / "profile").iterdir()] == ["0.html"]
+    assert "The first 1 of 2 series are shown in full." in page.read_text()
 
 
 def test_the_library_s_process_ends_with_the_one_that_started_it(tmp_path, root):
