@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 120.0
 FORMAT = 1
 OUTSIDE = (  # whose exceptions tell of the table, the remote or the way to it: DVC lets its clients' own ones through
-    *("dvc", "dvc_data", "dvc_objects", "dvc_http", "dvc_s3", "dvc_azure", "fsspec", "polars"),
+    *("dvc", "dvc_data", "dvc_objects", "dvc_http", "dvc_s3", "dvc_azure", "fsspec", "polars", "sqlite3"),
     *("aiohttp", "aiohttp_retry", "adlfs", "azure", "aiobotocore", "botocore", "s3fs"),
 )
 

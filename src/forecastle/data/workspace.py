@@ -37,7 +37,10 @@ def commit_version(root: Path, settings: Settings, record: Path) -> None:
     pointer = root / task / POINTER
     if not pointer.exists() or pointer.read_text(encoding="utf-8") != found["pointer"]:
         write_text(pointer, found["pointer"])
-    names = [str(path.relative_to(root)) for path in (pointer, root / task / ".gitignore", record)]
+    ignored = root / task / ".gitignore"
+    if not ignored.exists():  # DVC writes it where there is git, and this version may be from before
+        write_text(ignored, f"/{TABLE}\n")
+    names = [str(path.relative_to(root)) for path in (pointer, ignored, record)]
     message = f"Version {task} {found['version'][:8]}: {found['rows']} rows of run {found['run']}"
     commit(root, settings, names, message)
 

@@ -102,7 +102,8 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     _make_room(folder)
     telling = Telling(plain)
     task = load_task(_task_file())
-    settings = load_settings(home=folder / "data", journal="", mlflow_uri="", dvc_remote="", host="127.0.0.1", port=0)
+    here = {"home": folder / "data", "host": "127.0.0.1", "port": 0, "git": True}
+    settings = load_settings(**here, **dict.fromkeys(("journal", "mlflow_uri", "dvc_remote", "dagshub"), ""))
     weather = load_nyc_weather()
     stage: Stage
     app = replay_app(weather, lambda: stage.now, faults=lambda: stage.fault, forecast_values=True)
