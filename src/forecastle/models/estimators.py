@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,11 @@ import numpy.typing as npt
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Booleans, Floats, Integers
 from forecastle.data.transformation import CALENDAR, Matrix
+from forecastle.models.trees import THREADS, Trees
 from forecastle.settings import apply_library_defaults
 
 DAY_MINUTES = 1440
 DAY_HOURS = 24
-THREADS = 2
-FEW = 2_000  # rows predicted at once
 MANY = 200_000  # pairs learnt from
 ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
 TAME = 30.0  # spreads of the middle 95 %
@@ -52,23 +51,6 @@ class Options:
         Steps of one origin lie the closer together the more there are, and tell the less that is new.
         """
         return self.rows if steps <= MANY_STEPS else min(self.rows, max(FEWEST_PAIRS, self.rows * MANY_STEPS // steps))
-
-
-@dataclass(frozen=True)
-class Trees:
-    """A booster as LightGBM's own text."""
-
-    text: str
-
-    @cached_property
-    def booster(self) -> Any:
-        """The booster, built once."""
-        return load_lightgbm().Booster(model_str=self.text)
-
-    def predict(self, matrix: npt.NDArray[Any]) -> Floats:
-        """Return the booster's answer for each row of a feature matrix."""
-        threads = THREADS if len(matrix) > FEW else 1  # waking a thread costs more than a few rows do
-        return np.asarray(self.booster.predict(matrix, num_threads=threads), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def importance(model: Model, features: Sequence[str]) -> dict[str, float]:
     for member, weight in zip(model.members, model.weights, strict=True):
         if member.trees is None:
             continue
-        gains = member.trees.booster.feature_importance(importance_type="gain")
+        gains = member.trees.gains()
         for name, gain in zip((*features, STEP_AHEAD), gains.tolist(), strict=True):
             shares[name] += weight * gain / (gains.sum() or 1.0)
     whole = sum(shares.values())
@@ -95,7 +95,7 @@ def _contributions(member: Fitted, examples: Examples, horizon: int) -> Floats:
     """Return LightGBM's contributions of each feature, the bias last: (n, F + G + 2)."""
     assert member.trees is not None
     pairs = Pairs(examples, np.arange(len(examples)), np.full(len(examples), horizon))
-    return np.asarray(member.trees.booster.predict(pairs.matrix, pred_contrib=True, num_threads=1), dtype=np.float64)
+    return member.trees.contributions(pairs.matrix)
 
 
 def _add(sums: list[Counter[str]], name: str, numbers: Floats) -> None:
