@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from forecastle.task import Task
 
 MOST_LEAVES = 12  # of a tree
+LONG_LINE = 1000
 PLAIN_WIDTH = 120  # where nobody looks at a terminal
 
 
@@ -95,7 +96,9 @@ def print_lineage(found: Lineage, task: Task) -> None:
         lost = f", {len(found.missing)} of them no longer in the archive" if found.missing else ""
         node.add(f"made by forecastle {data.code} of {len(found.answers)} archived answers{lost}")
         _add_answers(node.children[-1], found)
-    OUT.print(root, soft_wrap=True)
+    # A tree breaks what is wider than its console, and lines in a file are for searching.
+    console = OUT if sys.stdout.isatty() else Console(highlight=False, no_color=True, width=LONG_LINE)
+    console.print(root)
 
 
 def _add_answers(branch: Tree, found: Lineage) -> None:

@@ -114,6 +114,8 @@ def test_the_command_draws_a_tree_and_answers_json(site, tmp_path, monkeypatch, 
     order = ["forecast ", "model version 1", "data version ", "git commit ", "archived answers", found["answers"][0]]
     places = [next(number for number, line in enumerate(lines) if word in line) for word in order]
     assert places == sorted(places)
+    whole = [found["data"]["commit"], found["data"]["version"], found["data"]["run"], found["model"]["run_id"], name]
+    assert all(any(one in line for line in lines) for one in whole)
     assert main(["lineage", "deadbeef99", "--task", str(file)]) == 2
     assert "the newest:" in capsys.readouterr().err
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MOST_SERIES, MOST_COLUMNS, MOST_ROWS = 12, 24, 20_000  # in full: the first series and columns, the newest rows
 ENOUGH_SECONDS = 15.0  # after which no further series is begun
-MOST_SECONDS = 60.0  # after which the process is stopped
+MOST_SECONDS = 45.0  # after which the process is stopped
 TITLES = "titles.json"
 
 log = logging.getLogger(__name__)
