@@ -3,7 +3,7 @@
     forecast → model version → data version → archived answers → git commit
 
 The journal knows which model made a forecast, the registry which table a model learnt, the workspace of versions which
-moment's knowledge a table holds (and the commit of its pointer), the ledger which archived answers had been let in by
+moment's knowledge a table holds (and the commit of its pointer), the admissions which archived answers had been let in by
 then. Nothing is guessed: what no store knows is None, or said to be missing.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forecastle.data import ledger, versioning
+from forecastle.data import admissions, versioning
 from forecastle.data.archive import Archive
 from forecastle.data.versioning import Record
 from forecastle.errors import UserError
@@ -102,9 +102,9 @@ def needed(settings: Settings, task: Task, journal: Journal) -> Needed:
     unknown = data - {one.version for one in records}
     # A table without a record may rest on anything that was ever let in.
     until = None if unknown else max((one.as_of for one in records if one.as_of), default=None)
-    admissions = ledger.admitted(settings.task_folder(task.name), until) if data else ()
+    let_in = admissions.admitted(settings.task_folder(task.name), until) if data else ()
     return Needed(
-        archived=frozenset(ledger.answers(admissions)),
+        archived=frozenset(admissions.answers(let_in)),
         data_versions=frozenset(data),
         model_versions=frozenset(models),
         runs=frozenset(known[version].run_id for version in models if version in known),
@@ -121,7 +121,7 @@ def _of_data(
 ) -> Lineage:
     folder = settings.task_folder(task.name)
     data = versioning.record(settings, task, data_version)
-    answers = ledger.answers(ledger.admitted(folder, data.as_of)) if data is not None and data.as_of else ()
+    answers = admissions.answers(admissions.admitted(folder, data.as_of)) if data is not None and data.as_of else ()
     archive = Archive(folder / "archive")
     missing = tuple(name for name in answers if not archive.holds(name))
     return Lineage(task.name, forecast, model, data_version, data, answers, missing)

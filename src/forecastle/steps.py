@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle.data import ingestion, intake, ledger, profile_page, profiling, versioning
+from forecastle.data import admissions, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
@@ -301,7 +301,7 @@ def _seconds(duration: timedelta) -> int:
 
 def _answers(run: Run) -> tuple[str, ...]:
     """Return the archived answers whose observations were in the history as of now."""
-    return ledger.answers(ledger.admitted(run.home, run.now))
+    return admissions.answers(admissions.admitted(run.home, run.now))
 
 
 def _made(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from forecastle.cli import main
-from forecastle.data import ledger
+from forecastle.data import admissions
 from forecastle.errors import UserError
 from forecastle.lineage import Lineage, needed, trace
 from forecastle.models import pointer, registry
@@ -164,7 +164,9 @@ def test_a_table_without_a_record_needs_every_answer(site) -> None:
         record.unlink()
     site.pass_hours(1)
     with site.journal() as journal:
-        assert needed(site.settings, site.task, journal).archived == set(ledger.answers(ledger.admitted(site.folder)))
+        assert needed(site.settings, site.task, journal).archived == set(
+            admissions.answers(admissions.admitted(site.folder))
+        )
     assert lineage(site, "champion").data is None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from forecastle.data import ledger, quality_check
+from forecastle.data import admissions, quality_check
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, make_batch, save_batch
@@ -52,7 +52,7 @@ def admit(task: Task, folder: Path, batch: Batch, now: datetime, report_folder: 
             "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in report.failures),
             f"The batch is in quarantine in {quarantine}, the report in {saved}; the next good answer heals the gap.",
         )
-    ledger.note(folder, ledger.Admission(_name(batch), batch.collected_at, now, batch.archived))
+    admissions.note(folder, admissions.Admission(_name(batch), batch.collected_at, now, batch.archived))
     measured = task.measured
     history = History(folder / "history", (measured.target, *measured.covariates))
     return Intake(report, history.append(passed))

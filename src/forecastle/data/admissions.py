@@ -1,4 +1,4 @@
-"""The ledger: which archived answers were let into the history, and when. What lineage rests on.
+"""Admissions: which archived answers were let into the history, and when. What lineage rests on.
 
     admitted/<year>-<month>.jsonl    one line a batch that the gate let in, in the month of its collection
 
@@ -35,9 +35,9 @@ class Admission:
 
 
 def note(folder: Path, admission: Admission) -> None:
-    """Append a batch to the ledger of the task's folder; call it before its rows are appended to the history.
+    """Note a batch among the admissions of the task's folder; call it before its rows are appended to the history.
 
-    The line is on the disk when this returns. Raises StorageUnavailable where the disk refuses, or the ledger stays
+    The line is on the disk when this returns. Raises StorageUnavailable where the disk refuses, or the file stays
     locked for a minute.
     """
     path = folder / FOLDER / f"{admission.collected_at.astimezone(UTC):%Y-%m}.jsonl"
@@ -57,7 +57,7 @@ def admitted(folder: Path, as_of: datetime | None = None) -> tuple[Admission, ..
     """Return the batches that were in the history as of a time (None: ever), in the order of their collection.
 
     Those collected by then count, and of them those let in by then: one released from quarantine later does not.
-    Raises StorageUnavailable where the ledger cannot be read.
+    Raises StorageUnavailable where they cannot be read.
     """
     found: dict[str, Admission] = {}
     for path in _months(folder, as_of):
@@ -100,5 +100,5 @@ def _read(path: Path) -> Iterator[Admission]:
 def _refused(path: Path, error: Exception) -> StorageUnavailable:
     said = "another process in it" if isinstance(error, Timeout) else str(getattr(error, "strerror", None) or error)
     return StorageUnavailable(
-        f"the ledger {path} to be read and written", said, "Mend the folder, or restore it from a backup."
+        f"the admissions {path} to be read and written", said, "Mend the folder, or restore it from a backup."
     )

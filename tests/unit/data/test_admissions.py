@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecastle.data import intake, ledger
+from forecastle.data import admissions, intake
 from forecastle.data.ingestion import make_batch
-from forecastle.data.ledger import Admission, admitted, answers, note
+from forecastle.data.admissions import Admission, admitted, answers, note
 from forecastle.errors import QualityGateFailed, StorageUnavailable
 
 NOON = datetime(2024, 1, 31, 12, tzinfo=UTC)
@@ -64,7 +64,7 @@ def test_writers_at_once_lose_no_line(tmp_path):
 
 def test_a_folder_that_refuses_is_said(tmp_path):
     (tmp_path / "admitted").write_text("a file")
-    with pytest.raises(StorageUnavailable, match="ledger"):
+    with pytest.raises(StorageUnavailable, match="admissions"):
         note(tmp_path, batch(1))
 
 
@@ -97,7 +97,7 @@ def test_a_row_is_in_the_history_only_after_its_line_is_in_the_ledger(task, tmp_
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger, "note", crash)
+    monkeypatch.setattr(admissions, "note", crash)
     with pytest.raises(KeyboardInterrupt):
         intake.admit(task, tmp_path, made, NOON)
     assert not list((tmp_path / "history").glob("*.parquet"))
