@@ -6,6 +6,7 @@ A value that changes a forecast belongs in the task file, never here.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -21,6 +22,7 @@ PREFIX = "FORECASTLE_"
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "YDATA_PROFILING_NO_ANALYTICS": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take a busy machine from those they wait for
@@ -60,7 +62,32 @@ class Settings(BaseSettings):
     stores_allow_http: bool = Field(default=False, description="Whether that server may be spoken to without TLS.")
     journal: str = Field(default="", description="SQLAlchemy URL of the journal; empty: SQLite in the home folder.")
     mlflow_uri: str = Field(default="", description="MLflow tracking URI; empty: SQLite in the home folder.")
-    dvc_remote: str = Field(default="", description="DVC remote; empty: a folder in the home folder.")
+    dvc_remote: str = Field(
+        default="",
+        description="DVC remote: a folder, `s3://…`, `azure://…`, `https://…`; empty: DagsHub's, or a folder in the "
+        "home folder.",
+    )
+    dvc_endpoint: str = Field(default="", description="Address of the S3-compatible server of that remote.")
+    dvc_region: str = Field(default="", description="Region of that server.")
+    dvc_user: str = Field(
+        default="", description="Name at that remote: access key (S3), account (Azure), user (HTTP, WebDAV, SSH)."
+    )
+    dvc_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Secret at that remote: secret key (S3), account key or, without a name, connection string "
+        "(Azure), password or token (HTTP, WebDAV, SSH).",
+    )
+    profile: Literal["full", "plain"] = Field(
+        default="full",
+        description="`full` adds to the profile a page a series by fg-data-profiling (extra `profile`).",
+    )
+    git: bool = Field(default=True, description="Commit the pointers of versioned data to git; `false` needs no git.")
+    dagshub: str = Field(
+        default="", description="DagsHub repository as `owner/name`: its DVC remote and its MLflow server are used."
+    )
+    dagshub_url: str = Field(default="https://dagshub.com", description="Base address of DagsHub.")
+    dagshub_user: str = Field(default="", description="User name at DagsHub; empty: the repository's owner.")
+    dagshub_token: SecretStr = Field(default=SecretStr(""), description="Access token at DagsHub.")
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")
     open_meteo_url: str = Field(
@@ -113,12 +140,33 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """The address of MLflow's tracking store and registry."""
-        return self.mlflow_uri or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+        return self.mlflow_uri or self.at_dagshub("mlflow") or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
 
     @property
     def remote(self) -> str:
         """The address of the DVC remote."""
-        return self.dvc_remote or str((self.home / "dvc-remote").resolve())
+        return self.dvc_remote or self.at_dagshub("dvc") or str((self.home / "dvc-remote").resolve())
+
+    def at_dagshub(self, what: str) -> str:
+        """The address of what DagsHub offers for its repository: ``dvc`` or ``mlflow``; empty where none is set."""
+        repository = self.dagshub.strip("/").removesuffix(".git")
+        if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise SettingsError(
+                f"{PREFIX}DAGSHUB as owner/name", repr(self.dagshub), "Write it like alice/weather, without a host."
+            )
+        return f"{self.dagshub_url.rstrip('/')}/{repository}.{what}" if repository else ""
+
+    @property
+    def dvc_login(self) -> tuple[str, str]:
+        """Name and secret at the DVC remote, to be sent and never shown; each may be empty."""
+        if not self.dvc_remote and self.dagshub:
+            return self.dagshub_login
+        return self.dvc_user, self.dvc_secret.get_secret_value().strip()
+
+    @property
+    def dagshub_login(self) -> tuple[str, str]:
+        """Name and token at DagsHub, to be sent and never shown."""
+        return self.dagshub_user or self.dagshub.partition("/")[0], self.secret("dagshub_token")
 
     @property
     def versions(self) -> Path:
@@ -126,11 +174,11 @@ class Settings(BaseSettings):
         return (self.home / "versions").resolve()
 
     def secret(self, name: str) -> str:
-        """Return a source's key, to be sent and never shown. Raises SettingsError where it is not set."""
+        """Return a key or token, to be sent and never shown. Raises SettingsError where it is not set."""
         key: SecretStr = getattr(self, name)
         if not key.get_secret_value().strip():
             raise SettingsError(
-                f"the source's key in {PREFIX}{name.upper()}", "none", "Get one from the source and set that variable."
+                f"a key or token in {PREFIX}{name.upper()}", "none", "Get one from its issuer and set that variable."
             )
         return key.get_secret_value().strip()
 
@@ -161,9 +209,15 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError("valid settings", listing, "Mend the environment or the .env file.") from None
 
 
-def apply_library_defaults() -> None:
-    """Set LIBRARY_DEFAULTS where the environment says nothing: no telemetry, bounded waiting for a dead server."""
+def apply_library_defaults(settings: Settings | None = None) -> None:
+    """Set LIBRARY_DEFAULTS where the environment says nothing: no telemetry, bounded waiting for a dead server.
+
+    Where the settings have MLflow at DagsHub, its user and token are set too: MLflow takes them from nowhere else.
+    """
     import os
 
     for name, value in LIBRARY_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if settings is not None and not settings.mlflow_uri and settings.dagshub:
+        user, token = settings.dagshub_login
+        os.environ.update(MLFLOW_TRACKING_USERNAME=user, MLFLOW_TRACKING_PASSWORD=token)

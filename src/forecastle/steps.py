@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle.data import admissions, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data import backfill as backfills
-from forecastle.data import ingestion, intake, profiling, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
@@ -97,6 +97,7 @@ def transform(run: Run) -> Summary:
     table = to_table(make_examples(recipe, panel, np.arange(panel.size)))
     write_table(run.folder / "training.parquet", table)
     write_json(run.folder / "recipe.json", recipe.as_dict())
+    write_json(run.folder / "made-of.json", {"as_of": run.now, "answers": len(_answers(run))})
     return {"rows": table.height, "features": table.width, "series": len(panel.series_ids), "season": recipe.season}
 
 
@@ -105,14 +106,17 @@ def profile(run: Run) -> Summary:
     examples = _examples(run)
     reference = profiling.reference(examples.origin_names, examples.origin)
     observations = run.history.read(as_of=run.now)
-    page = profiling.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference)
+    full = run.settings.profile == "full"
+    page = profile_page.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference, full)
     write_json(run.folder / "reference.json", reference.to_dict())
     return {"features": len(examples.origin_names), "page": str(page)}
 
 
 def version(run: Run) -> Summary:
     """Put the training table under version control: DVC remote and git."""
-    snapshot = versioning.version_table(run.settings, run.task, _made(run.folder / "training.parquet"), run.id)
+    made_of = _load(run.folder / "made-of.json")["answers"]
+    table = _made(run.folder / "training.parquet")
+    snapshot = versioning.version_table(run.settings, run.task, table, run.id, run.now, made_of)
     found = {"version": snapshot.version, "commit": snapshot.commit, "rows": snapshot.rows}
     write_json(run.folder / "version.json", found)
     return found
@@ -132,8 +136,8 @@ def train(run: Run) -> Summary:
     if shares := explanation.importance(trained.bundle.model, trained.bundle.features):
         write_json(run.folder / "figures" / "importance.json", shares)
         figures.save_importance(run.folder / "figures" / "importance.png", shares)
-    reports = [run.home / "reports" / "profile.html", *_gate_reports(run), run.folder / "backtest.parquet"]
-    reports.append(run.folder / "figures")
+    profiles = [run.home / "reports" / name for name in ("profile.html", "profile")]
+    reports = [*profiles, *_gate_reports(run), run.folder / "backtest.parquet", run.folder / "figures"]
     gate = str(_load(run.folder / "quality.json")["verdict"])
     registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports, gate)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
@@ -346,6 +350,11 @@ def _newest(run: Run) -> datetime | None:
 
 def _seconds(duration: timedelta) -> int:
     return int(duration.total_seconds())
+
+
+def _answers(run: Run) -> tuple[str, ...]:
+    """Return the archived answers whose observations were in the history as of now."""
+    return admissions.answers(admissions.admitted(run.home, run.now))
 
 
 def _made(path: Path) -> Path:

@@ -74,3 +74,24 @@ def test_budgets_are_read_from_json(monkeypatch):
     assert load_settings().budgets["alpha-vantage"].per_minute == 75
     monkeypatch.setenv("FORECASTLE_BUDGETS", "")
     assert load_settings().budgets == {}
+
+
+def test_a_dagshub_repository_names_both_its_dvc_remote_and_its_mlflow_server():
+    settings = load_settings(dagshub="alice/weather", dagshub_token="t0ken")
+    assert settings.remote == "https://dagshub.com/alice/weather.dvc"
+    assert settings.tracking_uri == "https://dagshub.com/alice/weather.mlflow"
+    assert settings.dvc_login == settings.dagshub_login == ("alice", "t0ken")
+    assert "t0ken" not in repr(settings)
+    other = load_settings(dagshub="alice/weather", dvc_remote="/store", mlflow_uri="http://127.0.0.1:5000")
+    assert (other.remote, other.tracking_uri, other.dvc_login) == ("/store", "http://127.0.0.1:5000", ("", ""))
+
+
+@pytest.mark.parametrize("name", ["weather", "https://dagshub.com/alice/weather", "alice/weather/x", "a b/c"])
+def test_a_dagshub_repository_that_cannot_be_is_refused(name):
+    with pytest.raises(SettingsError, match="owner/name"):
+        _ = load_settings(dagshub=name, dagshub_token="t0ken").remote
+
+
+def test_dagshub_without_a_token_is_refused_by_name():
+    with pytest.raises(SettingsError, match="FORECASTLE_DAGSHUB_TOKEN"):
+        _ = load_settings(dagshub="alice/weather").dvc_login

@@ -120,7 +120,7 @@ def backfill(
 ) -> None:
     """Bring a source's past into the history, piece by piece through the gate; stopped, it goes on where it was."""
     from forecastle import steps
-    from forecastle.console import follow_backfill
+    from forecastle.console.backfill import follow_backfill
     from forecastle.data.backfill import plan
 
     with _open_run(task, "train", now) as run:

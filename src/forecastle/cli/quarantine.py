@@ -41,7 +41,7 @@ def list_(
     if as_json:
         print_json([one.as_dict() for one in found])
     else:
-        from forecastle.console import print_quarantine
+        from forecastle.console.quarantine import print_quarantine
 
         print_quarantine([one.as_dict() for one in found])
 
@@ -56,7 +56,7 @@ def show(name: Name, task: TaskFile, as_json: AsJson = False) -> None:
     if as_json:
         print_json({**one.as_dict(), "report": one.report()})
     else:
-        from forecastle.console import print_quality
+        from forecastle.console.quarantine import print_quality
 
         print_quality(one.as_dict(), one.report())
 

@@ -67,6 +67,10 @@ class Archive:
             )
         return body
 
+    def holds(self, name: str) -> bool:
+        """Tell whether an answer of that name is there."""
+        return at(self.root).exists(name)
+
     def names(self, since: datetime, until: datetime) -> list[str]:
         """Return the names of the collections from since to until (UTC, both included, to the second), in order."""
         first, last = since.astimezone(UTC), until.astimezone(UTC)

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.data import quality_check, quarantine
+from forecastle.data import admissions, quality_check, quarantine
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
@@ -75,6 +75,8 @@ def admit(
             f"The batch is in quarantine in {place}, the report in {saved}; the next good answer heals the gap. If the "
             f"gate is wrong: forecastle quarantine release {name}, with the same --task.",
         )
+    since = now if released is None else released["at"]
+    admissions.note(folder, admissions.Admission(name, batch.collected_at, since, batch.archived))
     return Intake(report, history.append(passed if released is None else _known_since(batch, passed, released)))
 
 

@@ -1,28 +1,36 @@
-"""Versions of the training table: a git and DVC workspace of forecastle's own, its data in a remote store.
+"""Versions of the training table: a DVC workspace of forecastle's own, its data in a remote store.
 
-A version is the table's DVC digest. The pointer ``<task>/training.parquet.dvc`` is committed to git only after the data
-has been pushed, so no commit ever names data that the remote does not have; plain ``dvc pull`` in a clone of the
-workspace gives the same bytes. DVC is called in process and commits are written by dulwich, which DVC stands on: no git
-program, no home folder and no git configuration is needed, and none is read for who the author is.
+    <task>/training.parquet.dvc      DVC's pointer to the newest version; in git by default
+    <task>/versions/<version>.json   what each version was made of, and its pointer
+
+A version is the table's DVC digest. Its pointer and its record are written only after the data has been pushed, so
+neither a commit nor a record ever names data that the remote does not have; plain ``dvc pull`` in a clone of the workspace gives the
+same bytes. DVC is called in process and commits are written by dulwich, which DVC stands on: no git program, no home
+folder and no git configuration is needed, and none is read for who the author is. With FORECASTLE_GIT=false there is
+no git at all (DVC's ``core.no_scm``): pointers and records are the workspace's files.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from filelock import FileLock, Timeout
 
-from forecastle.errors import SettingsError, StorageUnavailable
-from forecastle.frame import write_bytes
+from forecastle import __version__
+from forecastle.data import workspace
+from forecastle.data.remotes import NAME, Remote, remote
+from forecastle.data.workspace import TABLE
+from forecastle.errors import StorageUnavailable
+from forecastle.frame import iso, write_bytes, write_json
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -30,15 +38,16 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK_SECONDS = 120.0
-TABLE = "training.parquet"
-REMOTE = "store"
-WEB = ("http", "https", "webdav", "webdavs")
-WORKSPACE_FILES = (".dvcignore", ".dvc/.gitignore", ".dvc/config")
+FORMAT = 1
+OUTSIDE = (  # whose exceptions tell of the table, the remote or the way to it: DVC lets its clients' own ones through
+    *("dvc", "dvc_data", "dvc_objects", "dvc_http", "dvc_s3", "dvc_azure", "fsspec", "polars", "sqlite3"),
+    *("aiohttp", "aiohttp_retry", "adlfs", "azure", "aiobotocore", "botocore", "s3fs"),
+)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A versioned table: its DVC digest, its path in the workspace, the commit of its pointer, and its rows."""
+    """A versioned table: its DVC digest, its path in the workspace, the commit of its pointer ("": no git), its rows."""
 
     version: str
     path: Path
@@ -46,38 +55,97 @@ class Snapshot:
     rows: int
 
 
-def version_table(settings: Settings, task: Task, table: Path, run_id: str) -> Snapshot:
-    """Push a Parquet table to the DVC remote and commit its pointer, in a message that names the run.
+@dataclass(frozen=True)
+class Record:
+    """What a version was made of: the run, the moment whose knowledge it holds, the code; where it was pushed.
 
-    The same bytes again give the same Snapshot and no new commit. A crash anywhere is healed by calling it again.
-    Raises StorageUnavailable when the table cannot be read, the remote does not take it, or another process holds the
-    workspace for two minutes; SettingsError when the remote's address holds a secret, which would be committed.
+    ``answers`` counts the archived answers it rests on. ``commit`` is empty where there is no git.
     """
-    workspace = settings.versions
-    pointer = f"{task.name}/{TABLE}.dvc"
-    with _locked(workspace), _outside_faults(_redacted(settings.remote)):
+
+    task: str
+    version: str
+    rows: int
+    run: str
+    as_of: datetime | None
+    answers: int | None
+    code: str
+    remote: str
+    commit: str = ""
+
+
+def version_table(
+    settings: Settings, task: Task, table: Path, run_id: str, as_of: datetime | None = None, answers: int | None = None
+) -> Snapshot:
+    """Push a Parquet table to the DVC remote, record what it was made of and commit it in a message that names the run.
+
+    ``as_of`` is the moment whose knowledge the table holds, ``answers`` the number of archived answers behind it. The
+    same bytes again give the same Snapshot and no new commit. A crash anywhere is healed by calling it again.
+    Raises StorageUnavailable when the table cannot be read, the remote does not take it, or another process holds the
+    workspace for two minutes; SettingsError when an address holds a secret, which would be committed.
+    """
+    root, target = settings.versions, remote(settings)
+    with _locked(root), _outside_faults(target) as said:
         rows = int(pl.scan_parquet(table).select(pl.len()).collect().item())
-        with _opened(workspace, settings) as repo:
-            path = write_bytes(workspace / task.name / TABLE, table.read_bytes())
+        with _opened(root, settings, target) as repo:
+            path = write_bytes(root / task.name / TABLE, table.read_bytes())
             stage = repo.add(str(path), force=True)[0]
             version = str(stage.outs[0].hash_info.value)
-            repo.push(targets=[str(path)], remote=REMOTE)
-        message = f"Version {task.name} {version[:8]}: {rows} rows of run {run_id}"
-        _commit(workspace, settings, (pointer, f"{task.name}/.gitignore"), message)
-        return Snapshot(version, path, _last_commit(workspace, pointer), rows)
+            said.clear()
+            repo.push(targets=[str(path)], remote=NAME)
+        record = f"{task.name}/{workspace.RECORDS}/{version}.json"
+        if not (root / record).exists():
+            found = Record(task.name, version, rows, run_id, as_of, answers, __version__, target.shown)
+            write_json(root / record, _as_json(found, (path.parent / workspace.POINTER).read_text(encoding="utf-8")))
+        commit = ""
+        if settings.git:
+            workspace.commit_version(root, settings, root / record)
+            commit = workspace.last_commit(root, record)
+        return Snapshot(version, path, commit, rows)
+
+
+def records(settings: Settings, task: Task) -> tuple[Record, ...]:
+    """Return the records of the task's versions, the newest first. Raises StorageUnavailable for one that is torn."""
+    folder = settings.versions / task.name / workspace.RECORDS
+    found = [_read(path) for path in folder.glob("*.json")]
+    return tuple(sorted(found, key=lambda one: (iso(one.as_of) if one.as_of else "", one.version), reverse=True))
+
+
+def record(settings: Settings, task: Task, version: str) -> Record | None:
+    """Return the record of a version with its commit, or None where the workspace has none."""
+    name = f"{task.name}/{workspace.RECORDS}/{version}.json"
+    if not (settings.versions / name).exists():
+        return None
+    return replace(_read(settings.versions / name), commit=workspace.last_commit(settings.versions, name))
+
+
+def _as_json(found: Record, pointer: str) -> Mapping[str, Any]:
+    kept = {name: getattr(found, name) for name in Record.__dataclass_fields__ if name != "commit"}
+    return {"format": FORMAT, **kept, "pointer": pointer}
+
+
+def _read(path: Path) -> Record:
+    try:
+        found = json.loads(path.read_bytes())
+        if found["format"] > FORMAT:
+            raise ValueError(f"format {found['format']}")
+        as_of = found["as_of"] and datetime.fromisoformat(found["as_of"])
+        kept = {name: found[name] for name in Record.__dataclass_fields__ if name not in ("as_of", "commit")}
+        return Record(**kept, as_of=as_of)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageUnavailable(
+            f"a record of format {FORMAT} at {path}", str(error), "Restore it from git or a backup."
+        ) from error
 
 
 @contextmanager
-def _locked(workspace: Path) -> Iterator[None]:
+def _locked(root: Path) -> Iterator[None]:
     """Hold the workspace for this process; DVC's own lock gives up after three seconds."""
-    workspace.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{workspace}.lock", timeout=LOCK_SECONDS)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{root}.lock", timeout=LOCK_SECONDS)
     try:
         lock.acquire()
     except Timeout as error:
-        raise StorageUnavailable(
-            f"the workspace {workspace} to be free", "another process in it", "Try again."
-        ) from error
+        raise StorageUnavailable(f"the workspace {root} to be free", "another process in it", "Try again.") from error
     try:
         yield
     finally:
@@ -85,130 +153,65 @@ def _locked(workspace: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _outside_faults(remote: str) -> Iterator[None]:
-    from dvc.exceptions import DvcException
+def _outside_faults(target: Remote) -> Iterator[list[str]]:
+    """Turn what goes wrong outside into StorageUnavailable; yields the list in which DVC's own log lines gather.
 
-    try:
-        yield
-    except (DvcException, OSError, pl.exceptions.PolarsError) as error:
-        text = str(error).strip() or type(error).__name__
-        raise StorageUnavailable(
-            f"the training table to be pushed to {remote}",
-            text,
-            "Mend the remote (FORECASTLE_DVC_REMOTE) and try again.",
-        ) from error
+    DVC raises how many files failed, and logs why.
+    """
+    said: list[str] = []
+    with _listening(said):
+        try:
+            yield said
+        except Exception as error:
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in OUTSIDE:
+                raise
+            causes = [str(error).strip() or type(error).__name__, *dict.fromkeys(said)]
+            raise StorageUnavailable(
+                f"the training table to be pushed to {target.shown}",
+                target.redact("; ".join(causes))[:1000],
+                "Mend the remote (FORECASTLE_DVC_REMOTE, FORECASTLE_DVC_USER and _SECRET) and try again.",
+            ) from None
+
+
+class _Gather(logging.Handler):
+    """Keep the error lines of a logger, each with the last line of its exception."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage().strip()
+        self._said.append(" ".join(part for part in (text, str(cause or "").strip()) if part))
 
 
 @contextmanager
-def _opened(workspace: Path, settings: Settings) -> Iterator[Repo]:
-    """Open the workspace, made before if need be, with its remote as the settings say."""
+def _listening(said: list[str]) -> Iterator[None]:
+    """Hear what DVC's rooms log, and let none of it out: hints, bars and errors go to no terminal."""
+    import_module("dvc.repo")  # which sets up its loggers
+    loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
+    before = [(one.level, one.propagate, one.handlers) for one in loggers]
+    for one in loggers:
+        # DVC tells its hints and draws its bars by the level of its own logger.
+        one.setLevel(logging.CRITICAL if one.name == "dvc" else logging.ERROR)
+        one.propagate, one.handlers = False, [_Gather(said)]
+    try:
+        yield
+    finally:
+        for one, (level, propagate, handlers) in zip(loggers, before, strict=True):
+            one.setLevel(level)
+            one.propagate, one.handlers = propagate, handlers
+
+
+@contextmanager
+def _opened(root: Path, settings: Settings, target: Remote) -> Iterator[Repo]:
+    """Open the workspace, made before if need be, with its remote as the settings say; the login stays in memory."""
     from dvc.repo import Repo
 
-    # DVC tells its hints and draws its bars by the level of its own logger.
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    address = _address(settings.remote)
-    if not workspace.exists():
-        _make(workspace)
-    _mend(workspace)
-    _configure(workspace, address)
-    repo = Repo(str(workspace))
+    workspace.prepare(root, settings, target)
+    repo = Repo(str(root), config={"remote": {NAME: target.private}})
     try:
-        _commit(workspace, settings, WORKSPACE_FILES, "Configure the store of versioned tables")
         yield repo
     finally:
         repo.close()
-
-
-def _make(workspace: Path) -> None:
-    """Make an empty workspace, whole or not at all: under another name first, then renamed."""
-    from dulwich.repo import Repo as Git
-    from dvc.repo import Repo
-
-    unfinished = workspace.with_name(f".{workspace.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    Git.init(str(unfinished), default_branch=b"main").close()
-    Repo.init(str(unfinished)).close()
-    unfinished.rename(workspace)
-
-
-def _mend(workspace: Path) -> None:
-    """Clear what a process killed in the middle leaves: locks of git and DVC, and pointers that were not committed.
-
-    Whoever holds the workspace's own lock is alone in it, so a lock inside is a dead process's.
-    """
-    from dulwich.object_store import tree_lookup_path
-    from dulwich.repo import Repo as Git
-
-    for left in (*(workspace / ".git").rglob("*.lock"), *workspace.glob(".dvc/tmp/rwlock*")):
-        left.unlink(missing_ok=True)
-    with Git(str(workspace)) as git:
-        for pointer in workspace.glob("*/*.dvc"):
-            name = pointer.relative_to(workspace).as_posix().encode()
-            try:
-                _, blob = tree_lookup_path(git.__getitem__, git[git.head()].tree, name)  # type: ignore[attr-defined]
-            except KeyError:
-                pointer.unlink()
-            else:
-                write_bytes(pointer, git[blob].as_raw_string())
-
-
-def _configure(workspace: Path, address: str) -> None:
-    config = f"[core]\n    analytics = False\n    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = {address}\n"
-    path = workspace / ".dvc" / "config"
-    if not path.exists() or path.read_text(encoding="utf-8") != config:
-        write_bytes(path, config.encode())
-
-
-def _address(remote: str) -> str:
-    if "://" not in remote:
-        return str(Path(remote).resolve())
-    held = _secrets(remote)
-    if held:
-        raise SettingsError(
-            "FORECASTLE_DVC_REMOTE without a name, password, key or token in it, since it is committed",
-            f"{_redacted(remote)}, with {held}",
-            "Put the secret where DVC looks for it: .dvc/config.local in the workspace, or the environment.",
-        )
-    return remote
-
-
-def _secrets(remote: str) -> str:
-    """Say what an address holds that is, or may be, a secret. A name alone is none but where it may be a token."""
-    try:
-        parts = urlsplit(remote)
-    except ValueError:
-        return "a host that cannot be"
-    web = parts.scheme in WEB
-    held = {"a password": parts.password is not None, "a name": web and "@" in parts.netloc}
-    held["a query"] = web and "?" in remote
-    return " and ".join(what for what, there in held.items() if there)
-
-
-def _redacted(remote: str) -> str:
-    """Return an address as it may be shown: without what stands before the host, a query and a fragment."""
-    scheme, mark, rest = remote.partition("://")
-    if not mark:
-        return remote
-    host, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
-def _commit(workspace: Path, settings: Settings, files: tuple[str, ...], message: str) -> None:
-    """Commit these files as they are now; nothing changed makes no commit."""
-    from dulwich import porcelain
-
-    with porcelain.open_repo_closing(str(workspace)) as git:
-        porcelain.add(git, [str(workspace / name) for name in files])
-        if not any(porcelain.status(git, untracked_files="no").staged.values()):
-            return
-        author = f"{settings.git_name} <{settings.git_email}>".encode()
-        porcelain.commit(git, message.encode(), author=author, committer=author, no_verify=True, sign=False)
-
-
-def _last_commit(workspace: Path, pointer: str) -> str:
-    from dulwich.repo import Repo as Git
-
-    with Git(str(workspace)) as git:
-        entries = list(git.get_walker(paths=[pointer.encode()], max_entries=1))
-    return str(entries[0].commit.id.decode())

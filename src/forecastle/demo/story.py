@@ -21,7 +21,7 @@ from forecastle import pipeline
 from forecastle.console import figure
 from forecastle.data import ingestion
 from forecastle.data.replay import load_nyc_flights, load_nyc_weather, replay_app
-from forecastle.data.versioning import TABLE
+from forecastle.data.workspace import TABLE
 from forecastle.demo import departures, evidence
 from forecastle.demo.stage import START, Beside, Claim, Stage, shipped_task
 from forecastle.demo.telling import Telling
@@ -54,7 +54,8 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     _make_room(folder)
     telling = Telling(plain)
     task = shipped_task(TASK)
-    settings = load_settings(home=folder / "data", journal="", mlflow_uri="", dvc_remote="", host="127.0.0.1", port=0)
+    here = {"home": folder / "data", "host": "127.0.0.1", "port": 0, "git": True}
+    settings = load_settings(**here, **dict.fromkeys(("journal", "mlflow_uri", "dvc_remote", "dagshub"), ""))
     flights = load_nyc_flights()
     stage: Stage
     app = replay_app(load_nyc_weather(), lambda: stage.now, None, lambda: stage.fault, True, flights)

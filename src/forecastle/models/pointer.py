@@ -28,13 +28,18 @@ POINTER = "champion.json"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version of a task's model as the registry knows it; ``stage`` is its tag (Production, Staging, Archived)."""
+    """One version of a task's model as the registry knows it; ``stage`` is its tag (Production, Staging, Archived).
+
+    ``estimator`` is what serves, ``code`` the version of forecastle that trained it; empty where it was not noted.
+    """
 
     name: str
     version: str
     run_id: str
     data_version: str
     stage: str = ""
+    estimator: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)

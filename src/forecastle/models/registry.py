@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from forecastle import __version__
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import iso, to_json
 from forecastle.models.evaluation import METRICS
@@ -67,7 +68,12 @@ def log_training(
         params,
         flat_metrics({"backtest": backtest, **backtest.get("candidates", {})}),
         artifacts=reports,
-        tags={"data_version": bundle.data_version, "estimator": bundle.estimator, GATE: gate},
+        tags={
+            "data_version": bundle.data_version,
+            "estimator": bundle.estimator,
+            "forecastle": __version__,
+            GATE: gate,
+        },
         features=bundle.recipe.as_dict(),
     )
 
@@ -198,7 +204,7 @@ def download(settings: Settings, model_version: ModelVersion, target: Path) -> P
 @contextmanager
 def _registry(settings: Settings) -> Iterator[MlflowClient]:
     """Open a client of its own, without touching MLflow's global state; its faults become RegistryUnavailable."""
-    apply_library_defaults()
+    apply_library_defaults(settings)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     from mlflow.exceptions import MlflowException
@@ -294,6 +300,8 @@ def _version(found: Any) -> ModelVersion:
         run_id=found.run_id,
         data_version=found.tags.get("data_version", ""),
         stage=found.tags.get("stage", ""),
+        estimator=found.tags.get("estimator", ""),
+        code=found.tags.get("forecastle", ""),
     )
 
 

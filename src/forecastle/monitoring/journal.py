@@ -194,6 +194,20 @@ class Journal:
             found = {state: count for state, count in connection.execute(query.group_by(FORECASTS.c.state))}
         return {state: found.get(state, 0) for state in ("waiting", "scored", "never_came")}
 
+    def find(self, task: str, prefix: str, limit: int = 2) -> pl.DataFrame:
+        """Return the task's forecasts whose id begins with these hexadecimal digits, at most so many."""
+        beyond = f"{prefix}g"  # sorts after every digit, so that the index answers
+        ours = (FORECASTS.c.task == task) & (FORECASTS.c.forecast_id >= prefix) & (FORECASTS.c.forecast_id < beyond)
+        query = sql.select(*_columns(FORECASTS, FORECAST)).where(ours).order_by(FORECASTS.c.forecast_id)
+        return self._read(query.limit(limit), FORECAST)
+
+    def waiting_models(self, task: str) -> tuple[tuple[str, str], ...]:
+        """Return model version and data version of the forecasts that still wait for their outcome."""
+        query = sql.select(FORECASTS.c.model_version, FORECASTS.c.data_version).distinct()
+        waiting = query.where((FORECASTS.c.task == task) & (FORECASTS.c.state == "waiting"))
+        with self._transaction() as connection:
+            return tuple(sorted((row[0], row[1]) for row in connection.execute(waiting)))
+
     def revision(self, task: str) -> tuple[Any, ...]:
         """Return a value that differs after any of the task's forecasts, outcomes or incidents changed.
 

@@ -37,7 +37,7 @@ SCORED = timedelta(days=30)
 RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
 READING_POLLS = 5
-DRAWN = (*FIGURES, "timestamp", "issued_at")  # of an outcome: what scores and the page are made of
+DRAWN = (*FIGURES, "timestamp", "issued_at", "forecast_id")  # of an outcome: what scores and the page are made of
 
 
 class Board:

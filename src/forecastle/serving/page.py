@@ -187,6 +187,7 @@ def _series(
                 "time": clock(one.timestamp, task),
                 "value": number(one.value, places),
                 "interval": interval(one.lower, one.upper, places),
+                "id": one.forecast_id,
             }
             for one in answer.forecasts
         ],
@@ -212,6 +213,7 @@ def _past_row(task: Task, row: Mapping[str, Any], places: int) -> dict[str, Any]
         "actual": number(row["actual"], places),
         "inside": _inside(row),
         "error": f"{sign}{number(error, places)}",
+        "id": row["forecast_id"],
     }
 
 

@@ -118,6 +118,7 @@ class TaskList(Answer):
 class Forecast(Answer):
     """One forecast: the value expected at ``timestamp``, within ``lower`` and ``upper`` at the task's coverage."""
 
+    forecast_id: str = Field(description="Names this forecast for ever; what `forecastle lineage` asks for.")
     timestamp: datetime
     horizon: int
     value: float | None

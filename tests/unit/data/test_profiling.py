@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecastle.data.profiling import LEVELS, Reference, reference, save_profile
+from forecastle.data import profiling
+from forecastle.data.profile_page import save_profile
+from forecastle.data.profiling import LEVELS, Reference, reference
 from forecastle.frame import to_json
 
 NAN = float("nan")
@@ -37,9 +39,37 @@ def test_json_gives_the_same_reference_back_bit_for_bit(shape):
     known = reference([f"x{number}" for number in range(shape[1])], matrix)
     again = Reference.from_dict(json.loads(to_json(known.to_dict())))
     assert (again.names, again.rows) == (known.names, known.rows)
-    for name in ("null_share", "minimum", "maximum", "quantiles"):
+    for name in ("null_share", "minimum", "maximum", "quantiles", "correlations"):
         one, other = getattr(known, name), getattr(again, name)
         assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+
+
+def test_correlations_are_those_of_the_rows_that_have_both(monkeypatch):
+    monkeypatch.setattr(profiling, "CHUNK", 64)
+    values = np.random.default_rng(1).normal(size=(500, 4)) @ np.random.default_rng(2).normal(size=(4, 4)) + 1e4
+    values[np.random.default_rng(3).random((500, 4)) < 0.2] = NAN
+    found = reference(["a", "b", "c", "d"], values.astype(np.float32)).correlations
+    kept = values.astype(np.float32).astype(float)
+    for one in range(4):
+        for other in range(4):
+            both = ~np.isnan(kept[:, one]) & ~np.isnan(kept[:, other])
+            expected = np.corrcoef(kept[both, one], kept[both, other])[0, 1]
+            assert found[one, other] == pytest.approx(expected, abs=1e-5)
+    assert np.array_equal(found, found.T)
+
+
+def test_what_does_not_vary_is_correlated_with_nothing():
+    values = np.stack([np.full(9, 0.1), np.arange(9.0), np.full(9, NAN)], axis=1).astype(np.float32)
+    found = reference(["still", "x", "unseen"], values).correlations
+    assert np.isnan(np.delete(found.ravel(), 4)).all() and found[1, 1] == 1
+
+
+def test_a_reference_from_before_there_were_correlations_still_loads():
+    known = reference(["a", "b"], np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32))
+    old = {name: value for name, value in known.to_dict().items() if name != "correlations"}
+    again = Reference.from_dict(old)
+    assert np.isnan(again.correlations).all() and again.correlations.shape == (2, 2)
+    assert np.array_equal(again.maximum, known.maximum)
 
 
 def test_a_matrix_that_does_not_fit_its_names_is_refused():

@@ -130,7 +130,7 @@ def test_live_scores_are_those_of_the_outcomes_and_incidents_come_newest_first(b
 def test_of_an_outcome_only_what_is_scored_and_drawn_is_kept(board, clock) -> None:
     board.refresh(NAME, clock())
     outcomes = board.details(NAME, clock()).outcomes
-    assert outcomes.height > 0 and set(outcomes.columns) == {*FIGURES, "timestamp", "issued_at"}
+    assert outcomes.height > 0 and set(outcomes.columns) == {*FIGURES, "timestamp", "issued_at", "forecast_id"}
 
 
 def test_after_closing_the_journal_it_is_opened_again_when_needed(board, clock) -> None:

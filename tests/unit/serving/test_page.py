@@ -8,7 +8,7 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from forecastle.monitoring.journal import OUTCOME, Incident
+from forecastle.monitoring.journal import OUTCOME, Incident, identified
 from forecastle.serving import page
 from forecastle.serving.board import Board
 from forecastle.serving.schemas import Scores
@@ -63,6 +63,17 @@ def test_past_forecasts_stand_beside_what_came_true(state, clock, made_up) -> No
     assert f">{page.number(measured, 1)}</td>" in row[1]
 
 
+def test_every_forecast_that_is_shown_has_the_id_that_lineage_asks_for(state, clock) -> None:
+    snapshot, details = state
+    html = page.board([state], clock())
+    shown = re.findall(r'<code title="([0-9a-f]{32})">([0-9a-f]{8})</code>', html)
+    assert all(whole.startswith(short) for whole, short in shown)
+    ahead = {one.forecast_id for answer in snapshot.answers.values() for one in answer.forecasts}
+    past = set(details.outcomes["forecast_id"])
+    assert ahead and {whole for whole, _ in shown} >= ahead and {whole for whole, _ in shown} - ahead <= past
+    assert {whole for whole, _ in shown} & past
+
+
 def test_promise_stands_beside_delivery_for_every_horizon(state, clock) -> None:
     html = page.board([state], clock())
     table = html[html.index('class="scores"') :]
@@ -110,7 +121,9 @@ def test_more_series_than_a_page_can_show_are_counted_and_linked(state, task, cl
     many = tuple(task.series[0].model_copy(update={"id": f"S{number:03}"}) for number in range(page.MOST_SERIES + 5))
     crowd = task.model_copy(update={"series": many})
     at = made_up.NOW.replace(minute=0)
-    snapshot = build(crowd, None, None, None, made_up.observations(crowd, at, at), made_up.forecasts(crowd, at, at))
+    snapshot = build(
+        crowd, None, None, None, made_up.observations(crowd, at, at), identified(made_up.forecasts(crowd, at, at))
+    )
     html = page.board([(snapshot, state[1])], clock())
     assert html.count('<svg class="chart"') == page.MOST_SERIES
     assert f'5 more series: <a href="/v1/tasks/{NAME}/forecasts">' in html

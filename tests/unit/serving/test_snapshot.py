@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from forecastle.monitoring.journal import FORECAST
+from forecastle.monitoring.journal import FORECAST, identified
 from forecastle.serving.schemas import Model, SeriesForecasts
 from forecastle.serving.snapshot import build
 
@@ -26,7 +26,7 @@ def snapshot(task, made_up):
             "promise": None,
             "model_fault": None,
             "observed": made_up.observations(task, at - timedelta(hours=3), at),
-            "forecasts": made_up.forecasts(task, at, at),
+            "forecasts": identified(made_up.forecasts(task, at, at)),
         }
         return build(task, **{**known, **parts})
 
@@ -103,6 +103,6 @@ def test_a_series_name_of_any_characters_survives_the_splicing(snapshot, task, m
     at = NOW.replace(minute=0)
     named = task.model_copy(update={"series": (task.series[0].model_copy(update={"id": odd}),)})
     rows = made_up.observations(named, at, at)
-    state = build(named, MODEL, None, None, rows, made_up.forecasts(named, at, at))
+    state = build(named, MODEL, None, None, rows, identified(made_up.forecasts(named, at, at)))
     answer = SeriesForecasts.model_validate_json(state.body(odd, NOW))
     assert (answer.series_id, answer.data_age, len(answer.forecasts)) == (odd, 600, 6)

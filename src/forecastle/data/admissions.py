@@ -1,0 +1,104 @@
+"""Admissions: which archived answers were let into the history, and when. What lineage rests on.
+
+    admitted/<year>-<month>.jsonl    one line a batch that the gate let in, in the month of its collection
+
+A line is written before the batch's rows reach the history, so a row without its line cannot be; a batch that is let in
+again (a run done twice) has two equal lines, which are read as one. A batch in quarantine has none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from forecastle.errors import StorageUnavailable
+from forecastle.frame import to_json
+
+FOLDER = "admitted"
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A batch that was let in: its name, when it was collected and let in, and the names of its archived answers."""
+
+    batch: str
+    collected_at: datetime
+    admitted_at: datetime
+    archived: tuple[str, ...]
+
+
+def note(folder: Path, admission: Admission) -> None:
+    """Note a batch among the admissions of the task's folder; call it before its rows are appended to the history.
+
+    The line is on the disk when this returns. Raises StorageUnavailable where the disk refuses, or the file stays
+    locked for a minute.
+    """
+    path = folder / FOLDER / f"{admission.collected_at.astimezone(UTC):%Y-%m}.jsonl"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock", timeout=LOCK_SECONDS), path.open("ab+") as file:
+            # A line torn by a crash is ended, so that it spoils no other.
+            torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+            file.write(("\n" if torn else "").encode() + to_json(asdict(admission)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, Timeout) as error:
+        raise _refused(path, error) from error
+
+
+def admitted(folder: Path, as_of: datetime | None = None) -> tuple[Admission, ...]:
+    """Return the batches that were in the history as of a time (None: ever), in the order of their collection.
+
+    Those collected by then count, and of them those let in by then: one released from quarantine later does not.
+    Raises StorageUnavailable where they cannot be read.
+    """
+    found: dict[str, Admission] = {}
+    for path in _months(folder, as_of):
+        for one in _read(path):
+            if as_of is None or max(one.collected_at, one.admitted_at) <= as_of:
+                known = found.get(one.batch)
+                if known is None or one.admitted_at < known.admitted_at:
+                    found[one.batch] = one
+    return tuple(sorted(found.values(), key=lambda one: (one.collected_at, one.batch)))
+
+
+def answers(admissions: Sequence[Admission]) -> tuple[str, ...]:
+    """Return the names of the archived answers of these batches, each once, in order."""
+    return tuple(dict.fromkeys(name for one in admissions for name in one.archived))
+
+
+def _months(folder: Path, as_of: datetime | None) -> list[Path]:
+    try:
+        months = sorted((folder / FOLDER).glob("*.jsonl"))
+    except OSError as error:
+        raise _refused(folder / FOLDER, error) from error
+    last = None if as_of is None else f"{as_of.astimezone(UTC):%Y-%m}"
+    return [path for path in months if last is None or path.stem <= last]
+
+
+def _read(path: Path) -> Iterator[Admission]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise _refused(path, error) from error
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue  # torn by a crash before its batch reached the history
+        times = {name: datetime.fromisoformat(found[name]) for name in ("collected_at", "admitted_at")}
+        yield Admission(batch=found["batch"], archived=tuple(found["archived"]), **times)
+
+
+def _refused(path: Path, error: Exception) -> StorageUnavailable:
+    said = "another process in it" if isinstance(error, Timeout) else str(getattr(error, "strerror", None) or error)
+    return StorageUnavailable(
+        f"the admissions {path} to be read and written", said, "Mend the folder, or restore it from a backup."
+    )
