@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle.data import formats, identity, roster
 from forecastle.data.derivation import derive, open_history
 from forecastle.data.examples import make_examples
 from forecastle.data.ingestion import Archive, fetch
@@ -84,7 +85,10 @@ def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers
 def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
     if task.source.provider != "file":
-        return open_history(task, settings.task_folder(task.name) / "history").versions(as_of=now)
+        folder = settings.task_folder(task.name)
+        formats.check_home(settings.home)
+        identity.require(task, folder)
+        return roster.in_service(task, open_history(task, folder / "history").versions(as_of=now))
     with TemporaryDirectory() as archive, Client(settings) as client:
         batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]

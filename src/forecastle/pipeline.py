@@ -20,13 +20,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from forecastle import steps
+from forecastle.data import formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
 from forecastle.frame import write_json
 from forecastle.http import Client, Transport
+from forecastle.models import bundle, pointer
 from forecastle.monitoring.journal import Journal
 from forecastle.run import Run, Summary
 from forecastle.settings import Settings
-from forecastle.task import Task
+from forecastle.task import Task, duration_text
 
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
 
@@ -78,7 +80,11 @@ def open_run(
     """Open a run of a flow as of ``now``; None takes up the newest run that exists. Closes what it opened.
 
     The transport is the seam for a source that is not reached over the network (replay); default: the network.
+    Raises TaskError where the task's stores were begun for something else, FormatError where they are of another
+    version.
     """
+    formats.open_home(settings.home)
+    _hold_identity(task, settings)
     moment = now or _newest_run(settings.task_folder(task.name), flow)
     with Client(settings, transport) as client, Journal(settings.journal_url) as journal:
         yield Run(task, settings, flow, moment, client, journal)
@@ -131,6 +137,18 @@ def run_step(run: Run, step: Step) -> Outcome:
     if run.flow == "live":
         _tell_of_failure(run, step, error)
     return Outcome(step.name, seconds, summary, error)
+
+
+def _hold_identity(task: Task, settings: Settings) -> None:
+    """Check that a task still is what its stores were begun for; of older stores the champion knows what that was."""
+    folder = settings.task_folder(task.name)
+    current = None if identity.read(folder) else pointer.published(settings, task)
+    learnt = None
+    if current is not None:
+        recipe = bundle.load(current.folder).recipe
+        frequency = duration_text(timedelta(microseconds=recipe.step))
+        learnt = {"target": recipe.columns[0], "frequency": frequency, "grid": recipe.grid}
+    identity.hold(task, folder, learnt)
 
 
 def _require_success(run: Run, names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ repeated does no harm.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,28 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle.data import ingestion, intake, profiling, versioning
+from forecastle.data import ingestion, intake, profiling, roster, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
+from forecastle.data.providers import PROVIDERS
 from forecastle.data.transformation import Recipe, make_recipe
-from forecastle.errors import NotEnoughHistory, TaskError
+from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable, TaskError
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import bundle, pointer, predictor, promotion, registry, training
+from forecastle.models import bundle, pointer, predictor, promotion, registry, training, untrained
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
 from forecastle.run import Run, Summary
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
 CATCH_UP = timedelta(days=7)  # how far back a collection reaches for a series that has fallen silent
+ASK_AGAIN = timedelta(days=1)  # after which the past of a new series is asked for again where it could not be had
+WELCOME_FAILED = "series-backfill-failed"
 
 
 def ingest(run: Run) -> Summary:
     """Fetch what is new, archive the answers byte for byte, and lay the parsed batch into the run's folder."""
+    welcomed = _welcome(run)
     start = _collect_from(run)
     archive = ingestion.Archive(run.home / "archive")
     live = run.flow == "live"
@@ -44,6 +49,7 @@ def ingest(run: Run) -> Summary:
         "answers": len(batch.archived),
         "duplicates": batch.duplicates,
         "after_collection": batch.after_collection,
+        **({"backfilled": welcomed} if welcomed else {}),
     }
 
 
@@ -52,6 +58,8 @@ def quality_check(run: Run) -> Summary:
     batch = ingestion.load_batch(run.folder)
     admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
     if run.flow == "train":
+        if batch.start <= run.task.start:
+            roster.enrol(run.home, run.task.series_ids, run.now)
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
     return {
         "verdict": admitted.report.verdict,
@@ -64,7 +72,7 @@ def quality_check(run: Run) -> Summary:
 
 def transform(run: Run) -> Summary:
     """Compute features and targets of all history known now: the processed training table."""
-    panel = build_panel(run.history.versions(as_of=run.now), run.task)
+    panel = build_panel(roster.in_service(run.task, run.history.versions(as_of=run.now)), run.task)
     recipe = make_recipe(run.task, panel)
     table = to_table(make_examples(recipe, panel, np.arange(panel.size)))
     write_table(run.folder / "training.parquet", table)
@@ -76,7 +84,7 @@ def profile(run: Run) -> Summary:
     """Compute the Reference that drift is measured against, and the page that shows the training data."""
     examples = _examples(run)
     reference = profiling.reference(examples.origin_names, examples.origin)
-    observations = run.history.read(as_of=run.now)
+    observations = roster.in_service(run.task, run.history.read(as_of=run.now))
     page = profiling.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference)
     write_json(run.folder / "reference.json", reference.to_dict())
     return {"features": len(examples.origin_names), "page": str(page)}
@@ -118,7 +126,9 @@ def promote(run: Run) -> Summary:
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
     champion = None
     if current is not None:
-        champion = _rescored(run, bundle.load(current.folder, current.version), rows)
+        serving = bundle.load(current.folder, current.version)
+        if set(serving.recipe.series_ids) & set(rows[SERIES]):  # one that knows none of the series is no measure
+            champion = _rescored(run, serving, rows)
     decision = promotion.decide(run.task, rows, champion)
     if decision.promote:
         registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
@@ -142,15 +152,23 @@ def forecast(run: Run) -> Summary:
     panel = _panel(run, model.recipe, start, newest)
     rows = panel.last_rows
     examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+    known = untrained.known(model.recipe, panel)[examples.series]
+    ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now)
-    made = predictor.forecast(model, examples, run.now, tally)
-    reference = profiling.Reference.from_dict(model.reference)
-    recorded = run.journal.record(drift.mark(made, examples, reference))
+    made = untrained.forecast(run.task, model.recipe, panel, examples.take(~known), run.now)
+    naive = sorted(made[SERIES].unique())
+    if len(ours):
+        reference = profiling.Reference.from_dict(model.reference)
+        marked = drift.mark(predictor.forecast(model, ours, run.now, tally), ours, reference)
+        made = pl.concat([marked, made.select(marked.columns)])
+    recorded = run.journal.record(made)
     return {
         "origin": iso(newest),
         "forecasts": made.height,
         "new": recorded,
         "model_version": model.version,
+        "task_changed": model.task_digest != run.task.digest,
+        "untrained": naive,
         "data_age_seconds": _seconds(run.task.age(newest, run.now)),
     }
 
@@ -173,7 +191,9 @@ def watch(run: Run) -> Summary:
     measured = {
         "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW, run.now)),
         "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
-        "live": outcomes.live_scores(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES)),
+        "live": outcomes.live_scores(
+            untrained.of_models(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES))
+        ),
     }
     opened, closed = alerts.apply(run.journal, run.task, measured, run.now)
     run.journal.beat(run.task.name, "watch", run.now)
@@ -183,6 +203,47 @@ def watch(run: Run) -> Summary:
         "opened": list(opened),
         "closed": list(closed),
     }
+
+
+def _welcome(run: Run) -> list[str]:
+    """Fetch the past of every series that is new to the task, or back in it; return those whose past is there now.
+
+    Each comes through the gate by itself, so that one whose past cannot be had stops no other: that opens an incident,
+    and it is asked for again a day later. Before the first TRAIN, which collects everything, nothing is done.
+    """
+    if _backfilled_from(run) > run.task.start:
+        return []
+    done: list[str] = []
+    failed: dict[str, str] = {}
+    absent = roster.missing(run.task, run.home, run.history, run.now)
+    for name, series in absent.items():
+        if series.tried_at is not None and timedelta(0) <= run.now - series.tried_at < ASK_AGAIN:
+            continue
+        try:
+            if not PROVIDERS[run.task.source.provider].gives_present_only(run.task):
+                _backfill_one(run, name, series.start)
+        except (GateError, SourceUnavailable) as error:
+            roster.postpone(run.home, name, run.now)
+            failed[name] = str(error)
+        else:
+            roster.enrol(run.home, [name], run.now)
+            done.append(name)
+    if failed:
+        reason = "; ".join(f"{name}: {said}" for name, said in failed.items())
+        run.journal.open_incident(run.task.name, WELCOME_FAILED, reason, run.now)
+    elif len(done) == len(absent):
+        run.journal.close_incident(run.task.name, WELCOME_FAILED, run.now, "No series lacks its past any more.")
+    return done
+
+
+def _backfill_one(run: Run, name: str, start: datetime) -> None:
+    """Collect one series from a time on, or from its first row on, through the gate into the history."""
+    one = run.task.model_copy(update={"series": tuple(each for each in run.task.series if each.id == name)})
+    archive = ingestion.Archive(run.home / "archive")
+    batch = ingestion.fetch(one, run.settings, run.client, archive, start, run.now, run.now, live=False)
+    first: Any = batch.rows.drop_nulls(one.measured.target)[TIMESTAMP].min() or start
+    batch = replace(batch, start=first, rows=batch.rows.filter(pl.col(TIMESTAMP) >= first))
+    intake.admit(one, run.home, batch, run.now)
 
 
 def _collect_from(run: Run) -> datetime:
@@ -233,7 +294,8 @@ def _champion(run: Run) -> bundle.Bundle:
 def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the champion's forecasts of the rows' origins that it has not seen, from features of its own recipe."""
     panel = _panel(run, champion.recipe, None, None)
-    unseen = np.flatnonzero(panel.timestamps > micros(champion.trained_until))
+    known = untrained.known(champion.recipe, panel)[panel.series_of]
+    unseen = np.flatnonzero(known & (panel.timestamps > micros(champion.trained_until)))
     return training.rescore(champion, make_examples(champion.recipe, panel, unseen), rows)
 
 
@@ -252,15 +314,18 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
         )
     kept = set(recipe.columns) <= set(run.task.columns)
     history = run.history if kept else History(run.home / "history", recipe.columns)
-    return build_panel(history.versions(as_of=run.now, start=start), run.task, until, recipe.columns)
+    versions = roster.in_service(run.task, history.versions(as_of=run.now, start=start))
+    return build_panel(versions, run.task, until, recipe.columns)
 
 
 def _newest(run: Run) -> datetime | None:
-    """Return the newest timestamp of any series that was known now."""
+    """Return the newest timestamp of any series of the task that was known now."""
     last = run.history.newest()
-    if last is None or last <= run.now - run.task.knowable_after:
-        return last
-    found: datetime | None = run.history.read(as_of=run.now)[TIMESTAMP].max()  # type: ignore[assignment]
+    if last is not None and last <= run.now - run.task.knowable_after:
+        if not roster.in_service(run.task, run.history.read(start=last)).is_empty():
+            return last
+    known = roster.in_service(run.task, run.history.read(as_of=run.now))
+    found: datetime | None = known[TIMESTAMP].max()  # type: ignore[assignment]
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,17 @@ def retired(task: Task, folder: Path) -> dict[str, datetime]:
     }
 
 
-def missing(task: Task, folder: Path, history: History, now: datetime) -> dict[str, datetime]:
-    """Return the series of the task whose past is still to be fetched, and from when on: those new to it, and those
-    that come back after having been retired; note which are retired now.
+@dataclass(frozen=True)
+class Missing:
+    """A series whose past is still to be fetched: from when on, and when that was last tried in vain."""
+
+    start: datetime
+    tried_at: datetime | None
+
+
+def missing(task: Task, folder: Path, history: History, now: datetime) -> dict[str, Missing]:
+    """Return the series of the task whose past is still to be fetched: those new to it, from the task's start, and
+    those that come back after having been retired, from their last row; note which are retired now.
 
     Where nothing was noted yet, every series that has rows counts as known.
     """
@@ -57,14 +66,17 @@ def missing(task: Task, folder: Path, history: History, now: datetime) -> dict[s
     for name in known.keys() - set(task.series_ids):
         known[name].setdefault("retired_at", iso(now))
     _write(folder, known)
-    found: dict[str, datetime] = {}
+    found: dict[str, Missing] = {}
     for name in task.series_ids:
-        if name not in known:
-            found[name] = task.start
-        elif "retired_at" in known[name]:
+        entry = known.get(name, {})
+        if "since" in entry and "retired_at" not in entry:
+            continue
+        start = task.start
+        if "since" in entry:
             extents = extents if extents is not None else _extents(history)
-            _, last = extents.get(name, (task.start, task.start))
-            found[name] = max(task.start, last)
+            start = max(start, extents.get(name, (start, start))[1])
+        tried = entry.get("tried_at")
+        found[name] = Missing(start, datetime.fromisoformat(tried) if tried else None)
     return found
 
 
@@ -73,6 +85,13 @@ def enrol(folder: Path, names: Iterable[str], since: datetime) -> None:
     known = _read(folder) or {}
     for name in names:
         known[name] = {"since": known.get(name, {}).get("since", iso(since))}
+    _write(folder, known)
+
+
+def postpone(folder: Path, name: str, now: datetime) -> None:
+    """Note that the past of a series could not be had now."""
+    known = _read(folder) or {}
+    known[name] = {**known.get(name, {}), "tried_at": iso(now)}
     _write(folder, known)
 
 

@@ -30,6 +30,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.intervals import outcome_weight
+from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, TABLES, make_engine
 
 FORECAST: dict[str, pl.DataType] = {
@@ -54,7 +55,7 @@ OUTCOME: dict[str, pl.DataType] = {
     "actual": pl.Float64(),
     "scored_at": TIME,
 }
-FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual")
+FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
 # Two horizons may share a timestamp where the grid is the observed one, so both are needed.
 IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
 
@@ -252,9 +253,10 @@ class Journal:
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
 
-        Only predictions issued by ``now`` count.
+        Only predictions issued by ``now`` count, and only those of a model.
         """
         issued = (FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1) & (FORECASTS.c.issued_at <= now)
+        issued &= FORECASTS.c.model_version != UNTRAINED
         query = (
             sql.select(FORECASTS.c.drifted)
             .where(issued)
