@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from forecastle.data import formats
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import iso, write_bytes, write_json
 from forecastle.http import Answer
@@ -56,7 +57,9 @@ class Archive:
         Raises StorageUnavailable where it is not there, cannot be read, or is no longer what was stored.
         """
         try:
-            digest = str(json.loads((self.root / name).read_bytes())["sha256"])
+            note = json.loads((self.root / name).read_bytes())
+            formats.require(int(note.get("format", 1)), FORMAT, f"the archived answer {name} in {self.root}")
+            digest = str(note["sha256"])
             body = self._body(digest).read_bytes()
         except (OSError, ValueError, KeyError) as error:
             raise StorageUnavailable(

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from forecastle.data import formats
 from forecastle.data.archive import Archive
 from forecastle.data.providers import PROVIDERS, Provider, file
 from forecastle.errors import AnswerChanged, SourceUnavailable, UserError
@@ -42,6 +43,7 @@ ASKING = timedelta(minutes=1)
 
 BATCH_TABLE = "batch.parquet"
 BATCH_NOTE = "batch.json"
+FORMAT = 1
 _BANNED = frozenset({418})  # Binance's answer to who does not stop at 429; it heals by waiting
 
 
@@ -149,7 +151,7 @@ def save_batch(folder: Path, batch: Batch) -> Path:
     """
     table = write_table(folder / BATCH_TABLE, batch.rows)
     note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name != "rows"}
-    write_json(folder / BATCH_NOTE, {**note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())})
+    write_json(folder / BATCH_NOTE, {"format": FORMAT, **note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())})
     return folder
 
 
@@ -160,6 +162,7 @@ def load_batch(folder: Path) -> Batch:
         table = (folder / BATCH_TABLE).read_bytes()
     except FileNotFoundError:
         note, table = {}, b""
+    formats.require(int(note.get("format", 1)), FORMAT, f"the batch in {folder}")
     if note.get("sha256") != _digest(table):
         raise UserError(f"a whole batch in {folder}", "none", "Run the ingest step of this run first.")
     return Batch(

@@ -25,13 +25,13 @@ import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.intervals import outcome_weight
 from forecastle.models.untrained import UNTRAINED
-from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, TABLES, make_engine
+from forecastle.monitoring.migrations import open_schema
+from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, make_engine
 
 FORECAST: dict[str, pl.DataType] = {
     "forecast_id": pl.String(),
@@ -89,17 +89,15 @@ class Heartbeat:
 class Journal:
     """Keep forecasts, outcomes, incidents and heartbeats in the database at a SQLAlchemy URL.
 
-    The tables are made where they are missing. Every method takes the *name* of a task, times with a zone, and raises
-    StorageUnavailable where the database does not answer. One Journal may be shared by threads, not by forks.
+    The tables are made where there are none; FormatError where they are of another version (see ``migrations``). Every
+    method takes the *name* of a task, times with a zone, and raises StorageUnavailable where the database does not
+    answer. One Journal may be shared by threads, not by forks.
     """
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
-        with self._transaction() as connection:
-            for table in TABLES.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    connection.execute(CreateIndex(index, if_not_exists=True))
+        with self._faults():
+            open_schema(self.engine)
 
     def __enter__(self) -> Self:
         return self
@@ -331,9 +329,13 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sql.Connection]:
+        with self._faults(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            with self.engine.begin() as connection:
-                yield connection
+            yield
         except (IntegrityError, DataError, ProgrammingError):
             raise  # a mistake of ours, not a fault of the database: nothing to wait for
         except (DatabaseError, InterfaceError, PoolTimeout) as error:
