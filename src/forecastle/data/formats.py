@@ -57,6 +57,17 @@ def open_home(home: Path, migrations: tuple[Migration, ...] = MIGRATIONS) -> Non
 
 def check_home(home: Path, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
     """Raise FormatError unless the home folder can be used as it is, or after a harmless step; write nothing."""
+    refuse_newer(home, migrations)
+    if any(not one.harmless for one in pending(home, migrations)):
+        raise FormatError(
+            f"the stores in {home} in format {migrations[-1].to}",
+            f"format {found_format(home)}",
+            "Stop what runs on them, make a backup, then run: forecastle migrate",
+        )
+
+
+def refuse_newer(home: Path, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Raise FormatError where the home folder is newer than this code, or holds half a restored backup."""
     if (home / RESTORING).exists():
         raise FormatError(
             f"whole stores in {home}",
@@ -66,12 +77,6 @@ def check_home(home: Path, migrations: tuple[Migration, ...] = MIGRATIONS) -> No
     found = found_format(home)
     if found is not None:
         require(found, migrations[-1].to, f"the stores in {home}", wrote=_noted(home))
-    if any(not one.harmless for one in pending(home, migrations)):
-        raise FormatError(
-            f"the stores in {home} in format {migrations[-1].to}",
-            f"format {found}",
-            "Stop what runs on them, make a backup, then run: forecastle migrate",
-        )
 
 
 def pending(home: Path, migrations: tuple[Migration, ...] = MIGRATIONS) -> tuple[Migration, ...]:

@@ -151,7 +151,10 @@ def save_batch(folder: Path, batch: Batch) -> Path:
     """
     table = write_table(folder / BATCH_TABLE, batch.rows)
     note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name != "rows"}
-    write_json(folder / BATCH_NOTE, {"format": FORMAT, **note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())})
+    write_json(
+        folder / BATCH_NOTE,
+        {"format": FORMAT, **note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())},
+    )
     return folder
 
 

@@ -13,7 +13,7 @@ and idempotent: whatever is retried, a forecast is recorded once and scored once
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -185,6 +185,33 @@ class Journal:
         With FIGURES as ``columns`` it reads what scores are made of, several times faster than everything.
         """
         return self._select(OUTCOMES, {name: OUTCOME[name] for name in columns}, _of(OUTCOMES, task, since))
+
+    def forget(self, task: str, before: datetime, kept: Collection[str], dry_run: bool = False) -> dict[str, int]:
+        """Remove what is over and done since before a time: forecasts scored or given up, their outcomes, incidents
+        closed; return how many of each.
+
+        The forecasts and outcomes of the model versions in ``kept`` stay, whose intervals follow them; so do those that
+        wait for their truth, and the current ones of every series.
+        """
+        heads = sql.select(HEADS.c.series_id, HEADS.c.origin).where(HEADS.c.task == task)
+        over = (
+            (FORECASTS.c.task == task)
+            & (FORECASTS.c.timestamp < before)
+            & (FORECASTS.c.state != "waiting")
+            & FORECASTS.c.model_version.not_in(sorted(kept))
+            & sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).not_in(heads)
+        )
+        closed = (INCIDENTS.c.task == task) & (INCIDENTS.c.closed_at < before)
+        where = {
+            OUTCOMES: OUTCOMES.c.forecast_id.in_(sql.select(FORECASTS.c.forecast_id).where(over)),
+            FORECASTS: over,
+            INCIDENTS: closed,
+        }
+        with self._transaction() as connection:
+            if dry_run:
+                counts = {one: sql.select(sql.func.count()).select_from(one).where(what) for one, what in where.items()}
+                return {one.name: int(connection.execute(count).scalar_one()) for one, count in counts.items()}
+            return {one.name: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
 
     def counts(self, task: str) -> dict[str, int]:
         """Return how many forecasts wait for their outcome, were scored, and never saw their truth come."""

@@ -22,7 +22,7 @@ from forecastle.monitoring import migrations
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.tables import TABLES, make_engine
 
-SECOND = '''
+SECOND = """
 import sqlalchemy as sql
 from alembic import op
 
@@ -36,7 +36,7 @@ def upgrade():
         table.add_column(sql.Column("host", sql.String, nullable=False, server_default=""))
     if op.get_bind().execute(sql.text("SELECT count(*) FROM incidents")).scalar():
         raise RuntimeError("stopped in the middle")
-'''
+"""
 LATER = (*migrations.REVISIONS, "0002_v0.9.0")
 
 
@@ -95,7 +95,9 @@ def test_the_scripts_and_a_new_journal_have_the_same_statements(tmp_path: Path) 
         engine = make_engine(f"sqlite:///{tmp_path}/{name}.db")
         make(engine)
         with engine.connect() as connection:
-            query = "SELECT name, lower(replace(replace(sql, '\n', ''), '\t', '')) FROM sqlite_master WHERE sql NOT NULL"
+            query = (
+                "SELECT name, lower(replace(replace(sql, '\n', ''), '\t', '')) FROM sqlite_master WHERE sql NOT NULL"
+            )
             rows = connection.execute(sql.text(query)).all()
         made.append({name: "".join(text.split()).replace('"', "") for name, text in rows if "version" not in name})
     assert made[0].keys() == made[1].keys()

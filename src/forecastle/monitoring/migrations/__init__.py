@@ -31,10 +31,11 @@ _LOCK = 7_330_001  # PostgreSQL's advisory lock of this schema, any number that 
 _VERSION = sql.Table(VERSION_TABLE, sql.MetaData(), sql.Column("version_num", sql.String(32), primary_key=True))
 
 
-def open_schema(engine: sql.Engine, revisions: tuple[str, ...] = REVISIONS) -> None:
-    """Make sure that the journal has today's schema: make it where there is none, note it where it is not noted.
+def open_schema(engine: sql.Engine, revisions: tuple[str, ...] = REVISIONS, forward: bool = False) -> None:
+    """Make sure that the journal has today's schema: make it where there is none, note it where it is not noted; bring
+    an older one ``forward`` if told to.
 
-    Raises FormatError where it is newer than this code, older (``forecastle migrate``), or somebody else's.
+    Raises FormatError where it is newer than this code, older and not to be changed, or somebody else's.
     """
     with engine.connect() as connection:
         found = revision(connection)
@@ -47,7 +48,9 @@ def open_schema(engine: sql.Engine, revisions: tuple[str, ...] = REVISIONS) -> N
             elif found is None:
                 found = _take_up(connection, revisions[0])
     _require_known(engine, found, revisions)
-    if found != revisions[-1]:
+    if found != revisions[-1] and forward:
+        upgrade(engine)
+    elif found != revisions[-1]:
         raise FormatError(
             f"the journal at {_shown(engine)} in revision {revisions[-1]}",
             f"revision {found}",

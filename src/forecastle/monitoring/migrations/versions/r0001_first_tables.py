@@ -79,5 +79,5 @@ def upgrade() -> None:
 
 
 def _index(name: str, table: str, *columns: str, where: str = "", unique: bool = False) -> None:
-    only = {"sqlite_where": sql.text(where), "postgresql_where": sql.text(where)} if where else {}
+    only: dict[str, Any] = {"sqlite_where": sql.text(where), "postgresql_where": sql.text(where)} if where else {}
     op.create_index(name, table, list(columns), unique=unique, if_not_exists=True, **only)
