@@ -93,7 +93,7 @@ def published(settings: Settings, task: Task) -> Pointer | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageUnavailable(
             f"a readable pointer at {models / POINTER}",
             f"{type(error).__name__}: {error}",

@@ -130,8 +130,20 @@ def _archive(settings: Settings, task: Task, live: Needs, now: datetime, dry_run
     folder = settings.task_folder(task.name)
     before = now - timedelta(days=settings.keep_archive)
     old = {one.name for one in _notes(folder) if one.collected_at < before}
-    freed = Archive(folder / "archive").forget(old - live.answers, dry_run)
-    return Pruned(task.name, "archive", settings.keep_archive, len(old - live.answers), freed, len(old & live.answers))
+    needed = old & (live.answers | _quarantined(settings, folder, now))
+    freed = Archive(folder / "archive").forget(old - needed, dry_run)
+    return Pruned(task.name, "archive", settings.keep_archive, len(old - needed), freed, len(needed))
+
+
+def _quarantined(settings: Settings, folder: Path, now: datetime) -> set[str]:
+    """Return the names of the answers that the quarantined batches came in, but for those whose days are over."""
+    before = now - timedelta(days=settings.keep_quarantine) if settings.keep_quarantine else None
+    notes = [
+        path
+        for path in folder.glob("quarantine/*/batch.json")
+        if before is None or (at := _at(path.parent)) is None or at >= before
+    ]
+    return {str(name) for path in notes for name in json.loads(path.read_bytes()).get("archived", ())}
 
 
 def _notes(folder: Path) -> Iterable[Note]:

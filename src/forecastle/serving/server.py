@@ -39,8 +39,9 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
 def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime]) -> Iterator[str]:
     """Serve the tasks in the background of this process, by the given clock; gives the service's address.
 
-    Raises StorageUnavailable where it does not come up.
+    Raises StorageUnavailable where it does not come up, else as ``serve_forever``.
     """
+    _require_stores(settings, tasks)
     with listen(settings.host, settings.port) as (door, address):
         server = _server(create_app(settings, tasks, clock))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="service", daemon=True)
