@@ -6,7 +6,7 @@ in a later one, and what a later copy has beyond an earlier one is as after a cr
 heals it. Databases are copied by SQLite's own online backup; files that a merge of segments takes away meanwhile are
 in the file it wrote before, which the next look at the folder finds. Prunes wait until the copy is done.
 
-    <backup>/backup.json    the manifest, written last: every file with its SHA-256, formats, versions, what is elsewhere
+    <backup>/backup.json    the manifest, written last: every file with its SHA-256, formats, what lies elsewhere
     <backup>/home/…         see ``places``
 
 A backup is whole and stands by itself (it is not incremental). It is made under another name and renamed when it is
@@ -195,7 +195,7 @@ def _copy_tree(
     """
     found: dict[str, Any] = {}
     while True:
-        paths = [root] if root.is_file() else sorted(_files(root, skip or set()))
+        paths = [root] if root.is_file() and _belongs(root) else sorted(_files(root, skip or set()))
         there = {*known, *found}
         new = [path for path in paths if f"{prefix}/{path.relative_to(base).as_posix()}" not in there]
         if not new:
