@@ -84,7 +84,7 @@ def open_run(
     version.
     """
     formats.open_home(settings.home)
-    _hold_identity(task, settings)
+    _require_identity(task, settings)
     moment = now or _newest_run(settings.task_folder(task.name), flow)
     with Client(settings, transport) as client, Journal(settings.journal_url) as journal:
         yield Run(task, settings, flow, moment, client, journal)
@@ -139,16 +139,15 @@ def run_step(run: Run, step: Step) -> Outcome:
     return Outcome(step.name, seconds, summary, error)
 
 
-def _hold_identity(task: Task, settings: Settings) -> None:
+def _require_identity(task: Task, settings: Settings) -> None:
     """Check that a task still is what its stores were begun for; of older stores the champion knows what that was."""
     folder = settings.task_folder(task.name)
-    current = None if identity.read(folder) else pointer.published(settings, task)
-    learnt = None
-    if current is not None:
+    noted = identity.read(folder)
+    if noted is None and (current := pointer.published(settings, task)) is not None:
         recipe = bundle.load(current.folder).recipe
         frequency = duration_text(timedelta(microseconds=recipe.step))
-        learnt = {"target": recipe.columns[0], "frequency": frequency, "grid": recipe.grid}
-    identity.hold(task, folder, learnt)
+        noted = {"target": recipe.columns[0], "frequency": frequency, "grid": recipe.grid}
+    identity.agree(task, noted or {})
 
 
 def _require_success(run: Run, names: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """What a task is for good: what its name stands for in the stores, whatever else of its file changes.
 
-    <home>/<task>/task.json    written by the first run that touches the stores
+    <home>/<task>/task.json    written before the first observation comes into the history
 
 Under one name the history, the journal and the scores must speak of one quantity: the target, how it is derived, its
 unit, its frequency and its grid. All else may change while data lives.
@@ -44,17 +44,14 @@ def require(task: Task, folder: Path) -> None:
         agree(task, noted)
 
 
-def hold(task: Task, folder: Path, learnt: Mapping[str, Any] | None = None) -> None:
+def hold(task: Task, folder: Path) -> None:
     """Check a task against what its stores were begun for, and note that where nothing is noted yet.
 
-    ``learnt`` is what an older store's champion says of it. Raises TaskError where they differ.
+    Raises TaskError where they differ.
     """
-    noted = read(folder)
-    if noted is None:
-        agree(task, learnt or {})
+    require(task, folder)
+    if read(folder) is None:
         write_json(folder / NOTE, {"format": FORMAT, "task": task.name, **identity(task)})
-    else:
-        agree(task, noted)
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from forecastle.data import quality_check
+from forecastle.data import identity, quality_check
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, make_batch, save_batch
@@ -39,7 +39,8 @@ def admit(task: Task, folder: Path, batch: Batch, now: datetime, report_folder: 
 
     ``folder`` is the task's; the report is saved in ``report_folder`` (default: of the batch's name under ``reports``),
     whatever the verdict. Raises QualityGateFailed after the report and the quarantined batch are written; nothing of
-    a failed batch reaches the history. Repeating it ends in the same state.
+    a failed batch reaches the history. Repeating it ends in the same state. Raises TaskError where the stores were
+    begun for another target, unit, frequency or grid.
     """
     report, passed = quality_check.judge(task, batch.rows, batch.start, batch.end, now)
     saved = quality_check.save_report(report_folder or folder / "reports" / "intake" / _name(batch), report)
@@ -52,6 +53,7 @@ def admit(task: Task, folder: Path, batch: Batch, now: datetime, report_folder: 
             "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in report.failures),
             f"The batch is in quarantine in {quarantine}, the report in {saved}; the next good answer heals the gap.",
         )
+    identity.hold(task, folder)
     measured = task.measured
     history = History(folder / "history", (measured.target, *measured.covariates))
     return Intake(report, history.append(passed))
