@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from forecastle.data import formats, identity
 from forecastle.data.archive import Archive, Note
 from forecastle.data.derivation import open_history
+from forecastle.data.providers import PROVIDERS
 from forecastle.errors import StorageUnavailable
 from forecastle.models import bundle, pointer, registry
 from forecastle.monitoring.journal import LATEST_TRUTH, Journal
@@ -32,6 +33,7 @@ from forecastle.settings import Settings
 from forecastle.task import Task
 
 LIVE = LATEST_TRUTH + timedelta(days=1)  # what live scores, late truths and the page look back on at most
+COLLECTING = timedelta(days=15)  # what collections themselves look back on in the archive at most, and a little more
 LOCK = ".prune.lock"
 LOCK_SECONDS = 600.0
 PRUNED = ".pruned-"
@@ -99,10 +101,12 @@ def needs(settings: Settings, task: Task) -> Needs:
     current = pointer.published(settings, task)
     if current is not None and current.version not in alive:
         alive[current.version] = bundle.load(current.folder, current.version).created_at
-    brought = open_history(task, folder / "history").collections()
     newest = max(alive.values(), default=datetime.min.replace(tzinfo=UTC))
-    used = {one.name for one in _notes(folder) if one.collected_at <= newest and one.collected_at in brought}
-    return Needs(frozenset(alive), frozenset(used))
+    used = [one for one in _notes(folder) if one.collected_at <= newest]
+    if not PROVIDERS[task.source.provider].gives_events(task):  # of events, several answers together tell a row
+        brought = open_history(task, folder / "history").collections()
+        used = [one for one in used if one.collected_at in brought]
+    return Needs(frozenset(alive), frozenset(one.name for one in used))
 
 
 def _prune_task(settings: Settings, task: Task, journal: Journal, now: datetime, dry_run: bool) -> Iterator[Pruned]:
@@ -128,7 +132,7 @@ def _prune_task(settings: Settings, task: Task, journal: Journal, now: datetime,
 
 def _archive(settings: Settings, task: Task, live: Needs, now: datetime, dry_run: bool) -> Pruned:
     folder = settings.task_folder(task.name)
-    before = now - timedelta(days=settings.keep_archive)
+    before = now - max(timedelta(days=settings.keep_archive), COLLECTING)
     old = {one.name for one in _notes(folder) if one.collected_at < before}
     needed = old & (live.answers | _quarantined(settings, folder, now))
     freed = Archive(folder / "archive").forget(old - needed, dry_run)
