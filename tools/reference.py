@@ -74,13 +74,14 @@ def _kind(annotation: object) -> str:
         "float": "number",
         "Path": "folder",
         "bool": "`true` or `false`",
+        "dict": "JSON",
     }
     name = getattr(annotation, "__name__", str(annotation))
     return names.get(name, name)
 
 
 def _default(value: object) -> str:
-    return f"`{value}`" if str(value) else "(empty)"
+    return f"`{value}`" if str(value) and value != {} else "(empty)"
 
 
 if __name__ == "__main__":

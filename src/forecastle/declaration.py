@@ -108,6 +108,24 @@ class ErrorBody(Declared):
     retry: Pattern | None = None
 
 
+class Budget(Declared):
+    """What an API may be asked in a span of time that slides, in calls or in what it counts for a call (``call``).
+
+    ``hosts`` share one budget; elsewhere each host has its own. ``used_header`` is where an answer says how much of the
+    last minute's budget is used, ``zone`` where the operator's day ends.
+    """
+
+    hosts: tuple[str, ...] = ()
+    per_second: int | None = Field(default=None, gt=0)
+    per_minute: int | None = Field(default=None, gt=0)
+    per_hour: int | None = Field(default=None, gt=0)
+    per_day: int | None = Field(default=None, gt=0)
+    per_month: int | None = Field(default=None, gt=0)
+    call: int = Field(default=1, gt=0)
+    used_header: str | None = None
+    zone: Annotated[str, AfterValidator(_is_a_zone)] = "UTC"
+
+
 class HttpJson(Declared):
     """A JSON API: what is asked for a window of time, and where its answer holds rows, times and values."""
 
@@ -127,6 +145,7 @@ class HttpJson(Declared):
     unit_paths: dict[str, Expression] = {}
     error: ErrorBody | None = None
     present: bool = False
+    budget: Budget | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> HttpJson:

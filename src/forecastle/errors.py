@@ -11,6 +11,7 @@
     │  └─ AnswerChanged     the source answered something else than agreed
     └─ OutsideError    exit 4, retried: somebody else's machine
        ├─ SourceUnavailable   no answer, an empty one, 429, 5xx
+       │  └─ NothingThere        an answer without a row of what was asked
        ├─ StorageUnavailable  a folder, bucket or database that does not answer
        └─ RegistryUnavailable the model registry does not answer
 
@@ -84,6 +85,10 @@ class OutsideError(ForecastleError):
 
 class SourceUnavailable(OutsideError):
     """Say which source did not answer, or answered with nothing."""
+
+
+class NothingThere(SourceUnavailable):
+    """Say that a source has answered, and has no row of what was asked."""
 
 
 class StorageUnavailable(OutsideError):

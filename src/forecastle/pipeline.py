@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from forecastle import steps
-from forecastle.data import formats, identity
+from forecastle.data import budget, formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
 from forecastle.frame import write_json
 from forecastle.http import Client, Transport
@@ -30,6 +32,7 @@ from forecastle.run import Run, Summary
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text
 
+PATIENCE = timedelta(minutes=10)  # for another process that runs the same flow of the same task
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
 
 
@@ -75,19 +78,29 @@ FLOWS = {"train": TRAIN, "live": LIVE}
 
 @contextmanager
 def open_run(
-    task: Task, settings: Settings, flow: str, now: datetime | None, transport: Transport | None = None
+    task: Task,
+    settings: Settings,
+    flow: str,
+    now: datetime | None,
+    transport: Transport | None = None,
+    clock: Callable[[], datetime] | None = None,
 ) -> Iterator[Run]:
     """Open a run of a flow as of ``now``; None takes up the newest run that exists. Closes what it opened.
 
     The transport is the seam for a source that is not reached over the network (replay); default: the network.
-    Raises TaskError where the task's stores were begun for something else, FormatError where they are of another
-    version.
+    ``clock`` tells the real time to whoever collects from a real source: only then are budgets and failures counted.
+    Raises TaskError where the task's schedule asks its source for more than that allows, or its stores were begun for
+    something else; FormatError where they are of another version.
     """
     formats.open_home(settings.home)
     _require_identity(task, settings)
     moment = now or _newest_run(settings.task_folder(task.name), flow)
-    with Client(settings, transport) as client, Journal(settings.journal_url) as journal:
-        yield Run(task, settings, flow, moment, client, journal)
+    guard = None
+    if clock is not None and task.source.provider != "file":
+        budget.check_schedule([task], settings, moment)
+        guard = budget.BudgetGuard.of(task, settings, clock)
+    with Client(settings, transport, guard=guard) as client, Journal(settings.journal_url) as journal:
+        yield Run(task, settings, flow, moment, client, journal, clock)
 
 
 def passages(task: Task, settings: Settings, passes: int | None, clock: Callable[[], datetime]) -> Iterator[Outcome]:
@@ -95,7 +108,7 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
 
     Where the source is to be asked more often (``source.every``), there are passes between that only collect.
     """
-    with open_run(task, settings, "live", clock()) as opened:
+    with open_run(task, settings, "live", clock(), clock=clock) as opened:
         for number in itertools.count(1):
             yield from run_flow(replace(opened, now=clock().replace(microsecond=0)))
             if number == passes:
@@ -111,13 +124,23 @@ def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]
     """Run a flow's steps in order, or the first of them alone, yielding how each ended; after the first error nothing
     more starts.
 
-    The error is the last outcome's; it is for the door to raise or to show.
+    The error is the last outcome's; it is for the door to raise or to show. Two processes that run one flow of one task
+    go one after the other: a run done twice at the same moment would take away its own notes.
     """
-    for step in steps or FLOWS[run.flow]:
-        outcome = run_step(run, step)
-        yield outcome
-        if outcome.error is not None:
-            return
+    chosen = steps or FLOWS[run.flow]
+    try:
+        lock = _locked(run)
+    except StorageUnavailable as error:
+        yield Outcome(chosen[0].name, 0.0, {}, error)
+        return
+    try:
+        for step in chosen:
+            outcome = run_step(run, step)
+            yield outcome
+            if outcome.error is not None:
+                return
+    finally:
+        lock.release()
 
 
 def run_step(run: Run, step: Step) -> Outcome:
@@ -164,6 +187,24 @@ def _next(length: timedelta, now: datetime) -> datetime:
 
 def _sleep_until(moment: datetime, clock: Callable[[], datetime]) -> None:
     time.sleep(max(moment - clock(), timedelta(0)).total_seconds())
+
+
+def _locked(run: Run) -> FileLock:
+    """Return the lock of the run's task and flow, taken; its end, or the process's, releases it."""
+    path = run.home / f"{run.flow}.lock"
+    lock = FileLock(path, timeout=PATIENCE.total_seconds())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise StorageUnavailable(
+            f"to run flow {run.flow} of task {run.task.name!r} alone",
+            f"{path} held by another process for {PATIENCE.total_seconds():.0f} s",
+            "Wait until that has ended, or end it.",
+        ) from None
+    except OSError as error:
+        raise StorageUnavailable(f"to lock {path}", str(error.strerror or error), "Mend the folder.") from error
+    return lock
 
 
 def _require_success(run: Run, names: Sequence[str]) -> None:

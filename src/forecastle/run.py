@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -20,7 +21,10 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One passage of a flow: the task, where things lie, the moment it stands for, and its own folder."""
+    """One passage of a flow: the task, where things lie, the moment it stands for, and its own folder.
+
+    ``clock`` tells the real time, where the source is a real one; without it all is simulated.
+    """
 
     task: Task
     settings: Settings
@@ -28,6 +32,7 @@ class Run:
     now: datetime
     client: Client
     journal: Journal
+    clock: Callable[[], datetime] | None = None
 
     @property
     def id(self) -> str:

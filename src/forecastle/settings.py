@@ -5,14 +5,16 @@ A value that changes a forecast belongs in the task file, never here.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
+from forecastle.declaration import Budget
 from forecastle.errors import SettingsError
-from forecastle.task import nearest
+from forecastle.task import Provider, nearest
 
 PREFIX = "FORECASTLE_"
 
@@ -23,6 +25,19 @@ LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are i
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait by spinning take a busy machine from those they wait for
 }
+
+
+def _read_budgets(given: object) -> object:
+    """Read FORECASTLE_BUDGETS; pydantic checks each budget."""
+    try:
+        read = json.loads(given or "{}") if isinstance(given, str) else given
+    except ValueError as error:
+        raise ValueError(f"expected JSON, found {given!r} ({error})") from None
+    providers = get_args(Provider)
+    for name in read if isinstance(read, dict) else ():
+        if name not in providers:
+            raise ValueError(f"there is no provider {name!r}{nearest(str(name), providers)}")
+    return read
 
 
 class Settings(BaseSettings):
@@ -61,6 +76,12 @@ class Settings(BaseSettings):
     )
     http_json_key: SecretStr = Field(
         default=SecretStr(""), description="Key of an API that a task file declares under `[source.http_json]`."
+    )
+    budgets: Annotated[dict[str, Budget], NoDecode, BeforeValidator(_read_budgets)] = Field(
+        default={},
+        validate_default=True,
+        description="What paid keys may ask, as JSON by provider, such as "
+        '`{"alpha-vantage": {"per_minute": 75}}`; see [collecting](collecting.md).',
     )
     http_timeout: float = Field(default=20.0, gt=0, description="Seconds a source may take to answer.")
     http_attempts: int = Field(default=4, ge=1, description="Tries per request before a source counts as unavailable.")

@@ -7,6 +7,7 @@ repeated does no harm.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle.data import backfill as backfills
 from forecastle.data import ingestion, intake, profiling, roster, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
@@ -29,11 +31,12 @@ from forecastle.monitoring.journal import FIGURES
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary
+from forecastle.task import DAY
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
-CATCH_UP = timedelta(days=7)  # how far back a collection reaches for a series that has fallen silent
 ASK_AGAIN = timedelta(days=1)  # after which the past of a new series is asked for again where it could not be had
 WELCOME_FAILED = "series-backfill-failed"
+CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series that is behind the others
 
 
 def ingest(run: Run) -> Summary:
@@ -42,7 +45,7 @@ def ingest(run: Run) -> Summary:
     start = _collect_from(run)
     archive = ingestion.Archive(run.home / "archive")
     live = run.flow == "live"
-    batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live)
+    batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live, run.clock)
     ingestion.save_batch(run.folder, batch)
     return {
         "rows": batch.rows.height,
@@ -59,6 +62,7 @@ def quality_check(run: Run) -> Summary:
     """Judge the batch by every check; let it into the history, or into quarantine and stop."""
     batch = ingestion.load_batch(run.folder)
     admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
+    backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
     if run.flow == "train":
         if batch.start <= run.task.start:
             roster.enrol(run.home, run.task.series_ids, run.now)
@@ -70,6 +74,19 @@ def quality_check(run: Run) -> Summary:
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
     }
+
+
+def backfill(run: Run, pieces: Sequence[tuple[datetime, datetime]], keep_going: bool) -> Iterator[backfills.Brought]:
+    """Bring the pieces of a backfill's plan into the history; after a whole one TRAIN fetches nothing of it again."""
+
+    def now() -> datetime:
+        """Return the present, which moves on while a long past is fetched; where it is simulated, the run's."""
+        wall = run.now if run.clock is None else run.clock().replace(microsecond=0)
+        return run.now if abs(wall - run.now) > DAY else wall
+
+    yield from backfills.bring(run.task, run.settings, run.client, pieces, keep_going, now, run.clock)
+    if backfills.is_whole(run.task, run.settings, run.now):
+        write_json(run.home / BACKFILLED, {"from": min(run.task.start, _backfilled_from(run))})
 
 
 def transform(run: Run) -> Summary:
@@ -267,7 +284,7 @@ def _backfill_one(run: Run, name: str, start: datetime) -> None:
     """Collect one series from a time on, or from its first row on, through the gate into the history."""
     one = run.task.model_copy(update={"series": tuple(each for each in run.task.series if each.id == name)})
     archive = ingestion.Archive(run.home / "archive")
-    batch = ingestion.fetch(one, run.settings, run.client, archive, start, run.now, run.now, live=False)
+    batch = ingestion.fetch(one, run.settings, run.client, archive, start, run.now, run.now, False, run.clock)
     first: Any = batch.rows.drop_nulls(one.measured.target)[TIMESTAMP].min() or start
     batch = replace(batch, start=first, rows=batch.rows.filter(pl.col(TIMESTAMP) >= first))
     intake.admit(one, run.home, batch, run.now)
@@ -297,8 +314,11 @@ def _backfilled_from(run: Run) -> datetime:
 
 
 def _oldest_gap(run: Run) -> datetime:
-    """Return the newest row of the series that is furthest behind, at most CATCH_UP ago."""
-    earliest = run.now - CATCH_UP
+    """Return the newest row of the series that is furthest behind, at most CATCH_UP before the newest of all.
+
+    So an outage is filled whole, however long; a series that has fallen silent for good is not asked for ever after.
+    """
+    earliest = (_newest(run) or run.now) - CATCH_UP
     recent = run.history.read(as_of=run.now, start=earliest)
     last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
     return min((last.get(name, earliest) for name in run.task.series_ids or last), default=earliest)

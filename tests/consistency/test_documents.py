@@ -12,6 +12,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from forecastle.data.budget import SPANS, limits, shipped
+from forecastle.data.providers import PROVIDERS
 from forecastle.settings import PREFIX, Settings
 from forecastle.task import Task
 
@@ -56,6 +58,20 @@ def test_every_field_of_a_task_file_is_documented(documents) -> None:
     page = documents["docs/task-file.md"]
     undocumented = [field for field in _fields(Task) if not re.search(rf"`{field}`|`\[+{field}\b", page)]
     assert sorted(set(undocumented)) == []
+
+
+def test_the_limits_of_providers_are_those_of_the_code(documents) -> None:
+    spans = list(SPANS)
+    told = {}
+    for line in re.findall(r"^\| `([a-z-]+)` \|(.*)\|$", documents["docs/collecting.md"], re.MULTILINE):
+        cells = [cell.strip() for cell in line[1].split("|")]
+        told[line[0]] = {span: int(cell) for span, cell in zip(spans, cells, strict=False) if cell}, cells[-1]
+    known = {name: (dict(limits(budget)), str(budget.call)) for name, budget in shipped().items()}
+    several = [name for name, provider in PROVIDERS.items() if provider.cost is not PROVIDERS["file"].cost]
+    for name in several:  # what such a call counts as is a formula
+        assert not told[name][1].isdecimal()
+        known[name] = known[name][0], told[name][1]
+    assert told == known
 
 
 def test_every_room_is_on_the_map(documents, root: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 BAR = 0.3
 COMMANDS = (
     *("ingest", "quality-check", "transform", "profile", "version", "train", "promote", "forecast", "score", "watch"),
-    *("demo", "init", "backtest", "live", "serve", "replay", "run"),
+    *("demo", "init", "backfill", "backtest", "live", "serve", "replay", "run"),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -95,22 +95,36 @@ def test_the_next_good_hour_heals_the_gap(site) -> None:
     assert last["temperature_2m"].null_count() == 0
 
 
-def test_a_gap_longer_than_the_window_is_fetched_whole(site) -> None:
+@pytest.mark.parametrize("days", [4, 30])
+def test_a_gap_longer_than_the_window_is_fetched_whole(site, days) -> None:
     site.pass_hours(1)
-    site.now += timedelta(days=4)
+    site.now += timedelta(days=days)
     said = site.must_run("live")
-    assert said["quality-check"]["new"] >= 95 * len(site.task.series)
+    expected = len(site.task.series) * (24 * days + 2)
+    assert site.history.read(start=site.now - timedelta(days=days, hours=2)).height >= 0.99 * expected
+    assert said["quality-check"]["new"] >= 0.99 * 24 * days * len(site.task.series)
 
 
-@pytest.mark.parametrize(("fault", "archived"), [("503", 0), ("429", 0), ("empty", 1)])
-def test_a_source_that_is_down_ends_the_run_with_4_and_what_is_retried(site, fault, archived) -> None:
+def test_a_series_that_fell_silent_for_good_is_not_asked_for_from_its_end_on_for_ever(site) -> None:
+    site.pass_hours(1)
+    silent = site.weather.filter((pl.col("series_id") != "JFK") | (pl.col("timestamp") <= site.now))
+    for days in (6, 6):
+        site.now += timedelta(days=days)
+        site = type(site)(site.task, site.settings, silent, now=site.now)
+        site.must_run("live")
+    window = json.loads((site.folder / "runs" / f"live-{site.now:%Y%m%dT%H%M%SZ}" / "window.json").read_bytes())
+    assert datetime.fromisoformat(window["from"]) >= site.now - timedelta(days=13, hours=1)
+
+
+@pytest.mark.parametrize("fault", ["503", "429", "empty"])
+def test_a_source_that_is_down_ends_the_run_with_4_and_what_is_retried(site, fault) -> None:
     before = site.state()
     site.now += timedelta(hours=1)
     site.source.fault = fault
     ended = site.fail()
     assert ended.step == "ingest"
     assert isinstance(ended.error, SourceUnavailable) and ended.error.exit_code == 4 and ended.error.retried
-    _only_the_archive_and_an_incident_are_new(site, before, archived)
+    _only_the_archive_and_an_incident_are_new(site, before, archived=1)
     assert not (site.folder / "quarantine").exists()
 
 
@@ -130,7 +144,7 @@ def test_once_the_source_is_back_the_same_run_ends_as_if_it_had_never_been_away(
     site.source.fault = None
     said = site.must_run("live")
     assert said["quality-check"]["new"] == len(site.task.series)
-    assert len(site.archived()) == 2  # of the training, and of this hour
+    assert len(site.archived()) == 3  # of the training, the refusal, and this hour
 
 
 @pytest.mark.parametrize(

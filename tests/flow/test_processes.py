@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def task_file(tmp_path: Path, site) -> Path:
 
 
 @pytest.fixture
-def call(site, address: str, task_file: Path):
-    """Run a step as a process of its own and return it, with what it printed."""
+def process(site, address: str, task_file: Path):
+    """Run a command on the task as a process of its own and return it, with what it printed."""
     environment = os.environ | {
         "FORECASTLE_HOME": str(site.settings.home),
         "FORECASTLE_OPEN_METEO_URL": address,
@@ -56,11 +57,20 @@ def call(site, address: str, task_file: Path):
         "FORECASTLE_HTTP_ATTEMPTS": "1",
     }
 
-    def run(name: str, flow: str) -> subprocess.CompletedProcess[str]:
-        options = ["--flow", flow] if name in OF_LIVE else []
-        words = ["--task", str(task_file), "--now", site.now.isoformat(), *options, "--json"]
-        program = [sys.executable, "-m", "forecastle.cli", name, *words]
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        options = ["--task", str(task_file), "--now", site.now.isoformat(), "--json"]
+        program = [sys.executable, "-m", "forecastle.cli", *words, *options]
         return subprocess.run(program, env=environment, cwd=task_file.parent, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture
+def call(process):
+    """Run a step as a process of its own and return it, with what it printed."""
+
+    def run(name: str, flow: str) -> subprocess.CompletedProcess[str]:
+        return process(name, *(["--flow", flow] if name in OF_LIVE else []))
 
     return run
 
@@ -112,6 +122,28 @@ def test_a_source_that_is_down_makes_the_process_exit_with_4(site, call) -> None
     ended = call("ingest", "live")
     assert ended.returncode == 4
     assert "HTTP 503" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_two_collectors_at_the_same_moment_both_end_well_and_as_one_would(site, twin, process) -> None:
+    for one in (site, twin):
+        one.now += timedelta(hours=1)
+    twin.must_run("live")
+    with ThreadPoolExecutor(2) as both:
+        ended = list(both.map(lambda _: process("run", "live"), range(2)))
+    assert [(one.returncode, one.stderr) for one in ended] == [(0, "")] * 2
+    assert site.state() == twin.state()
+
+
+def test_collectors_of_two_moments_at_once_leave_every_hour_once(site, process) -> None:
+    site.now += timedelta(hours=1)
+    with ThreadPoolExecutor(3) as all_of_them:
+        running = [all_of_them.submit(process, "ingest", "--flow", "live") for _ in range(2)]
+        running.append(all_of_them.submit(process, "run", "live"))
+        ended = [one.result() for one in running]
+    assert {one.returncode for one in ended[:2]} == {0}
+    assert process("run", "live").returncode == 0
+    rows = site.history.versions()
+    assert rows.select("series_id", "timestamp").is_unique().all()
 
 
 @pytest.fixture

@@ -100,6 +100,15 @@ def test_without_arguments_the_help_is_shown_and_nothing_is_complained_of(call) 
     assert "Start with: forecastle demo" in ended.out and ended.err == ""
 
 
+def test_tasks_that_together_exceed_the_budget_of_a_key_are_not_served(call, root: Path) -> None:
+    text = (root / "tasks" / "equity-volatility.toml").read_text(encoding="utf-8")
+    for name in ("one", "two"):
+        Path(f"{name}.toml").write_text(text.replace("equity-volatility", name), encoding="utf-8")
+    ended = call("serve", "--tasks", "one.toml", "two.toml", "--port", "0")
+    assert ended.code == 2
+    assert "at most 25 calls a day of alpha-vantage" in ended.err and "48 calls a day by 'one'" in ended.err
+
+
 def test_the_version_is_printed(call) -> None:
     from forecastle import __version__
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request as Asked
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from forecastle.errors import AnswerChanged, SettingsError, SourceUnavailable
-from forecastle.http import LONGEST_WAIT, Client, Request, asgi_transport, excerpt
+from forecastle.http import CUT, LONGEST_WAIT, Answer, Client, Request, asgi_transport, excerpt
 from forecastle.settings import Settings
 
 ADDRESS = "https://source.example/data"
@@ -150,6 +151,57 @@ def test_an_answer_larger_than_the_limit_is_refused_and_not_asked_for_again():
 def test_an_answer_of_just_the_limit_is_taken():
     with Source(Response(b"x" * 1_000)).client(http_max_bytes=1_000) as client:
         assert len(client.get(Request(ADDRESS)).body) == 1_000
+
+
+def test_what_came_of_a_refused_answer_is_handed_over_once_the_last_attempts(tmp_path):
+    source = Source(Response(b"first", 503), Response(b"second", 429))
+    kept: list[Answer] = []
+    with source.client(http_attempts=3) as client, pytest.raises(SourceUnavailable):
+        client.get(Request(ADDRESS), kept.append)
+    assert [(one.status, one.body) for one in kept] == [(429, b"second")]
+
+
+def test_nothing_is_handed_over_of_an_answer_that_healed():
+    kept: list[Answer] = []
+    with Source(Response(b"busy", 503), Response(b"fine")).client() as client:
+        client.get(Request(ADDRESS), kept.append)
+    assert kept == []
+
+
+def test_of_an_answer_that_is_too_large_the_beginning_is_handed_over_and_marked():
+    kept: list[Answer] = []
+    with Source(Response(b"abc" * 1_000)).client(http_max_bytes=1_000) as client, pytest.raises(AnswerChanged):
+        client.get(Request(ADDRESS), kept.append)
+    assert kept[0].body == (b"abc" * 1_000)[:1_000]
+    assert kept[0].headers[CUT] == "the first 1000 bytes"
+
+
+@pytest.mark.parametrize("most", range(990, 1_012))
+def test_no_part_of_a_secret_is_left_where_an_answer_is_cut(most):
+    whole = b"x" * 995 + KEY.encode() + b"y" * 995
+
+    def drip(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=(whole[at : at + 7] for at in range(0, len(whole), 7)))
+
+    kept: list[Answer] = []
+    with Client(Settings(http_max_bytes=most), httpx.MockTransport(drip)) as client:
+        with pytest.raises(AnswerChanged):
+            client.get(KEYED, kept.append)
+    assert set(kept[0].body) <= set(b"xy*")
+    assert len(kept[0].body) <= most
+
+
+def test_headers_of_a_request_are_sent():
+    seen: list[str] = []
+
+    def write(handler: http.server.BaseHTTPRequestHandler) -> None:
+        seen.append(handler.headers["If-None-Match"])
+        handler.send_response(304)
+        handler.end_headers()
+
+    with served(write) as address, Client(Settings()) as client:
+        assert client.get(Request(address, headers={"if-none-match": '"7"'})).status == 304
+    assert seen == ['"7"']
 
 
 def test_a_host_that_refuses_connections_is_unavailable():

@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from filelock import FileLock
 
 from forecastle import pipeline
-from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable
+from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable, StorageUnavailable
 from forecastle.pipeline import FLOWS, LIVE, TRAIN, Step, open_run, passages, run_flow, run_step
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -135,6 +136,18 @@ def test_a_run_done_again_asks_for_the_same_window_though_its_rows_are_known_by_
         again = [run_step(run, step).summary for step in TRAIN[:2]]
     assert again[0] == first[0]
     assert (again[1]["new"], again[1]["known"]) == (0, first[1]["new"])
+
+
+def test_a_flow_that_another_process_runs_is_waited_for_and_then_given_up(filed, settings, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "PATIENCE", timedelta(seconds=0.1))
+    folder = settings.home / "small"
+    folder.mkdir(parents=True)
+    with FileLock(folder / "live.lock"), open_run(filed, settings, "live", NOW) as run:
+        (ended,) = run_flow(run)
+    assert ended.step == "ingest" and isinstance(ended.error, StorageUnavailable)
+    with open_run(filed, settings, "live", NOW) as run:
+        assert [one.step for one in run_flow(run)][0] == "ingest"
+    assert not (settings.home / "collecting.db").exists()  # a file has no budget
 
 
 def test_passes_follow_the_clock_and_a_failed_one_ends_only_itself(filed, settings) -> None:

@@ -51,3 +51,26 @@ def test_every_bad_value_is_named(monkeypatch):
     assert "FORECASTLE_PORT" in str(caught.value)
     assert "FORECASTLE_HTTP_TIMEOUT" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("75 a minute", "expected json"),
+        ('{"alphavantage": {}}', "did you mean 'alpha-vantage'"),
+        ('{"binance": {"per_minut": 3}}', "FORECASTLE_BUDGETS.BINANCE.PER_MINUT"),
+        ('{"binance": {"per_minute": 0}}', "greater than 0"),
+        ("[1]", "dictionary"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_named(monkeypatch, given, said):
+    monkeypatch.setenv("FORECASTLE_BUDGETS", given)
+    with pytest.raises(SettingsError, match=said):
+        load_settings()
+
+
+def test_budgets_are_read_from_json(monkeypatch):
+    monkeypatch.setenv("FORECASTLE_BUDGETS", '{"alpha-vantage": {"per_minute": 75}}')
+    assert load_settings().budgets["alpha-vantage"].per_minute == 75
+    monkeypatch.setenv("FORECASTLE_BUDGETS", "")
+    assert load_settings().budgets == {}

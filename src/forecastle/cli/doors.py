@@ -98,13 +98,16 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
 ) -> None:
     """Serve forecasts, scores, metrics and the live page over HTTP."""
+    from forecastle.data.budget import check_schedule
     from forecastle.serving.server import serve_forever
     from forecastle.settings import load_settings
     from forecastle.task import load_tasks
 
     chosen: dict[str, Any] = {"host": host, "port": port}
     settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
-    serve_forever(settings, load_tasks([*tasks, *(more or ())]), typer.echo)
+    loaded = load_tasks([*tasks, *(more or ())])
+    check_schedule(loaded, settings, moment(None))
+    serve_forever(settings, loaded, typer.echo)
 
 
 @app.command(epilog="Example: forecastle replay --from 2013-12-01T00:00Z --speed 3600")

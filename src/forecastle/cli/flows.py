@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, TaskFile, complain, enter, moment, print_json, working
+from forecastle.cli.options import AsJson, Now, Plain, TaskFile, complain, enter, moment, print_json, working
 from forecastle.errors import WORSE_CHALLENGER_EXIT
 
 if TYPE_CHECKING:
@@ -96,12 +96,40 @@ def live(
 
     settings, loaded = enter(task)
     last: Outcome | None = None
-    for last in passages(loaded, settings, passes, lambda: datetime.now(UTC)):
+    for last in passages(loaded, settings, passes, _clock):
         _show(last, as_json)
         if last.error is not None and not as_json:
             complain(str(last.error))
     if last is not None and last.error is not None:
         raise typer.Exit(last.error.exit_code)
+
+
+@app.command(
+    epilog="Example: forecastle backfill --task tasks/crypto-volatility.toml --from 2025-06-01 --to 2025-09-01"
+)
+def backfill(
+    task: TaskFile,
+    start: Annotated[
+        str | None, typer.Option("--from", help="The first moment to bring, ISO 8601; default: the source's start.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="The moment to stop before; default: now.")] = None,
+    keep_going: Annotated[bool, typer.Option(help="Go on after a piece that the gate refuses.")] = False,
+    plain: Plain = False,
+    now: Now = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a source's past into the history, piece by piece through the gate; stopped, it goes on where it was."""
+    from forecastle import steps
+    from forecastle.console import follow_backfill
+    from forecastle.data.backfill import plan
+
+    with _open_run(task, "train", now) as run:
+        first = None if start is None else moment(start)
+        pieces = plan(run.task, run.settings, first, moment(end) if end else run.now, run.now)
+        outcomes = steps.backfill(run, pieces, keep_going)
+        failed = [one.error for one in follow_backfill(pieces, outcomes, plain, as_json) if one.error is not None]
+    if failed:
+        raise failed[-1]
 
 
 @app.command(epilog="Example: forecastle compare --task tasks/nyc-temperature.toml --output report --fail-if-worse")
@@ -192,7 +220,11 @@ def _open_run(file: Path, flow: str, now: str | None, resume: bool = False) -> A
     from forecastle.pipeline import open_run
 
     settings, task = enter(file)
-    return open_run(task, settings, flow, None if now is None and resume else moment(now))
+    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock)
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
 
 
 _register_steps()

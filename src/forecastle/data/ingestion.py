@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import polars as pl
 
 from forecastle.data import formats
 from forecastle.data.archive import Archive
+from forecastle.data.budget import open_ledger
+from forecastle.data.ledger import LastAnswer
 from forecastle.data.providers import PROVIDERS, Provider, file
-from forecastle.errors import AnswerChanged, SourceUnavailable, UserError
+from forecastle.errors import AnswerChanged, NothingThere, SourceUnavailable, StorageUnavailable, UserError
 from forecastle.frame import (
     AVAILABLE_AT,
     COLLECTED_AT,
@@ -29,7 +31,7 @@ from forecastle.frame import (
     write_json,
     write_table,
 )
-from forecastle.http import Answer, Client, Request, excerpt
+from forecastle.http import REPLAY_NOW, Answer, Client, Request, excerpt
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -44,6 +46,11 @@ ASKING = timedelta(minutes=1)
 BATCH_TABLE = "batch.parquet"
 BATCH_NOTE = "batch.json"
 FORMAT = 1
+SAME_MOMENT = timedelta(minutes=10)
+"""How far ``now`` may be from the clock when a live source is asked: a pass takes a while, and is tried again."""
+
+NOT_MODIFIED = 304
+Clock = Callable[[], datetime]
 _BANNED = frozenset({418})  # Binance's answer to who does not stop at 429; it heals by waiting
 
 
@@ -74,25 +81,32 @@ def fetch(
     end: datetime,
     now: datetime,
     live: bool,
+    clock: Clock | None = None,
 ) -> Batch:
     """Collect the task's observations from start to end (UTC, both included) as they are at ``now``.
 
     Each answer is archived before it is parsed, refused ones too. ``live`` says that ``now`` is when the values
     became known; without it (a backfill, a file) they count as known when they were published. What only the present
-    was asked for is never known before ``now``.
-    Raises SourceUnavailable for no answer or an empty one, AnswerChanged for one that is not what was agreed.
+    was asked for is never known before ``now``. ``clock`` tells the real time where the source is somebody else's: then
+    an address that gives validators is asked for news alone, and ``now`` has to be the present, or the answer that of a
+    replay; without it all that is simulated is believed.
+    Raises SourceUnavailable for no answer or an empty one, AnswerChanged for one that is not what was agreed, UserError
+    for another moment than the source's.
     """
     task = task.measured
     provider = PROVIDERS[task.source.provider]
+    source = _Source(task, settings, client, archive, now, clock)
     tables: list[pl.DataFrame] = []
     archived: list[str] = []
     for request in provider.requests(task, settings, start, end, now):
         if not provider.wanted(task, request, archive, now):
             continue
-        for page in _pages(provider, task, request, client):
-            archived.append(archive.save(page.answer, now))
-            _check_status(page.answer)
-            tables.append(provider.parse(task, page.request, page.answer.body))
+        for page in _pages(provider, task, request, source):
+            archived.append(page.name)
+            with client.judging(page.request, page.answer):
+                _check_status(page.answer)
+                tables.append(provider.parse(task, page.request, page.answer.body))
+            source.remember(page)
     parsed = [*provider.join(task, tables), *provider.recall(task, archive, start, now)]
     present = provider.gives_present_only(task)
     if present:
@@ -114,8 +128,7 @@ def make_batch(
 
     Values not knowable at ``now`` and identical repeated rows are dropped and counted; rows outside start to end are
     dropped. Where all there is was asked for (the task names no start), the window begins with the first row.
-    Raises AnswerChanged for two different rows of one series and timestamp, SourceUnavailable where nothing
-    is left.
+    Raises AnswerChanged for two different rows of one series and timestamp, NothingThere where nothing is left.
     """
     task = task.measured
     columns = tuple(task.columns)
@@ -125,7 +138,7 @@ def make_batch(
     rows = inside.unique()
     if rows.is_empty():
         last = answered.select(pl.col(TIMESTAMP).max()).item()
-        raise SourceUnavailable(
+        raise NothingThere(
             f"observations of task {task.name!r} from {iso(start)} to {iso(end)}, known at {iso(now)}",
             f"none; the newest row answered is of {iso(last)}" if last else "none",
             "Check the window and the source; what it answered is in the archive.",
@@ -186,14 +199,76 @@ def load_batch(folder: Path) -> Batch:
 class _Page:
     request: Request
     answer: Answer
+    name: str
 
 
-def _pages(provider: Provider, task: Task, request: Request, client: Client) -> Iterator[_Page]:
+@dataclass
+class _Source:
+    """A source as one collection asks it: each answer is in the archive when it is handed out."""
+
+    task: Task
+    settings: Settings
+    client: Client
+    archive: Archive
+    now: datetime
+    clock: Clock | None
+    last: LastAnswer | None = None
+    heard: bool = False
+
+    def ask(self, request: Request) -> _Page:
+        if request.url.startswith(file.SCHEME):
+            answer = file.read(request)
+        elif self.clock is None:
+            answer = self.client.get(request, self._keep)
+        else:
+            answer = self._ask_for_news(request)
+            self._check_moment(answer, self.clock())
+        return _Page(request, answer, self.archive.save(answer, self.now))
+
+    def remember(self, page: _Page) -> None:
+        """Keep by what an answer that was good can be asked for again, if the source said."""
+        etag, modified = (page.answer.headers.get(name, "") for name in ("etag", "last-modified"))
+        if page.answer.status == NOT_MODIFIED and self.last is not None:
+            etag, modified = etag or self.last.etag, modified or self.last.modified
+        if self.clock is not None and (etag or modified):
+            last = LastAnswer(etag, modified, page.name)
+            open_ledger(self.settings).remember(self.task.name, page.request.address, last, self.clock())
+
+    def _ask_for_news(self, request: Request) -> Answer:
+        """Return the source's answer, or the archived one where the source says that there is no other since."""
+        self.last = open_ledger(self.settings).last_answer(self.task.name, request.address)
+        if self.last is None:
+            return self.client.get(request, self._keep)
+        try:
+            body = self.archive.read(self.last.archived)
+        except StorageUnavailable:  # pruned, or lost: then it has to be sent again
+            self.last = None
+            return self.client.get(request, self._keep)
+        answer = self.client.get(replace(request, headers=self.last.conditions), self._keep)
+        return replace(answer, body=body) if answer.status == NOT_MODIFIED else answer
+
+    def _keep(self, refused: Answer) -> None:
+        self.archive.save(refused, self.now)
+
+    def _check_moment(self, answer: Answer, wall: datetime) -> None:
+        """Refuse to pass off what a live source says now as what it said at another time."""
+        if self.heard or REPLAY_NOW in answer.headers or abs(wall - self.now) <= SAME_MOMENT:
+            self.heard = True
+            return
+        self.archive.save(answer, wall)
+        raise UserError(
+            f"to collect from {answer.url.partition('?')[0]} as of the present, {iso(wall.replace(microsecond=0))}",
+            f"--now {iso(self.now)}: a live source says what it knows now",
+            "Leave --now out; fetch the past with forecastle backfill, or act in it against forecastle replay.",
+        )
+
+
+def _pages(provider: Provider, task: Task, request: Request, source: _Source) -> Iterator[_Page]:
     """Yield a request's answer and the pages that follow it; the caller has checked one before it asks for the next."""
     for _ in range(MOST_PAGES):
-        answer = file.read(request) if request.url.startswith(file.SCHEME) else client.get(request)
-        yield _Page(request, answer)
-        following = provider.following(task, request, answer.body)
+        page = source.ask(request)
+        yield page
+        following = provider.following(task, request, page.answer.body)
         if following is None:
             return
         request = following
@@ -219,7 +294,7 @@ def _check_status(answer: Answer) -> None:
         raise SourceUnavailable(
             f"an answer from {answer.url}", f"HTTP {answer.status}: {excerpt(answer.body)}", "Ask less, and later."
         )
-    if not 200 <= answer.status < 300:
+    if not 200 <= answer.status < 300 and not (answer.status == NOT_MODIFIED and answer.body):
         raise AnswerChanged(
             f"a good answer from {answer.url}",
             f"HTTP {answer.status}: {excerpt(answer.body)}",

@@ -2,7 +2,8 @@
 
 The provider cannot tell this application from the live service: only the client's transport differs (or, with
 ``forecastle replay``, the address in the settings). It answers what is documented at https://open-meteo.com/en/docs
-for hourly data in GMT, and refuses what it cannot answer with the API's own error body.
+for hourly data in GMT, and refuses what it cannot answer with the API's own error body. Beside that, a header says that
+it is a replay and at which simulated moment it answers: only then is a past ``--now`` believed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from starlette.routing import Route
 
 from forecastle.data.faults import FAULTS, Block, Fault, error_body, wire
 from forecastle.errors import UserError
-from forecastle.frame import SERIES, TIME, TIMESTAMP
+from forecastle.frame import SERIES, TIME, TIMESTAMP, iso
+from forecastle.http import REPLAY_NOW
 
 Location = tuple[float, float]
 
@@ -108,10 +110,10 @@ def replay_app(
     recording = _record(weather, locations or AIRPORTS)
 
     async def forecast(request: Request) -> Response:
-        return answer(request, _forecast_days)
+        return stamped(answer(request, _forecast_days))
 
     async def archive(request: Request) -> Response:
-        return answer(request, _archive_days)
+        return stamped(answer(request, _archive_days))
 
     def answer(request: Request, days: Callable[[Mapping[str, str], date], tuple[date, date]]) -> Response:
         moment = now().astimezone(UTC)
@@ -123,6 +125,10 @@ def replay_app(
             return error_body(400, str(refused))
         fault = faults()
         return FAULTS[fault](blocks) if fault else wire(blocks)
+
+    def stamped(response: Response) -> Response:
+        response.headers[REPLAY_NOW] = iso(now())
+        return response
 
     return Starlette(routes=[Route("/v1/forecast", forecast), Route("/v1/archive", archive)])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 
@@ -20,7 +22,7 @@ from forecastle.http import Client, asgi_transport
 from forecastle.settings import Settings
 from forecastle.task import Task, make_task
 
-HOUR = timedelta(hours=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 NOW = datetime(2013, 2, 12, 8, tzinfo=UTC)
 WINDOW = 48 * HOUR
 Collect = Callable[..., Batch]
@@ -194,6 +196,164 @@ def test_an_error_answer_is_archived_and_refused_with_the_sources_own_reason(col
     with pytest.raises(AnswerChanged, match="HTTP 400.*No data is available for this location"):
         collect(locations={"EWR": (0.0, 0.0), "JFK": (0.0, 0.0), "LGA": (0.0, 0.0)})
     assert list(archive.root.glob("20*/**/*.json"))
+
+
+@pytest.mark.parametrize("fault", ["429", "503"])
+def test_an_answer_the_client_refuses_is_archived_too(collect, archive, fault):
+    with pytest.raises(SourceUnavailable):
+        collect(faults=lambda: fault)
+    (note,) = archive.root.glob("20*/**/*.json")
+    assert json.loads(note.read_bytes())["status"] == int(fault)
+    assert archive.read(str(note.relative_to(archive.root)))
+
+
+def test_the_beginning_of_an_answer_that_is_too_large_is_archived_and_marked(task, archive, recorded):
+    settings = Settings(http_max_bytes=500)
+    with Client(settings, asgi_transport(replay_app(recorded, lambda: NOW))) as client:
+        with pytest.raises(AnswerChanged, match="at most 500 bytes"):
+            fetch(task, settings, client, archive, NOW - WINDOW, NOW, NOW, True)
+    (note,) = archive.root.glob("20*/**/*.json")
+    said = json.loads(note.read_bytes())
+    assert said["bytes"] == 500 and said["headers"]["x-forecastle-cut"] == "the first 500 bytes"
+
+
+@dataclass
+class Feed:
+    """A city's feed that gives validators and answers 304 to who has its last answer already."""
+
+    tmp_path: Path
+    etag: str = '"1"'
+    modified: str = "Tue, 12 Feb 2013 07:59:00 GMT"
+    taken: int = 5
+    updated: datetime = NOW
+    seen: list[httpx.Request] = field(default_factory=list)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request)
+        validators = {"ETag": self.etag, "Last-Modified": self.modified}
+        there = {name: value for name, value in validators.items() if value}
+        asked = (request.headers.get("if-none-match"), request.headers.get("if-modified-since"))
+        if any(asked) and asked == (self.etag or None, self.modified or None):
+            return httpx.Response(304, headers=there)
+        counts = {"num_bikes_available": self.taken, "num_docks_available": 1}
+        station = {"station_id": "1", **counts, "is_installed": 1, "last_reported": int(self.updated.timestamp())}
+        said = {"last_updated": int(self.updated.timestamp()), "ttl": 60, "data": {"stations": [station]}}
+        return httpx.Response(200, json=said, headers=there)
+
+    def collect(self, archive: Archive, now: datetime, clock: bool = True) -> Batch:
+        task = make_task(
+            {
+                "name": "bikes",
+                "domain": "logistics",
+                "frequency": "10m",
+                "horizon": "1h",
+                "target": "bikes",
+                "source": {"provider": "gbfs", "url": "https://bikes.example/{feed}", "instantaneous": True},
+                "columns": {"bikes": {}},
+                "series": [{"id": "1"}],
+            }
+        )
+        settings = Settings(home=self.tmp_path / "home", http_attempts=1)
+        with Client(settings, httpx.MockTransport(self.answer)) as client:
+            return fetch(task, settings, client, archive, now - HOUR, now, now, True, (lambda: now) if clock else None)
+
+
+@pytest.fixture
+def feed(tmp_path: Path) -> Feed:
+    return Feed(tmp_path)
+
+
+@pytest.mark.parametrize(("etag", "modified"), [('"1"', ""), ("", "Tue, 12 Feb 2013 07:59:00 GMT"), ('W/"a"', "x")])
+def test_an_address_with_validators_is_asked_for_news_alone_and_no_news_is_the_archived_answer(
+    feed, archive, etag, modified
+):
+    feed.etag, feed.modified = etag, modified
+    first, second, third = (feed.collect(archive, NOW + minute * MINUTE) for minute in (0, 10, 20))
+    conditions = [(one.headers.get("if-none-match"), one.headers.get("if-modified-since")) for one in feed.seen]
+    assert conditions == [(None, None), *[(etag or None, modified or None)] * 2]
+    values = ["series_id", "timestamp", "bikes"]
+    assert first.rows.select(values).equals(second.rows.select(values))
+    assert second.rows.select(values).equals(third.rows.select(values))
+
+
+def test_no_news_is_archived_as_a_note_of_the_same_body(feed, archive):
+    names = [feed.collect(archive, NOW + minute * MINUTE).archived[0] for minute in (0, 10)]
+    first, second = (json.loads((archive.root / name).read_bytes()) for name in names)
+    assert (first["status"], second["status"]) == (200, 304)
+    assert first["sha256"] == second["sha256"]
+    assert archive.read(names[0]) == archive.read(names[1])
+
+
+def test_news_is_taken_as_it_is_sent(feed, archive):
+    feed.collect(archive, NOW)
+    feed.etag, feed.taken, feed.updated = '"2"', 9, NOW + 10 * MINUTE
+    assert feed.collect(archive, NOW + 10 * MINUTE).rows["bikes"].to_list() == [9.0]
+    feed.collect(archive, NOW + 20 * MINUTE)
+    assert feed.seen[-1].headers["if-none-match"] == '"2"'
+
+
+def test_where_the_archived_answer_is_lost_all_is_asked_for_again(feed, archive):
+    feed.collect(archive, NOW)
+    for body in (archive.root / "bodies").rglob("*"):
+        if body.is_file():
+            body.unlink()
+    assert feed.collect(archive, NOW + 10 * MINUTE).rows.height == 1
+    assert "if-none-match" not in feed.seen[-1].headers
+
+
+def test_an_answer_that_was_refused_is_not_what_is_asked_for_again(feed, archive):
+    good, feed.answer = feed.answer, lambda request: httpx.Response(200, content=b"{}", headers={"ETag": '"1"'})
+    with pytest.raises(AnswerChanged):
+        feed.collect(archive, NOW)
+    feed.answer = good
+    feed.collect(archive, NOW + MINUTE)
+    assert "if-none-match" not in feed.seen[-1].headers
+
+
+def test_an_answer_without_validators_is_always_asked_for_whole(feed, archive):
+    feed.etag = feed.modified = ""
+    for minute in (0, 10):
+        feed.collect(archive, NOW + minute * MINUTE)
+    assert all("if-none-match" not in one.headers and "if-modified-since" not in one.headers for one in feed.seen)
+
+
+def live(task: Task, archive: Archive, app: Any, now: datetime, wall: datetime, home: Path) -> Batch:
+    """Collect as a door does, whose clock shows ``wall``."""
+    settings = Settings(home=home, http_attempts=1)
+    with Client(settings, app) as client:
+        return fetch(task, settings, client, archive, now - WINDOW, now, now, True, lambda: wall)
+
+
+def unmarked(app: Any) -> httpx.BaseTransport:
+    """Return a transport to an application whose answers do not say that they are a replay."""
+    inner = asgi_transport(app)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        response = inner.handle_request(request)
+        return httpx.Response(response.status_code, content=response.read())
+
+    return httpx.MockTransport(answer)
+
+
+def test_a_replay_is_believed_at_whichever_moment(task, archive, recorded, tmp_path):
+    app = asgi_transport(replay_app(recorded, lambda: NOW))
+    batch = live(task, archive, app, NOW, NOW + 5_000 * 24 * HOUR, tmp_path)
+    assert batch.collected_at == NOW
+
+
+@pytest.mark.parametrize("away", [-11 * MINUTE, 11 * MINUTE, 5_000 * 24 * HOUR])
+def test_a_live_source_is_not_asked_as_of_another_moment(task, archive, recorded, tmp_path, away):
+    with pytest.raises(UserError, match="forecastle replay") as refused:
+        live(task, archive, unmarked(replay_app(recorded, lambda: NOW)), NOW, NOW + away, tmp_path)
+    assert refused.value.exit_code == 2 and "--now 2013-02-12T08:00:00Z" in refused.value.found
+    (note,) = archive.root.glob("*/*/*/*.json")
+    assert datetime.fromisoformat(json.loads(note.read_bytes())["collected_at"]) == NOW + away
+
+
+@pytest.mark.parametrize("away", [-2 * MINUTE, 0 * MINUTE, 10 * MINUTE])
+def test_a_pass_may_take_a_while_and_be_tried_again(task, archive, recorded, tmp_path, away):
+    app = unmarked(replay_app(recorded, lambda: NOW))
+    assert live(task, archive, app, NOW, NOW + away, tmp_path).rows.height == 3 * 49
 
 
 def test_nulls_in_an_answer_are_for_the_gate_to_judge(collect):

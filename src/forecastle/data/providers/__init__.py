@@ -11,7 +11,7 @@ empty; it never repairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +19,7 @@ import polars as pl
 
 from forecastle.data.archive import Archive
 from forecastle.data.providers import alpha_vantage, file, gbfs, gtfs_realtime, http_json, open_meteo
+from forecastle.data.providers.pieces import months
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -44,6 +45,14 @@ def _nothing_more(task: Task, archive: Archive, start: datetime, now: datetime) 
     return ()
 
 
+def _one(request: Request) -> int:
+    return 1
+
+
+def _by_the_month(start: datetime, end: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    return months(start, end)
+
+
 @dataclass(frozen=True)
 class Provider:
     """One kind of source: what to ask it, and how to read what it answers.
@@ -51,7 +60,9 @@ class Provider:
     ``following`` returns the call for an answer's next page, ``join`` puts the tables of several feeds together,
     ``gives_present_only`` tells that the past cannot be asked for, ``gives_events`` that a step without a row is no
     gap. ``wanted`` tells, when a call's turn comes, whether what is archived makes it needless, and ``recall`` returns
-    the rows that only several archived answers together tell.
+    the rows that only several archived answers together tell. ``cost`` is how many calls the source counts for one,
+    ``pieces`` cuts a long past (start, end, now) where the source's own answers end, each piece from its start up to
+    but without its end.
     """
 
     requests: Callable[[Task, Settings, datetime, datetime, datetime], tuple[Request, ...]]
@@ -62,6 +73,8 @@ class Provider:
     gives_events: Callable[[Task], bool] = _never
     wanted: Callable[[Task, Request, Archive, datetime], bool] = _always
     recall: Callable[[Task, Archive, datetime, datetime], Sequence[pl.DataFrame]] = _nothing_more
+    cost: Callable[[Request], int] = _one
+    pieces: Callable[[datetime, datetime, datetime], Iterator[tuple[datetime, datetime]]] = _by_the_month
 
 
 DECLARED = Provider(
@@ -69,9 +82,11 @@ DECLARED = Provider(
 )
 
 PROVIDERS: dict[str, Provider] = {
-    "open-meteo": Provider(open_meteo.requests, open_meteo.parse, join=open_meteo.join),
+    "open-meteo": Provider(
+        open_meteo.requests, open_meteo.parse, join=open_meteo.join, cost=open_meteo.cost, pieces=open_meteo.pieces
+    ),
     "openweathermap": DECLARED,
-    "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse),
+    "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse, pieces=alpha_vantage.pieces),
     "twelve-data": DECLARED,
     "binance": DECLARED,
     "gbfs": Provider(gbfs.requests, gbfs.parse, join=gbfs.join, gives_present_only=gbfs.gives_present_only),

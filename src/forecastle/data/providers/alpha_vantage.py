@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from forecastle.data.providers.answers import COMPARE, Row, check_member, read_json, read_time, to_table
+from forecastle.data.providers.pieces import months
 from forecastle.errors import AnswerChanged, SourceUnavailable, TaskError
 from forecastle.frame import iso
 from forecastle.http import Request
@@ -24,6 +25,9 @@ from forecastle.task import Task, duration_text, nearest
 
 EASTERN = ZoneInfo("America/New_York")
 FIRST_MONTH = (2000, 1)
+TRAILING = timedelta(days=29)
+"""How far back a call reaches that names no month; the API says thirty days."""
+
 INTERVALS = {timedelta(minutes=minutes): f"{minutes}min" for minutes in (1, 5, 15, 30, 60)}
 COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -35,6 +39,7 @@ _LIMIT = re.compile(r"rate limit|call frequency|requests? per|per (second|minute
 def requests(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> tuple[Request, ...]:
     """Return a call for each series and each month (New York's) from start to end.
 
+    A window over the turn of a month that the trailing thirty days hold is one call for those: a day's calls are few.
     Raises TaskError for a column or a step the API does not have, SettingsError without a key.
     """
     _check_task(task)
@@ -46,16 +51,24 @@ def requests(task: Task, settings: Settings, start: datetime, end: datetime, now
         "extended_hours": "false",
         "apikey": settings.secret("alpha_vantage_key"),
     }
+    asked_for = [{"month": month} for month in _months(start, min(end, now))]
+    if len(asked_for) == 2 and start > now - TRAILING:
+        asked_for = [{}]
     return tuple(
         Request(
             f"{settings.alpha_vantage_url}/query",
-            {**asked, "symbol": series.asked, "month": month},
+            {**asked, "symbol": series.asked, **month},
             frozenset({"apikey"}),
             (series.id,),
         )
         for series in task.series
-        for month in _months(start, min(end, now))
+        for month in asked_for
     )
+
+
+def pieces(start: datetime, end: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Cut a past into New York's months: what a call answers."""
+    return months(start, end, EASTERN)
 
 
 def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
@@ -114,10 +127,14 @@ def _check_error(request: Request, answer: Any) -> None:
         if kind != "Error Message" and _LIMIT.search(said) and not _PREMIUM.search(said):
             raise SourceUnavailable(f"bars from {request.source}", said, "Ask again when the limit allows it.")
         raise AnswerChanged(
-            f"bars of {request.params['symbol']} in {request.params['month']} from {request.source}",
+            f"bars of {request.params['symbol']} {_asked_for(request)} from {request.source}",
             said,
             "Mend the symbol, the start, or the key in FORECASTLE_ALPHA_VANTAGE_KEY.",
         )
+
+
+def _asked_for(request: Request) -> str:
+    return f"in {request.params['month']}" if "month" in request.params else "of the last thirty days"
 
 
 def _check_meta(request: Request, name: str, meta: Any, wanted: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ it is kept as one, up to the last hour that has a value: the hours after it have
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 import polars as pl
 
 from forecastle.data.providers.answers import read_json, spelling
+from forecastle.data.providers.pieces import months
 from forecastle.errors import AnswerChanged, SourceUnavailable
 from forecastle.frame import KEYS, SERIES, TIME, TIMESTAMP
 from forecastle.http import Request
@@ -133,6 +135,25 @@ def join(task: Task, tables: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
         for names in (weather, air)
     ]
     return [parts[0].join(parts[1], on=KEYS, how="full", coalesce=True).select(told.columns)]
+
+
+def cost(request: Request) -> int:
+    """Return how many calls one counts for: a call for each place, more for over ten columns or over two weeks."""
+    asked = request.params
+    columns, places = len(asked["hourly"].split(",")), len(asked["latitude"].split(","))
+    if "start_date" in asked:
+        days = (date.fromisoformat(asked["end_date"]) - date.fromisoformat(asked["start_date"])).days + 1
+    else:
+        days = int(asked["past_days"]) + int(asked["forecast_days"])
+    return math.ceil(max(columns / 10, 1.0) * max(days / 14, 1.0) * places)
+
+
+def pieces(start: datetime, end: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Cut a past into quarters of the year for the archive, and what the forecast API still holds, in one."""
+    turn = (now - RECENT).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    yield from months(start, min(end, turn), length=3)
+    if end > turn:
+        yield max(start, turn), end
 
 
 def _is_air_quality(name: str) -> bool:

@@ -76,6 +76,15 @@ def test_the_past_is_asked_for_month_by_month_and_series_by_series():
     assert "SECRETKEY1" not in calls[0].address
 
 
+def test_a_window_over_the_turn_of_a_month_is_one_call_for_the_trailing_thirty_days():
+    now = datetime(2026, 7, 1, 15, tzinfo=UTC)
+    call, _ = requests(TASK, SETTINGS, now - 48 * HOUR, now, now)
+    assert "month" not in call.params and call.params["outputsize"] == "full"
+    assert len(requests(TASK, SETTINGS, now - 40 * 24 * HOUR, now, now)) == 2 * 3
+    with pytest.raises(AnswerChanged, match="IBM of the last thirty days"):
+        parse(TASK, call, json.dumps({"Error Message": "Invalid API call."}).encode())
+
+
 def test_no_month_is_asked_for_from_before_there_were_bars_or_after_now():
     months = [call.params["month"] for call in requests(TASK, SETTINGS, TASK.start, NOW + 99 * 24 * HOUR, NOW)]
     assert (months[0], max(months)) == ("2000-01", "2026-07")
