@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle.data import formats, identity, roster
 from forecastle.data.derivation import derive, join_others, open_history, open_others
 from forecastle.data.examples import make_examples
 from forecastle.data.ingestion import Archive, fetch
@@ -87,7 +88,10 @@ def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers
 def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
     """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
     if task.source.provider != "file":
-        return open_history(task, _beside(settings, task.name), beside=partial(_beside, settings)).versions(as_of=now)
+        formats.check_home(settings.home)
+        identity.require(task, settings.task_folder(task.name))
+        history = open_history(task, _beside(settings, task.name), beside=partial(_beside, settings))
+        return roster.in_service(task, history.versions(as_of=now))
     with TemporaryDirectory() as archive, Client(settings) as client:
         batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]

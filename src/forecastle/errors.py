@@ -3,7 +3,8 @@
     ForecastleError
     ├─ UserError       exit 2, never retried: the user can mend it
     │  ├─ TaskError         a task file that cannot be (every bad field at once)
-    │  └─ SettingsError     an environment variable that cannot be
+    │  ├─ SettingsError     an environment variable that cannot be
+    │  └─ FormatError       a store that another version of forecastle wrote
     ├─ GateError       exit 3, never retried: the data must not go on
     │  ├─ QualityGateFailed the mandatory gate said no
     │  ├─ NotEnoughHistory  too little to train or to forecast on
@@ -51,6 +52,10 @@ class TaskError(UserError):
 
 class SettingsError(UserError):
     """Name a setting that cannot be."""
+
+
+class FormatError(UserError):
+    """Name a store whose format this version does not read, and the version that does."""
 
 
 class GateError(ForecastleError):

@@ -22,14 +22,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from forecastle import steps
-from forecastle.data import budget
+from forecastle.data import budget, formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
 from forecastle.frame import write_json
 from forecastle.http import Client, Transport
+from forecastle.models import bundle, pointer
 from forecastle.monitoring.journal import Journal
 from forecastle.run import Run, Summary
 from forecastle.settings import Settings
-from forecastle.task import Task
+from forecastle.task import Task, duration_text
 
 PATIENCE = timedelta(minutes=10)  # for another process that runs the same flow of the same task
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
@@ -88,8 +89,11 @@ def open_run(
 
     The transport is the seam for a source that is not reached over the network (replay); default: the network.
     ``clock`` tells the real time to whoever collects from a real source: only then are budgets and failures counted.
-    Raises TaskError where the task's schedule asks its source for more than that allows.
+    Raises TaskError where the task's schedule asks its source for more than that allows, or its stores were begun for
+    something else; FormatError where they are of another version.
     """
+    formats.open_home(settings.home)
+    _require_identity(task, settings)
     moment = now or _newest_run(settings.task_folder(task.name), flow)
     guard = None
     if clock is not None and task.source.provider != "file":
@@ -163,6 +167,17 @@ def run_step(run: Run, step: Step) -> Outcome:
     if run.flow == "live":
         _tell_of_failure(run, step, error)
     return Outcome(step.name, seconds, summary, error)
+
+
+def _require_identity(task: Task, settings: Settings) -> None:
+    """Check that a task still is what its stores were begun for; of older stores the champion knows what that was."""
+    folder = settings.task_folder(task.name)
+    noted = identity.read(folder)
+    if noted is None and (current := pointer.published(settings, task)) is not None:
+        recipe = bundle.load(current.folder).recipe
+        frequency = duration_text(timedelta(microseconds=recipe.step))
+        noted = {"target": recipe.columns[0], "frequency": frequency, "grid": recipe.grid}
+    identity.agree(task, noted or {})
 
 
 def _next(length: timedelta, now: datetime) -> datetime:

@@ -130,6 +130,19 @@ class Settings(BaseSettings):
     http_max_bytes: int = Field(default=50_000_000, gt=0, description="Largest answer accepted, in bytes.")
     host: str = Field(default="127.0.0.1", description="Address the service listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port the service listens on; 0 takes a free one.")
+    keep_archive: int = Field(
+        default=0, ge=0, description="Days archived answers are kept by `forecastle prune`; 0 keeps them for ever."
+    )
+    keep_quarantine: int = Field(default=0, ge=0, description="Days quarantined batches are kept; 0: for ever.")
+    keep_journal: int = Field(
+        default=0, ge=0, description="Days scored forecasts and closed incidents are kept; 0: for ever."
+    )
+    keep_models: int = Field(
+        default=0, ge=0, description="Days superseded models and their MLflow runs are kept; 0: for ever."
+    )
+    keep_runs: int = Field(
+        default=90, ge=0, description="Days the working folders and reports of runs are kept; 0: for ever."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="How much is logged.")
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,23 @@ import polars as pl
 
 from forecastle.data import admissions, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data import backfill as backfills
+from forecastle.data import roster
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
+from forecastle.data.providers import PROVIDERS
 from forecastle.data.quality_check import QualityReport
 from forecastle.data.transformation import Recipe, make_recipe
-from forecastle.errors import NotEnoughHistory, QualityGateFailed, RegistryUnavailable, TaskError
+from forecastle.errors import (
+    GateError,
+    NotEnoughHistory,
+    QualityGateFailed,
+    RegistryUnavailable,
+    SourceUnavailable,
+    TaskError,
+)
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training
+from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training, untrained
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
 from forecastle.reporting import figures
@@ -33,11 +43,14 @@ from forecastle.run import Run, Summary
 from forecastle.task import DAY
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
+ASK_AGAIN = timedelta(days=1)  # after which the past of a new series is asked for again where it could not be had
+WELCOME_FAILED = "series-backfill-failed"
 CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series that is behind the others
 
 
 def ingest(run: Run) -> Summary:
     """Fetch what is new, archive the answers byte for byte, and lay the parsed batch into the run's folder."""
+    welcomed = _welcome(run)
     start = _collect_from(run)
     archive = ingestion.Archive(run.stores / "archive")
     live = run.flow == "live"
@@ -50,6 +63,7 @@ def ingest(run: Run) -> Summary:
         "answers": len(batch.archived),
         "duplicates": batch.duplicates,
         "after_collection": batch.after_collection,
+        **({"backfilled": welcomed} if welcomed else {}),
     }
 
 
@@ -66,6 +80,8 @@ def quality_check(run: Run) -> Summary:
     if run.flow == "live":
         _tell_of_withheld(run, admitted.report)
     if run.flow == "train":
+        if batch.start <= run.task.start:
+            roster.enrol(run.home, run.task.series_ids, run.now)
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
     return {
         "verdict": admitted.report.verdict,
@@ -92,7 +108,7 @@ def backfill(run: Run, pieces: Sequence[tuple[datetime, datetime]], keep_going: 
 
 def transform(run: Run) -> Summary:
     """Compute features and targets of all history known now: the processed training table."""
-    panel = build_panel(run.history.versions(as_of=run.now), run.task)
+    panel = build_panel(roster.in_service(run.task, run.history.versions(as_of=run.now)), run.task)
     recipe = make_recipe(run.task, panel)
     table = to_table(make_examples(recipe, panel, np.arange(panel.size)))
     write_table(run.folder / "training.parquet", table)
@@ -105,7 +121,7 @@ def profile(run: Run) -> Summary:
     """Compute the Reference that drift is measured against, and the page that shows the training data."""
     examples = _examples(run)
     reference = profiling.reference(examples.origin_names, examples.origin)
-    observations = run.history.read(as_of=run.now)
+    observations = roster.in_service(run.task, run.history.read(as_of=run.now))
     full = run.settings.profile == "full"
     page = profile_page.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference, full)
     write_json(run.folder / "reference.json", reference.to_dict())
@@ -175,8 +191,10 @@ def judged(run: Run) -> Comparison:
         champion = None
         theirs.unlink(missing_ok=True)
         if current is not None and current.version != version:
-            champion = _rescored(run, bundle.load(current.folder, current.version), rows)
-            write_table(theirs, champion)
+            serving = bundle.load(current.folder, current.version)
+            if set(serving.recipe.series_ids) & set(rows[SERIES]):  # one that knows none of the series is no measure
+                champion = _rescored(run, serving, rows)
+                write_table(theirs, champion)
         decision = promotion.decide(run.task, rows, champion)
         against = None if champion is None or current is None else current.version
         write_json(note, {**decision.as_dict(), "challenger": version, "champion": against})
@@ -200,15 +218,23 @@ def forecast(run: Run) -> Summary:
     panel = _panel(run, model.recipe, start, newest)
     rows = panel.last_rows
     examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+    known = untrained.known(model.recipe, panel)[examples.series]
+    ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now)
-    made = predictor.forecast(model, examples, run.now, tally)
-    reference = profiling.Reference.from_dict(model.reference)
-    recorded = run.journal.record(drift.mark(made, examples, reference))
+    made = untrained.forecast(run.task, model.recipe, panel, examples.take(~known), run.now)
+    naive = sorted(made[SERIES].unique())
+    if len(ours):
+        reference = profiling.Reference.from_dict(model.reference)
+        marked = drift.mark(predictor.forecast(model, ours, run.now, tally), ours, reference)
+        made = pl.concat([marked, made.select(marked.columns)])
+    recorded = run.journal.record(made)
     return {
         "origin": iso(newest),
         "forecasts": made.height,
         "new": recorded,
         "model_version": model.version,
+        "task_changed": model.task_digest != run.task.digest,
+        "untrained": naive,
         "data_age_seconds": _seconds(run.task.age(newest, run.now)),
     }
 
@@ -231,7 +257,9 @@ def watch(run: Run) -> Summary:
     measured = {
         "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW, run.now)),
         "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
-        "live": outcomes.live_scores(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES)),
+        "live": outcomes.live_scores(
+            untrained.of_models(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES))
+        ),
     }
     opened, closed = alerts.apply(run.journal, run.task, measured, run.now)
     run.journal.beat(run.task.name, "watch", run.now)
@@ -241,6 +269,47 @@ def watch(run: Run) -> Summary:
         "opened": list(opened),
         "closed": list(closed),
     }
+
+
+def _welcome(run: Run) -> list[str]:
+    """Fetch the past of every series that is new to the task, or back in it; return those whose past is there now.
+
+    Each comes through the gate by itself, so that one whose past cannot be had stops no other: that opens an incident,
+    and it is asked for again a day later. Before the first TRAIN, which collects everything, nothing is done.
+    """
+    if _backfilled_from(run) > run.task.start:
+        return []
+    done: list[str] = []
+    failed: dict[str, str] = {}
+    absent = roster.missing(run.task, run.home, run.history, run.now)
+    for name, series in absent.items():
+        if series.tried_at is not None and timedelta(0) <= run.now - series.tried_at < ASK_AGAIN:
+            continue
+        try:
+            if not PROVIDERS[run.task.source.provider].gives_present_only(run.task):
+                _backfill_one(run, name, series.start)
+        except (GateError, SourceUnavailable) as error:
+            roster.postpone(run.home, name, run.now)
+            failed[name] = str(error)
+        else:
+            roster.enrol(run.home, [name], run.now)
+            done.append(name)
+    if failed:
+        reason = "; ".join(f"{name}: {said}" for name, said in failed.items())
+        run.journal.open_incident(run.task.name, WELCOME_FAILED, reason, run.now)
+    elif len(done) == len(absent):
+        run.journal.close_incident(run.task.name, WELCOME_FAILED, run.now, "No series lacks its past any more.")
+    return done
+
+
+def _backfill_one(run: Run, name: str, start: datetime) -> None:
+    """Collect one series from a time on, or from its first row on, through the gate into the history."""
+    one = run.task.model_copy(update={"series": tuple(each for each in run.task.series if each.id == name)})
+    archive = ingestion.Archive(run.stores / "archive")
+    batch = ingestion.fetch(one, run.settings, run.client, archive, start, run.now, run.now, False, run.clock)
+    first: Any = batch.rows.drop_nulls(one.measured.target)[TIMESTAMP].min() or start
+    batch = replace(batch, start=first, rows=batch.rows.filter(pl.col(TIMESTAMP) >= first))
+    intake.admit(one, run.home, batch, run.now, stores=run.stores)
 
 
 def _collect_from(run: Run) -> datetime:
@@ -317,7 +386,8 @@ def _champion(run: Run) -> bundle.Bundle:
 def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the champion's forecasts of the rows' origins that it has not seen, from features of its own recipe."""
     panel = _panel(run, champion.recipe, None, None)
-    unseen = np.flatnonzero(panel.timestamps > micros(champion.trained_until))
+    known = untrained.known(champion.recipe, panel)[panel.series_of]
+    unseen = np.flatnonzero(known & (panel.timestamps > micros(champion.trained_until)))
     return training.rescore(champion, make_examples(champion.recipe, panel, unseen), rows)
 
 
@@ -336,15 +406,18 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
         )
     kept = set(recipe.columns) <= set(run.task.columns)
     history = run.history if kept else History(run.stores / "history", recipe.columns)
-    return build_panel(history.versions(as_of=run.now, start=start), run.task, until, recipe.columns)
+    versions = roster.in_service(run.task, history.versions(as_of=run.now, start=start))
+    return build_panel(versions, run.task, until, recipe.columns)
 
 
 def _newest(run: Run) -> datetime | None:
-    """Return the newest timestamp of any series that was known now."""
+    """Return the newest timestamp of any series of the task that was known now."""
     last = run.history.newest()
-    if last is None or last <= run.now - run.task.knowable_after:
-        return last
-    found: datetime | None = run.history.read(as_of=run.now)[TIMESTAMP].max()  # type: ignore[assignment]
+    if last is not None and last <= run.now - run.task.knowable_after:
+        if not roster.in_service(run.task, run.history.read(start=last)).is_empty():
+            return last
+    known = roster.in_service(run.task, run.history.read(as_of=run.now))
+    found: datetime | None = known[TIMESTAMP].max()  # type: ignore[assignment]
     return found
 
 

@@ -315,8 +315,11 @@ class Task(Part):
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that change with anything that changes a forecast."""
-        what = self.model_dump(mode="json", exclude={"description"})
+        """Twelve hex digits that change with anything that changes a forecast.
+
+        What is as by default is left out, so that a field which a newer forecastle adds changes no task of old.
+        """
+        what = self.model_dump(mode="json", exclude={"description"}, exclude_defaults=True)
         return hashlib.sha256(to_json(what).encode()).hexdigest()[:12]
 
     def age(self, newest: datetime, now: datetime) -> timedelta:

@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.errors import TaskError
 from forecastle.task import make_task
 
 HOUR = timedelta(hours=1)
@@ -38,14 +37,6 @@ def test_columns_in_another_order_change_no_forecast(site) -> None:
     assert latest(other).height == plain.height
     back = replace(site, task=site.task, now=other.now)
     assert back.must_run("live")["forecast"]["new"] == 0  # the very forecasts that are journalled already
-
-
-def test_a_champion_refuses_to_forecast_another_target(site) -> None:
-    other = replace(site, task=changed(site.task, target="relative_humidity_2m"))
-    other.now += HOUR
-    ended = other.fail()
-    assert (ended.step, type(ended.error)) == ("forecast", TaskError)
-    assert "target temperature_2m, now relative_humidity_2m" in str(ended.error)
 
 
 def test_a_challenger_with_other_features_is_compared_with_the_champion_on_the_same_rows(site) -> None:

@@ -4,22 +4,40 @@
     <year>/<month>/<day>/<time>-<digest>.json   one note a collection: address, status, headers, time, body digest
 
 The body is written before its note, each whole or not at all: a crash leaves at most a body that no note names.
+Forgetting goes the other way: notes first, then the bodies that no note names any more and that nobody has just asked
+for, so that a crash, or a save beside it, never leaves a note without its body.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from forecastle.data.store import Place, at
+from forecastle.data import formats
+from forecastle.data.store import Place, Store, at
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import iso, to_json
 from forecastle.http import Answer
 
 FORMAT = 1
+GRACE = timedelta(days=1)
+AT_ONCE = 64  # notes read together
+_NOTE = re.compile(r"[0-9]{4}/.*\.json")
+
+
+@dataclass(frozen=True)
+class Note:
+    """What one collection left: its name, when it was, the digest of the body it names, and the note's own bytes."""
+
+    name: str
+    collected_at: datetime
+    sha256: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -37,8 +55,7 @@ class Archive:
         digest = hashlib.sha256(answer.body).hexdigest()
         collection = hashlib.sha256(f"{answer.url}\n{iso(collected_at)}\n{digest}".encode()).hexdigest()[:12]
         name = f"{collected_at.astimezone(UTC):%Y/%m/%d/%H%M%S}-{collection}.json"
-        if not store.exists(_body(digest)):
-            store.put(_body(digest), answer.body)
+        self._keep(store, digest, answer.body)
         if not store.exists(name):
             note = {
                 "format": FORMAT,
@@ -50,7 +67,48 @@ class Archive:
                 "sha256": digest,
             }
             store.put(name, f"{to_json(note, indent=2)}\n".encode())
+            if not store.exists(_body(digest)):  # it may have been forgotten between the two
+                store.put(_body(digest), answer.body)
         return name
+
+    def notes(self) -> Iterator[Note]:
+        """Yield what each collection left, in order of time."""
+        store = at(self.root)
+        names = [name for name in store.list() if _NOTE.fullmatch(name)]
+        for first in range(0, len(names), AT_ONCE):
+            some = names[first : first + AT_ONCE]
+            for name, content in zip(some, _there(store, some), strict=True):
+                if content is not None:  # forgotten since it was listed
+                    note = self._read_note(name, content)
+                    collected_at = datetime.fromisoformat(note["collected_at"])
+                    yield Note(name, collected_at, str(note["sha256"]), len(content))
+
+    def forget(self, names: Collection[str], dry_run: bool = False) -> int:
+        """Remove the notes of these names and the bodies that no other note names; return how many bytes that frees.
+
+        A body that was saved or asked for within GRACE of the youngest stays until the next time.
+        """
+        store = at(self.root)
+        notes = list(self.notes())
+        gone = [note for note in notes if note.name in names]
+        kept = {note.sha256 for note in notes if note.name not in names}
+        freed = sum(note.bytes for note in gone)
+        if not dry_run:
+            for note in gone:
+                store.delete(note.name)
+        entries = store.entries()
+        before = max((one.changed for one in entries), default=0.0) - GRACE.total_seconds()
+        for one in entries:
+            if one.name.startswith("bodies/") and one.name[-64:] not in kept and one.changed < before:
+                freed += one.size
+                if not dry_run:
+                    store.delete(one.name)
+        return freed
+
+    def _keep(self, store: Store, digest: str, content: bytes) -> None:
+        """Make sure that a body is there, and young."""
+        if not store.refresh(_body(digest)):
+            store.put(_body(digest), content)
 
     def read(self, name: str) -> bytes:
         """Return the body stored under a name, as it was received.
@@ -88,12 +146,15 @@ class Archive:
 
         Raises StorageUnavailable where it is not there, cannot be read, or is no note.
         """
-        content = self._get(name, name)
+        return self._read_note(name, self._get(name, name))
+
+    def _read_note(self, name: str, content: bytes) -> dict[str, Any]:
         try:
             note: dict[str, Any] = json.loads(content)
-            note["sha256"]
+            note["sha256"], note["collected_at"]
         except (ValueError, TypeError, KeyError) as error:
             raise self._lost(name, f"no note of it ({error})") from error
+        formats.require(int(note.get("format", 1)), FORMAT, f"the archived answer {name} in {at(self.root).uri}")
         return note
 
     def _get(self, name: str, part: str) -> bytes:
@@ -105,6 +166,21 @@ class Archive:
     def _lost(self, name: str, found: str) -> StorageUnavailable:
         action = "Restore the archive from its backup."
         return StorageUnavailable(f"the archived answer {name} in {at(self.root).uri}", found, action)
+
+
+def _there(store: Store, names: list[str]) -> list[bytes | None]:
+    """Return objects, None for one that is no longer there."""
+    try:
+        return list(store.get(names))
+    except FileNotFoundError:
+        return [_one(store, name) for name in names]
+
+
+def _one(store: Store, name: str) -> bytes | None:
+    try:
+        return store.get([name])[0]
+    except FileNotFoundError:
+        return None
 
 
 def _body(digest: str) -> str:

@@ -141,6 +141,11 @@ class History:
         time = pl.col(TIMESTAMP)
         return keys.group_by(SERIES).agg(first=time.min(), last=time.max(), rows=pl.len().cast(pl.Int64)).sort(SERIES)
 
+    def collections(self) -> frozenset[datetime]:
+        """Return when the rows that are stored were collected: each time an answer brought something new."""
+        times = self._segments.read({TIMESTAMP: TIME, COLLECTED_AT: TIME})[COLLECTED_AT]
+        return frozenset(times.unique().drop_nulls())
+
     @property
     def _segments(self) -> Segments:
         return Segments(at(self.root), by=TIMESTAMP)

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from forecastle.data import formats
 from forecastle.data.archive import Archive
 from forecastle.data.budget import open_ledger
 from forecastle.data.ledger import LastAnswer
@@ -43,6 +44,7 @@ ASKING = timedelta(minutes=1)
 
 BATCH_TABLE = "batch.parquet"
 BATCH_NOTE = "batch.json"
+FORMAT = 1
 SAME_MOMENT = timedelta(minutes=10)
 """How far ``now`` may be from the clock when a live source is asked: a pass takes a while, and is tried again."""
 
@@ -170,7 +172,10 @@ def save_batch(folder: Path, batch: Batch) -> Path:
     """
     table = write_table(folder / BATCH_TABLE, batch.rows)
     note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name != "rows"}
-    write_json(folder / BATCH_NOTE, {**note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())})
+    write_json(
+        folder / BATCH_NOTE,
+        {"format": FORMAT, **note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())},
+    )
     return folder
 
 
@@ -181,6 +186,7 @@ def load_batch(folder: Path) -> Batch:
         table = (folder / BATCH_TABLE).read_bytes()
     except FileNotFoundError:
         note, table = {}, b""
+    formats.require(int(note.get("format", 1)), FORMAT, f"the batch in {folder}")
     if note.get("sha256") != _digest(table):
         raise UserError(f"a whole batch in {folder}", "none", "Run the ingest step of this run first.")
     return Batch(

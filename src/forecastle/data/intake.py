@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.data import admissions, quality_check, quarantine
+from forecastle.data import admissions, identity, quality_check, quarantine
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
@@ -56,7 +56,7 @@ def admit(
     ``report_folder`` (default: of the batch's name under ``reports``), whatever the verdict. Series that the gate
     withholds go into quarantine, the others into the history. Raises QualityGateFailed after the report and the
     quarantined batch are written; nothing of a failed batch reaches the history, unless it has been released. Repeating
-    it ends in the same state.
+    it ends in the same state. Raises TaskError where the stores were begun for another target, unit, frequency or grid.
     """
     history, name = _history(task, stores or folder), _name(batch)
     released = quarantine.release_of(folder, name)
@@ -76,6 +76,7 @@ def admit(
             f"gate is wrong: forecastle quarantine release {name}, with the same --task.",
         )
     since = now if released is None else released["at"]
+    identity.hold(task, folder)
     admissions.note(folder, admissions.Admission(name, batch.collected_at, since, batch.archived))
     return Intake(report, history.append(passed if released is None else _known_since(batch, passed, released)))
 

@@ -8,6 +8,8 @@ writes, no renames. Folders, S3 and its compatible servers, and Azure Blob all g
 
 from __future__ import annotations
 
+import builtins
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,15 @@ RETRY: RetryConfig = {"max_retries": 6, "retry_timeout": timedelta(seconds=30)}
 CLIENT: ClientConfig = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
 
 
+@dataclass(frozen=True, order=True)
+class Entry:
+    """An object's name, its length in bytes, and when it was put, by the place's own clock (seconds since 1970)."""
+
+    name: str
+    size: int
+    changed: float
+
+
 class Store(Protocol):
     """Keep objects by name; every method raises StorageUnavailable where the place does not answer or refuses."""
 
@@ -56,6 +67,14 @@ class Store(Protocol):
 
     def list(self) -> list[str]:
         """Return the names of all objects below, sorted; none where nothing was ever put."""
+        ...
+
+    def entries(self) -> builtins.list[Entry]:
+        """Return all objects below with their size and age, sorted by name."""
+        ...
+
+    def refresh(self, name: str) -> bool:
+        """Make an object as young as if it were put now, without its content; tell whether that could be done."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -98,8 +117,29 @@ class Folder:
     def list(self) -> list[str]:
         """Return the files below; those whose name starts with a dot are not objects."""
         with self._answering():
-            paths = (path for path in self.path.rglob("[!.]*") if not path.is_dir())
-            return sorted(path.relative_to(self.path).as_posix() for path in paths)
+            return sorted(path.relative_to(self.path).as_posix() for path in self._files())
+
+    def entries(self) -> builtins.list[Entry]:
+        """Return the files below with their size and time of change."""
+        found: builtins.list[Entry] = []
+        with self._answering():
+            for path in self._files():
+                with suppress(FileNotFoundError):  # removed since it was listed
+                    said = path.stat()
+                    found.append(Entry(path.relative_to(self.path).as_posix(), said.st_size, said.st_mtime))
+        return sorted(found)
+
+    def refresh(self, name: str) -> bool:
+        """Give a file the time of now."""
+        try:
+            with self._answering():
+                os.utime(self.path / name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in self.path.rglob("[!.]*") if not path.is_dir())
 
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""
@@ -169,6 +209,20 @@ class Bucket:
         with self._answering():
             pages = obstore.list(self.objects, prefix=self.prefix or None)
             return sorted(str(one["path"]).removeprefix(self.prefix) for page in pages for one in page)
+
+    def entries(self) -> builtins.list[Entry]:
+        """Return the objects below the prefix with their size and the server's time of their last writing."""
+        with self._answering():
+            pages = obstore.list(self.objects, prefix=self.prefix or None)
+            return sorted(
+                Entry(str(one["path"]).removeprefix(self.prefix), one["size"], one["last_modified"].timestamp())
+                for page in pages
+                for one in page
+            )
+
+    def refresh(self, name: str) -> bool:
+        """Return False: an object's time is that of its last writing, so it has to be put again."""
+        return False
 
     def exists(self, name: str) -> bool:
         """Tell whether an object is there, by its head."""

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from forecastle.data import formats
 from forecastle.data.transformation import Recipe
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import iso, to_json, write_text
@@ -66,7 +67,8 @@ def save(bundle: Bundle, folder: Path) -> Path:
 def load(folder: Path, version: str = "") -> Bundle:
     """Read a bundle and verify its digest; ``version`` is the registry's name for it.
 
-    Raises RegistryUnavailable where a file is missing or differs from what was saved, or where the format is newer.
+    Raises RegistryUnavailable where a file is missing or differs from what was saved, FormatError where the format is
+    newer.
     """
     loaded = _load(folder, (folder / DIGEST).stat().st_mtime_ns if (folder / DIGEST).exists() else 0)
     return replace(loaded, version=version) if version else loaded
@@ -97,10 +99,7 @@ def _load(folder: Path, _changed: int) -> Bundle:
             "Publish it again: forecastle promote",
         )
     data = json.loads(files[FILE])
-    if data["format"] > FORMAT:
-        raise RegistryUnavailable(
-            f"a model of format {FORMAT} or older in {folder}", f"format {data['format']}", "Use a newer forecastle."
-        )
+    formats.require(data["format"], FORMAT, f"the model in {folder}")
     texts = {Path(name).stem: content.decode() for name, content in files.items() if name != FILE}
     return _read(data, texts)
 

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from forecastle.data import formats
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import write_json
 from forecastle.settings import Settings
 from forecastle.task import Task
 
 POINTER = "champion.json"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
     write_json(
         models / POINTER,
         {
+            "format": FORMAT,
             "task": task.name,
             "version": model_version.version,
             "run_id": model_version.run_id,
@@ -87,6 +90,7 @@ def published(settings: Settings, task: Task) -> Pointer | None:
     models = _models(settings, task)
     try:
         content = json.loads((models / POINTER).read_text(encoding="utf-8"))
+        formats.require(int(content.get("format", 1)), FORMAT, f"the pointer at {models / POINTER}")
         return Pointer(
             **{name: content[name] for name in ("task", "version", "run_id", "data_version", "digest")},
             published_at=datetime.fromisoformat(content["published_at"]),
@@ -94,7 +98,7 @@ def published(settings: Settings, task: Task) -> Pointer | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageUnavailable(
             f"a readable pointer at {models / POINTER}",
             f"{type(error).__name__}: {error}",

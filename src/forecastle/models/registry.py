@@ -14,8 +14,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -39,6 +39,7 @@ Alias = Literal["champion", "challenger"]
 STAGES: dict[str, str] = {"champion": "Production", "challenger": "Staging"}
 ARCHIVED = "Archived"
 BUNDLE = "model"
+MADE = "created_at"  # the tag that says when a model was made, by the task's clock
 LONGEST_PARAM = 6000
 GATE = "gate"
 
@@ -73,6 +74,7 @@ def log_training(
             "estimator": bundle.estimator,
             "forecastle": __version__,
             GATE: gate,
+            MADE: iso(bundle.created_at),
         },
         features=bundle.recipe.as_dict(),
     )
@@ -189,6 +191,47 @@ def promote(
     return publish(settings, task, model_version, bundle_folder, now)
 
 
+def held(settings: Settings, task: Task) -> dict[str, datetime]:
+    """Return the versions of a task that are alive, and when each was made: champion, challenger, the newest, and the
+    newest of those that served before, to which one would go back."""
+    with _registry(settings) as client:
+        found = _search(client, task)
+        before = [one for one in found if one.tags.get("promoted_at") and one.tags.get("stage") == ARCHIVED]
+        before.sort(key=lambda one: str(one.tags["promoted_at"]), reverse=True)
+        alive = {*_aliases(client, task).values(), *(str(one.version) for one in [*found[:1], *before[:1]])}
+        return {str(one.version): _made(one) for one in found if str(one.version) in alive}
+
+
+def superseded(settings: Settings, task: Task, before: datetime) -> tuple[ModelVersion, ...]:
+    """Return the versions made before a time that are not ``held``, the oldest last."""
+    kept = held(settings, task)
+    with _registry(settings) as client:
+        found = [one for one in _search(client, task) if str(one.version) not in kept and _made(one) < before]
+        return tuple(map(_version, found))
+
+
+def forget(settings: Settings, task: Task, model_version: ModelVersion) -> None:
+    """Remove the files of a version's run, the run (MLflow keeps its row, marked as deleted) and, last, the version;
+    repeating it after a crash anywhere, or beside another process, ends in the same state."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with _registry(settings) as client:
+        if _aliases(client, task).get("champion") == model_version.version:
+            raise ValueError(f"version {model_version.version} serves")
+        files: Any = get_artifact_repository(client.get_run(model_version.run_id).info.artifact_uri)
+        files.delete_artifacts()
+        for remove, named in (
+            (client.delete_run, (model_version.run_id,)),
+            (client.delete_model_version, (task.name, model_version.version)),
+        ):
+            try:
+                remove(*named)
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+
+
 def download(settings: Settings, model_version: ModelVersion, target: Path) -> Path:
     """Fetch a version's bundle folder from the registry to ``target``, whole or not at all; return ``target``."""
     with _registry(settings) as client:
@@ -303,6 +346,12 @@ def _version(found: Any) -> ModelVersion:
         estimator=found.tags.get("estimator", ""),
         code=found.tags.get("forecastle", ""),
     )
+
+
+def _made(found: Any) -> datetime:
+    """Return when a version was made: by the task's clock, or of one that does not say by MLflow's."""
+    said = found.tags.get(MADE)
+    return datetime.fromisoformat(said) if said else datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
 
 
 def _without_password(uri: str) -> str:

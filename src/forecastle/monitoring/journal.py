@@ -13,7 +13,7 @@ and idempotent: whatever is retried, a forecast is recorded once and scored once
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,12 +25,13 @@ import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.intervals import outcome_weight
-from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, TABLES, make_engine
+from forecastle.models.untrained import UNTRAINED
+from forecastle.monitoring.migrations import open_schema
+from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, make_engine
 
 FORECAST: dict[str, pl.DataType] = {
     "forecast_id": pl.String(),
@@ -54,7 +55,7 @@ OUTCOME: dict[str, pl.DataType] = {
     "actual": pl.Float64(),
     "scored_at": TIME,
 }
-FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual")
+FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
 # Two horizons may share a timestamp where the grid is the observed one, so both are needed.
 IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
 
@@ -88,17 +89,15 @@ class Heartbeat:
 class Journal:
     """Keep forecasts, outcomes, incidents and heartbeats in the database at a SQLAlchemy URL.
 
-    The tables are made where they are missing. Every method takes the *name* of a task, times with a zone, and raises
-    StorageUnavailable where the database does not answer. One Journal may be shared by threads, not by forks.
+    The tables are made where there are none; FormatError where they are of another version (see ``migrations``). Every
+    method takes the *name* of a task, times with a zone, and raises StorageUnavailable where the database does not
+    answer. One Journal may be shared by threads, not by forks.
     """
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
-        with self._transaction() as connection:
-            for table in TABLES.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    connection.execute(CreateIndex(index, if_not_exists=True))
+        with self._faults():
+            open_schema(self.engine)
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +186,33 @@ class Journal:
         """
         return self._select(OUTCOMES, {name: OUTCOME[name] for name in columns}, _of(OUTCOMES, task, since))
 
+    def forget(self, task: str, before: datetime, kept: Collection[str], dry_run: bool = False) -> dict[str, int]:
+        """Remove what is over and done since before a time: forecasts scored or given up, their outcomes, incidents
+        closed; return how many of each.
+
+        The forecasts and outcomes of the model versions in ``kept`` stay, whose intervals follow them; so do those that
+        wait for their truth, and the current ones of every series.
+        """
+        heads = sql.select(HEADS.c.series_id, HEADS.c.origin).where(HEADS.c.task == task)
+        over = (
+            (FORECASTS.c.task == task)
+            & (FORECASTS.c.timestamp < before)
+            & (FORECASTS.c.state != "waiting")
+            & FORECASTS.c.model_version.not_in(sorted(kept))
+            & sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).not_in(heads)
+        )
+        closed = (INCIDENTS.c.task == task) & (INCIDENTS.c.closed_at < before)
+        where = {
+            OUTCOMES: OUTCOMES.c.forecast_id.in_(sql.select(FORECASTS.c.forecast_id).where(over)),
+            FORECASTS: over,
+            INCIDENTS: closed,
+        }
+        with self._transaction() as connection:
+            if dry_run:
+                counts = {one: sql.select(sql.func.count()).select_from(one).where(what) for one, what in where.items()}
+                return {one.name: int(connection.execute(count).scalar_one()) for one, count in counts.items()}
+            return {one.name: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
+
     def counts(self, task: str) -> dict[str, int]:
         """Return how many forecasts wait for their outcome, were scored, and never saw their truth come."""
         query = sql.select(FORECASTS.c.state, sql.func.count()).where(FORECASTS.c.task == task)
@@ -202,9 +228,10 @@ class Journal:
         return self._read(query.limit(limit), FORECAST)
 
     def waiting_models(self, task: str) -> tuple[tuple[str, str], ...]:
-        """Return model version and data version of the forecasts that still wait for their outcome."""
+        """Return model version and data version of the forecasts of a model that still wait for their outcome."""
         query = sql.select(FORECASTS.c.model_version, FORECASTS.c.data_version).distinct()
-        waiting = query.where((FORECASTS.c.task == task) & (FORECASTS.c.state == "waiting"))
+        of_models = (FORECASTS.c.task == task) & (FORECASTS.c.data_version != "")  # a stand-in learnt from no table
+        waiting = query.where(of_models & (FORECASTS.c.state == "waiting"))
         with self._transaction() as connection:
             return tuple(sorted((row[0], row[1]) for row in connection.execute(waiting)))
 
@@ -266,9 +293,10 @@ class Journal:
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
 
-        Only predictions issued by ``now`` count.
+        Only predictions issued by ``now`` count, and only those of a model.
         """
         issued = (FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1) & (FORECASTS.c.issued_at <= now)
+        issued &= FORECASTS.c.model_version != UNTRAINED
         query = (
             sql.select(FORECASTS.c.drifted)
             .where(issued)
@@ -343,9 +371,13 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sql.Connection]:
+        with self._faults(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            with self.engine.begin() as connection:
-                yield connection
+            yield
         except (IntegrityError, DataError, ProgrammingError):
             raise  # a mistake of ours, not a fault of the database: nothing to wait for
         except (DatabaseError, InterfaceError, PoolTimeout) as error:

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from forecastle.models.untrained import of_models
 from forecastle.monitoring.alerts import PENDING
 from forecastle.monitoring.drift import WINDOW, drift_ratio
 from forecastle.monitoring.journal import FIGURES, Journal
@@ -80,6 +81,7 @@ METRICS: dict[str, Metric] = {
             "Always 1; the labels say which model serves.",
             ("task", "model_version", "data_version", "estimator"),
         ),
+        Metric("forecastle_task_changed", "gauge", "1 where the task has changed since its model was trained.", _TASK),
     )
 }
 
@@ -116,7 +118,7 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
     ratio = drift_ratio(flags)
     if ratio is not None:
         yield Reading("forecastle_drift_ratio", (task,), ratio)
-    yield from _live(task, live_scores(journal.outcomes(task, now - LIVE_WINDOW, FIGURES)))
+    yield from _live(task, live_scores(of_models(journal.outcomes(task, now - LIVE_WINDOW, FIGURES))))
     for incident in journal.incidents(task, open_only=True):
         yield Reading("forecastle_incidents_open", (task, incident.kind), 1)
     beats = journal.heartbeats(task)
@@ -129,6 +131,11 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
 def model_reading(task: str, model_version: str, data_version: str, estimator: str) -> Reading:
     """Return the reading that says which model serves."""
     return Reading("forecastle_model_info", (task, model_version, data_version, estimator), 1)
+
+
+def task_changed_reading(task: str, changed: bool) -> Reading:
+    """Return the reading that says whether the task file is another than the one its model was trained by."""
+    return Reading("forecastle_task_changed", (task,), float(changed))
 
 
 def exposition(found: Iterable[Reading] = ()) -> tuple[bytes, str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from forecastle.data import roster
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
 from forecastle.data.store import task_stores
@@ -24,6 +25,7 @@ from forecastle.errors import ForecastleError, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.models.bundle import Bundle, load
 from forecastle.models.pointer import Pointer, published
+from forecastle.models.untrained import of_models
 from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import FIGURES, Journal
 from forecastle.monitoring.metrics import Reading
@@ -109,7 +111,8 @@ class Board:
         if snapshot.fault:
             return Details(since, snapshot.forecasts.clear(), None, ())
         outcomes = self._open().outcomes(name, since, DRAWN)
-        scores = Scores.model_validate(live_scores(outcomes)) if outcomes.height else None
+        ours = of_models(outcomes)
+        scores = Scores.model_validate(live_scores(ours)) if ours.height else None
         incidents = self._open().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
         details = Details(since, outcomes, scores, incidents)
         entry.details = (revision, details)
@@ -126,6 +129,7 @@ class Board:
             if snapshot.model is not None:
                 model = snapshot.model
                 found.append(metrics.model_reading(name, model.version, model.data_version, model.estimator))
+                found.append(metrics.task_changed_reading(name, model.task_changed))
             entry.readings = (monotonic(), tuple(found))
         return entry.readings[1]
 
@@ -163,7 +167,7 @@ class Board:
         pointer, champion = entry.champion or (None, None)
         return build(
             task,
-            model=_model(pointer, champion) if pointer is not None and champion is not None else None,
+            model=_model(task, pointer, champion) if pointer is not None and champion is not None else None,
             promise=Scores.model_validate(champion.backtest) if champion is not None else None,
             model_fault=fault,
             observed=_observed(task, entry.history),
@@ -197,15 +201,17 @@ class _Entry:
 def _observed(task: Task, history: History) -> pl.DataFrame:
     newest = history.newest()
     start = None if newest is None else newest - window(task)
-    return history.read(start=start).select(SERIES, TIMESTAMP, task.target).sort(SERIES, TIMESTAMP)
+    rows = roster.in_service(task, history.read(start=start))
+    return rows.select(SERIES, TIMESTAMP, task.target).sort(SERIES, TIMESTAMP)
 
 
-def _model(pointer: Pointer, champion: Bundle) -> Model:
+def _model(task: Task, pointer: Pointer, champion: Bundle) -> Model:
     return Model(
         version=pointer.version,
         data_version=pointer.data_version,
         estimator=champion.estimator,
         created_at=champion.created_at,
+        task_changed=champion.task_digest != task.digest,
     )
 
 

@@ -22,7 +22,7 @@ from forecastle import __version__
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.monitoring.journal import Incident
 from forecastle.serving.chart import Drawing, draw
-from forecastle.serving.schemas import HorizonScores, Scores, SeriesForecasts
+from forecastle.serving.schemas import HorizonScores, Model, Scores, SeriesForecasts
 from forecastle.serving.snapshot import Details, Snapshot, window
 from forecastle.serving.wording import UNKNOWN, age_text, clock, day, interval, number, percent, spoken
 from forecastle.task import Task
@@ -149,7 +149,8 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
             "Model",
             UNKNOWN if model is None else f"v{model.version}" if model.version.isdigit() else model.version,
             "",
-            missing if model is None else f"{model.estimator}, made {day(model.created_at, task)}",
+            missing if model is None else _made(model, task),
+            "warn" if model is not None and model.task_changed else "",
         ),
         Tile(
             "Data version",
@@ -159,6 +160,11 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
             full="" if model is None else model.data_version,
         ),
     ]
+
+
+def _made(model: Model, task: Task) -> str:
+    changed = " · the task has changed since" if model.task_changed else ""
+    return f"{model.estimator}, made {day(model.created_at, task)}{changed}"
 
 
 def _series(
@@ -180,6 +186,7 @@ def _series(
         "expected": number(ahead.value if ahead else None, places),
         "ahead": f"expected {clock(ahead.timestamp, task)}" if ahead else "no forecast ahead",
         "warning": f"{own[0].upper()}{own[1:]}." if own and own != whole else "",
+        "untrained": _stand_in(answer),
         "chart": draw(drawing, anchor),
         "origin": clock(answer.origin, task) if answer.origin else "no origin yet",
         "forecasts": [
@@ -193,6 +200,13 @@ def _series(
         ],
         "past": [_past_row(task, row, places) for row in past[: -PAST_ROWS - 1 : -1]],
     }
+
+
+def _stand_in(answer: SeriesForecasts) -> str:
+    """Say by what a series is forecast that no model has learnt yet; nothing where one has."""
+    if answer.trained is not False or answer.estimator is None:
+        return ""
+    return f"Forecast by {answer.estimator.replace('_', ' ')} until a model is trained on this series."
 
 
 def _past(task: Task, outcomes: pl.DataFrame, series_id: str, start: datetime) -> list[dict[str, Any]]:

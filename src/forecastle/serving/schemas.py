@@ -62,6 +62,9 @@ class Model(Answer):
     data_version: str
     estimator: str
     created_at: datetime
+    task_changed: bool = Field(
+        default=False, description="Whether the task file has changed since; true until a model trained by it serves."
+    )
 
 
 class HorizonScores(Answer):
@@ -140,6 +143,10 @@ class SeriesForecasts(Answer):
     issued_at: datetime | None
     model_version: str | None
     data_version: str | None
+    estimator: str | None = Field(description="What made the forecasts.")
+    trained: bool | None = Field(
+        description="False where the model in service has not learnt this series yet and a naive method stands in."
+    )
     forecasts: tuple[Forecast, ...]
 
 

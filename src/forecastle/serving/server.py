@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from forecastle.data import formats, identity
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.serving.app import create_app
 from forecastle.settings import Settings
@@ -23,7 +24,11 @@ STOP_SECONDS = 10
 
 
 def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
-    """Serve the tasks until SIGINT or SIGTERM, saying where; requests under way are answered first."""
+    """Serve the tasks until SIGINT or SIGTERM, saying where; requests under way are answered first.
+
+    Raises TaskError where a task's stores were begun for something else, FormatError where they are of another version.
+    """
+    _require_stores(settings, tasks)
     with listen(settings.host, settings.port) as (door, address):
         app = create_app(settings, tasks, lambda: datetime.now(UTC))
         say(f"Serving {', '.join(task.name for task in tasks)} at {address}")
@@ -36,8 +41,9 @@ def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datet
 
     The page shows the note, if there is one.
 
-    Raises StorageUnavailable where it does not come up.
+    Raises StorageUnavailable where it does not come up, else as ``serve_forever``.
     """
+    _require_stores(settings, tasks)
     with listen(settings.host, settings.port) as (door, address):
         server = _server(create_app(settings, tasks, clock, note=note))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="service", daemon=True)
@@ -79,6 +85,12 @@ def listen(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         door.listen(BACKLOG)  # from here on a connection waits for the server instead of being refused
         shown = f"[{host}]" if ":" in host else host
         yield door, f"http://{shown}:{door.getsockname()[1]}"
+
+
+def _require_stores(settings: Settings, tasks: Sequence[Task]) -> None:
+    formats.check_home(settings.home)
+    for task in tasks:
+        identity.require(task, settings.task_folder(task.name))
 
 
 def _server(app: Any) -> uvicorn.Server:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.journal import Incident
 from forecastle.serving.schemas import Forecast, Model, Scores, SeriesForecasts
 from forecastle.serving.wording import age_text
@@ -155,6 +156,8 @@ def _answer(task: Task, series_id: str, rows: Sequence[Mapping[str, Any]]) -> Se
         origin=head.get("origin"),
         issued_at=head.get("issued_at"),
         model_version=head.get("model_version"),
-        data_version=head.get("data_version"),
+        data_version=head.get("data_version") or None,
+        estimator=head.get("estimator"),
+        trained=head["model_version"] != UNTRAINED if head else None,
         forecasts=tuple(Forecast(**{name: row[name] for name in Forecast.model_fields}) for row in rows),
     )

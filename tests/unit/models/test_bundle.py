@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecastle.errors import RegistryUnavailable
+from forecastle.errors import FormatError, RegistryUnavailable
 from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, load, save
 from forecastle.models.estimators import ESTIMATORS, LEARNERS, all_pairs
 from forecastle.models.intervals import Errors, calibrate
@@ -135,7 +135,7 @@ def test_a_format_newer_than_this_program_is_refused(bundle, tmp_path):
     (folder / FILE).write_text(json.dumps(data))
     files = {str(path.relative_to(folder)): path.read_bytes() for path in (*folder.rglob("*.txt"), folder / FILE)}
     (folder / DIGEST).write_text(digest(files) + "\n")
-    with pytest.raises(RegistryUnavailable, match="format 99"):
+    with pytest.raises(FormatError, match="format 99"):
         load(folder)
 
 

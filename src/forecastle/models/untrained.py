@@ -1,0 +1,83 @@
+"""Forecasts of series that the model in service has not learnt: seasonal naive, marked as such.
+
+A series that came after the last training has nothing in the model. Until one is trained on it, the season before is
+forecast (the last value where there is less than a season), and journalled with ``model_version`` UNTRAINED, so that
+nothing counts as the model's what is not.
+
+The interval is honest or absent: its half width at each step ahead is the conformal quantile ⌈(n + 1)·coverage⌉ of the
+absolute errors that the same method would have made from the series' own past origins within the recipe's lookback,
+with what is known now as the truth. Below FEWEST of those there is none.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from forecastle.data.examples import Examples
+from forecastle.data.panel import Booleans, Floats, Panel
+from forecastle.data.transformation import Recipe, seasonal_value, targets
+from forecastle.frame import TIME
+from forecastle.models.training import forecast_rows
+from forecastle.task import Task
+
+UNTRAINED = "untrained"  # the model version of a forecast that no model made
+FEWEST = 48  # errors of one step ahead below which nothing is promised
+
+
+def known(recipe: Recipe, panel: Panel) -> Booleans:
+    """Tell which of the panel's series, (S,), a model of this recipe has learnt."""
+    return np.isin(np.array(panel.series_ids, dtype=object), np.array(recipe.series_ids, dtype=object))
+
+
+def of_models(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the forecasts or outcomes (with ``model_version``) that a model made."""
+    return rows.filter(pl.col("model_version") != UNTRAINED)
+
+
+def forecast(task: Task, recipe: Recipe, panel: Panel, examples: Examples, now: datetime) -> pl.DataFrame:
+    """Forecast every step ahead of these origins by the season before; rows as ``predictor.forecast`` returns them,
+    with ``drifted`` (never). Where nothing was observed within reach there is no forecast."""
+    half = np.full((len(examples), recipe.steps), np.nan)
+    names = np.full(len(examples), "seasonal_naive", dtype=object)
+    for place, number in enumerate(examples.series):
+        own = panel.rows_of(panel.series_ids[number])
+        half[place] = _half_widths(recipe, panel, own, task.training.coverage)
+        if own.stop - own.start <= recipe.season:
+            names[place] = "persistence"
+    value = examples.seasonal
+    rows = forecast_rows(examples, value, value - half, value + half).drop("actual", "naive")
+    by_series = pl.DataFrame(
+        {
+            "series_id": pl.Series([examples.series_ids[number] for number in examples.series], dtype=pl.String),
+            "estimator": pl.Series(names.tolist(), dtype=pl.String),
+        }
+    )
+    return (
+        rows.join(by_series, on="series_id", how="left", maintain_order="left")
+        .with_columns(pl.col("value", "lower", "upper").fill_nan(None))
+        .drop_nulls("value")
+        .with_columns(
+            pl.lit(task.name).alias("task"),
+            pl.lit(UNTRAINED).alias("model_version"),
+            pl.lit("").alias("data_version"),
+            pl.lit(now, dtype=TIME).alias("issued_at"),
+            pl.lit(False).alias("drifted"),
+        )
+    )
+
+
+def _half_widths(recipe: Recipe, panel: Panel, own: slice, coverage: float) -> Floats:
+    """Return the half width of each step ahead, (H,), from a series' own past errors; NaN where there are too few."""
+    rows = np.arange(own.start, own.stop)
+    found = np.full(recipe.steps, np.nan)
+    for step in range(1, recipe.steps + 1):
+        error = np.abs(targets(panel, rows, step) - seasonal_value(recipe, panel, rows, step))
+        # an origin with less than a season behind it shows what persistence does, not this method
+        error = np.sort(error[recipe.season :][~np.isnan(error[recipe.season :])])
+        place = int(np.ceil((len(error) + 1) * coverage)) - 1
+        if len(error) >= FEWEST and place < len(error):
+            found[step - 1] = error[place]
+    return found

@@ -1,0 +1,1 @@
+"""What an operator does beside the flows: prune, back up, restore, migrate."""

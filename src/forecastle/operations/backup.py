@@ -1,0 +1,259 @@
+"""A backup of all stores by one command, taken while live runs go on; ``restoring`` puts it back.
+
+Stores are copied against the flow of the data: first what refers (journal, pointers), then what it refers to (models,
+registry, training tables, history, archive). All of that is only ever added to, so whatever an earlier copy names is
+in a later one, and what a later copy has beyond an earlier one is as after a crash between two steps: the next run
+heals it. Databases are copied by SQLite's own online backup; files that a merge of segments takes away meanwhile are
+in the file it wrote before, which the next look at the folder finds. Prunes wait until the copy is done.
+
+    <backup>/backup.json    the manifest, written last: every file with its SHA-256, formats, what lies elsewhere
+    <backup>/home/…         see ``places``
+
+A backup is whole and stands by itself (it is not incremental). It is made under another name and renamed when it is
+done: what has the name asked for is a backup. A name that ends in .tar or .tar.gz gives one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from forecastle import __version__
+from forecastle.data import formats
+from forecastle.errors import StorageUnavailable, UserError
+from forecastle.frame import write_json
+from forecastle.operations.places import HOME, JOURNAL, REGISTRY, REMOTE, Places, places
+from forecastle.operations.retention import PRUNED, alone
+from forecastle.settings import Settings
+
+MANIFEST = "backup.json"
+FORMAT = 1
+CHUNK = 1 << 20
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
+ORDER = ("models", "series.json", "task.json", "backfilled.json", "runs", "reports", "quarantine", "history", "archive")
+"""What of a task is copied in which order; what is not named comes between the runs and the history. The pointer lies
+in ``models`` and is copied before all else of it."""
+LEFT_OUT = ("journal.db", "mlflow.db", "dvc-remote", "restoring.json")  # of the home folder; copied apart, or never
+VERSIONS = "versions"
+WORKSPACE_LEFT_OUT = (".dvc/cache", ".dvc/tmp")  # what the remote has, and what a running process leaves
+LOCK_SECONDS = 300.0
+
+Tell = Callable[[str, int], None]
+"""Told of every store that was copied: its name, and how many files it has."""
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What was backed up: where to, how many files and bytes, and what lies elsewhere with what to do about it."""
+
+    path: Path
+    files: int
+    bytes: int
+    elsewhere: dict[str, str]
+
+
+def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda store, files: None) -> Backup:
+    """Copy every store on this machine to a folder or .tar(.gz) file that does not exist yet.
+
+    Raises UserError where the target exists, lies in the home folder, or there is nothing to back up; FormatError where
+    the stores are of another version; StorageUnavailable where a disk refuses.
+    """
+    to = to.absolute()
+    where = places(settings)
+    _require_target(to, where)
+    formats.refuse_newer(settings.home)
+    part = to.with_name(f".{to.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        files = _copy_all(where, part, tell)
+        manifest = {
+            "format": FORMAT,
+            "forecastle": __version__,
+            "made_at": now,
+            "places": where.local,
+            "elsewhere": where.elsewhere,
+            "formats": {"home": formats.found_format(settings.home)},  # the databases carry their own
+            "files": files,
+        }
+        write_json(part / MANIFEST, manifest)
+        _put_in_place(part, to)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"to back up to {to}", str(error.strerror or error), "Free some space, or choose another place with --to."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Backup(to, len(files), sum(one["bytes"] for one in files.values()), where.elsewhere)
+
+
+def digest_of(path: Path, copy_to: Path | None = None) -> dict[str, Any]:
+    """Return a file's bytes and SHA-256, copied on the way if asked."""
+    whole, size = hashlib.sha256(), 0
+    with ExitStack() as stack:
+        source = stack.enter_context(path.open("rb"))
+        target = None
+        if copy_to is not None:
+            copy_to.parent.mkdir(parents=True, exist_ok=True)
+            target = stack.enter_context(copy_to.open("wb"))
+        while chunk := source.read(CHUNK):
+            whole.update(chunk)
+            size += len(chunk)
+            if target is not None:
+                target.write(chunk)
+    return {"bytes": size, "sha256": whole.hexdigest()}
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a backup of this name is one file rather than a folder."""
+    return path.name.endswith(ARCHIVES)
+
+
+def _require_target(to: Path, where: Places) -> None:
+    if to.exists():
+        raise UserError(f"no {to} yet", "one", "Name a backup that does not exist; each is whole by itself.")
+    if to.is_relative_to(where.local[HOME]):
+        raise UserError("--to outside the home folder", f"{to}", "A backup beside its stores is lost with them.")
+    if not any(path.exists() for path in where.local.values()):
+        raise UserError(f"stores in {where.local[HOME]}", "none", "Check FORECASTLE_HOME.")
+
+
+def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
+    """Copy the stores in their order and return every file's bytes and digest by its path in the backup."""
+    home = where.local[HOME]
+    tasks = sorted(one for one in home.iterdir() if _is_task(one)) if home.is_dir() else []
+    files: dict[str, Any] = {}
+
+    def copied(store: str, found: dict[str, Any]) -> None:
+        files.update(found)
+        tell(store, len(found))
+
+    with ExitStack() as held:
+        for task in tasks:
+            held.enter_context(alone(task))
+        if JOURNAL in where.local:
+            copied("journal", _copy_database(where.local[JOURNAL], part, JOURNAL))
+        pointers = [path for task in tasks for path in sorted((task / "models").glob("*.json"))]
+        copied("pointers", _copy_files(pointers, home, part / HOME, HOME))
+        known = set(files)
+        for name in ORDER[: ORDER.index("runs")]:
+            for task in tasks:
+                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known))
+        if REGISTRY in where.local:
+            copied("registry", _copy_database(where.local[REGISTRY], part, REGISTRY))
+        copied("artifacts", _copy_tree(home / "mlflow-artifacts", home, part / HOME, HOME, known))
+        with _workspace_alone(home / VERSIONS):
+            skip = {(home / VERSIONS / name).as_posix() for name in WORKSPACE_LEFT_OUT}
+            copied("versions", _copy_tree(home / VERSIONS, home, part / HOME, HOME, known, skip))
+        if REMOTE in where.local:
+            remote = where.local[REMOTE]
+            copied("training tables", _copy_tree(remote, remote, part / REMOTE, REMOTE, known))
+        for task in tasks:
+            names = sorted({one.name for one in task.iterdir()} - set(ORDER) - {"models"})
+            for name in ["runs", *names, "reports", "quarantine", "history", "archive"]:
+                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known))
+        rest = [one for one in sorted(home.iterdir()) if one.is_file() and one.name not in LEFT_OUT]
+        copied("home", _copy_files([one for one in rest if _belongs(one)], home, part / HOME, HOME))
+    return files
+
+
+def _is_task(folder: Path) -> bool:
+    reserved = (VERSIONS, "mlflow-artifacts", REMOTE)
+    return folder.is_dir() and not folder.name.startswith(".") and folder.name not in reserved
+
+
+def _copy_database(path: Path, part: Path, name: str) -> dict[str, Any]:
+    """Copy a SQLite database as it is at one moment, whoever writes to it meanwhile."""
+    if not path.exists():
+        return {}
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(part / name)) as target:
+            source.backup(target)
+            target.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        raise StorageUnavailable(f"to copy the database {path}", str(error), "Try again.") from error
+    return {name: digest_of(part / name)}
+
+
+def _copy_tree(
+    root: Path, base: Path, into: Path, prefix: str, known: set[str], skip: set[str] | None = None
+) -> dict[str, Any]:
+    """Copy every file at or below root, looking again until a look finds nothing new.
+
+    One look alone can miss both a file that is written while it lasts and the ones that file replaces.
+    """
+    found: dict[str, Any] = {}
+    while True:
+        paths = [root] if root.is_file() and _belongs(root) else sorted(_files(root, skip or set()))
+        there = {*known, *found}
+        new = [path for path in paths if f"{prefix}/{path.relative_to(base).as_posix()}" not in there]
+        if not new:
+            return found
+        found |= _copy_files(new, base, into, prefix)
+
+
+def _copy_files(paths: list[Path], base: Path, into: Path, prefix: str) -> dict[str, Any]:
+    """Copy these files, leaving out those that vanish meanwhile."""
+    found = {}
+    for path in paths:
+        name = path.relative_to(base).as_posix()
+        try:
+            found[f"{prefix}/{name}"] = digest_of(path, into / name)
+        except FileNotFoundError:
+            (into / name).unlink(missing_ok=True)
+    return found
+
+
+def _files(root: Path, skip: set[str]) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = [one for one in folders if (here / one).as_posix() not in skip and not one.startswith(PRUNED)]
+        yield from (path for name in names if _belongs(path := here / name) and not path.is_symlink())
+
+
+def _belongs(path: Path) -> bool:
+    """Tell whether a file is of a store, not a lock or what an unfinished write left."""
+    name = path.name
+    return not (name.endswith((".lock", ".part", "-wal", "-shm", "-journal")) or name.startswith(".clock."))
+
+
+@contextmanager
+def _workspace_alone(workspace: Path) -> Iterator[None]:
+    """Hold the workspace of versions, as those do who write to it."""
+    if not workspace.exists():
+        yield
+        return
+    try:
+        with FileLock(f"{workspace}.lock", timeout=LOCK_SECONDS):
+            yield
+    except Timeout as error:
+        raise StorageUnavailable(
+            f"the workspace {workspace} to be free", "another process in it", "Try again."
+        ) from error
+
+
+def _put_in_place(part: Path, to: Path) -> None:
+    """Give the finished copy the name it was asked for, in one move."""
+    os.sync()
+    if not is_file(to):
+        part.rename(to)
+        return
+    packed = to.with_name(f".{to.name}.packing")
+    try:
+        with tarfile.open(packed, "w" if to.suffix == ".tar" else "w:gz") as archive:
+            archive.add(part, arcname=".")
+        os.sync()
+        packed.rename(to)
+    finally:
+        packed.unlink(missing_ok=True)

@@ -1,0 +1,200 @@
+"""Putting a backup back: into an empty home, or over one that is moved aside.
+
+Every file is verified against the manifest while it is copied into the home folder under another name; only a copy that
+is whole is put into place. While that lasts a note tells every command that the stores are not whole, so a restore that
+was cut short is neither used nor taken for empty; it is done again with ``--force``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from forecastle.data import formats
+from forecastle.errors import StorageUnavailable, UserError
+from forecastle.frame import write_json
+from forecastle.operations.backup import FORMAT, MANIFEST, Tell, digest_of, is_file
+from forecastle.operations.places import HOME, REGISTRY, places
+from forecastle.settings import Settings
+
+STAGE = ".restoring"
+ASIDE = ".before-restore-"
+URIS = (  # where MLflow's database keeps addresses of files
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was restored: how many files and bytes, when the backup was made, where what was there before lies now, and
+    what the backup does not hold."""
+
+    files: int
+    bytes: int
+    made_at: datetime
+    aside: Path | None
+    elsewhere: dict[str, str]
+
+
+def restore(
+    settings: Settings, source: Path, now: datetime, force: bool = False, tell: Tell = lambda store, files: None
+) -> Restored:
+    """Put a backup into the places the settings name. Stop whatever runs on them first.
+
+    With ``force`` what is there is moved aside, never deleted. Raises UserError for what is no whole backup and for
+    places that are not empty, FormatError for a newer one, StorageUnavailable where a disk refuses.
+    """
+    local = places(settings).local
+    with _opened(source) as folder:
+        manifest = _manifest(folder, source)
+        _require_free(local, force)
+        try:
+            home = local[HOME]
+            home.mkdir(parents=True, exist_ok=True)
+            _stage(folder, manifest, home, tell)
+            write_json(home / formats.RESTORING, {"from": source.absolute(), "at": now})
+            aside = _move_aside(local, home, f"{ASIDE}{now:%Y%m%dT%H%M%SZ}") if force else None
+            _put_in_place(home, local)
+            if (local.get(REGISTRY) or home / "none").exists():
+                _rewrite_uris(local[REGISTRY], Path(manifest["places"][HOME]), home)
+            (home / formats.RESTORING).unlink()
+        except (OSError, sqlite3.Error) as error:
+            raise StorageUnavailable(
+                f"to restore to {local[HOME]}", str(error), "Mend the disk, then restore again with --force."
+            ) from error
+    files = manifest["files"].values()
+    made_at = datetime.fromisoformat(manifest["made_at"])
+    return Restored(len(files), sum(one["bytes"] for one in files), made_at, aside, manifest["elsewhere"])
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Path]:
+    """Give the folder of a backup, unpacked where it is one file."""
+    if not source.exists():
+        raise UserError(f"a backup at {source}", "nothing", "Name one that forecastle backup has made.")
+    if not is_file(source):
+        yield source
+        return
+    with TemporaryDirectory(dir=source.parent, prefix=".unpacking-") as unpacked:
+        try:
+            with tarfile.open(source) as archive:
+                archive.extractall(unpacked, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise UserError(f"a whole backup in {source}", str(error), "Take another backup.") from error
+        yield Path(unpacked)
+
+
+def _manifest(folder: Path, source: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        formats.require(int(found["format"]), FORMAT, f"the backup {source}", found)
+        formats.require(int(found["formats"]["home"] or 0), formats.FORMAT, f"the stores in the backup {source}", found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"a whole backup in {source}", f"no manifest that can be read ({error})", "Take another backup."
+        ) from error
+    strange = [name for name in found["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
+    if strange:
+        raise UserError(f"a backup of forecastle in {source}", f"the file {strange[0]}", "Take another backup.")
+    return found
+
+
+def _require_free(local: dict[str, Path], force: bool) -> None:
+    for path in local.values():
+        if not force and _holds_something(path):
+            raise UserError(
+                f"nothing at {path} yet",
+                "stores" if path.is_dir() else "a file",
+                "Stop what runs on it; --force moves what is there aside and restores.",
+            )
+
+
+def _holds_something(path: Path) -> bool:
+    if not path.is_dir():
+        return path.exists()
+    if (path / formats.RESTORING).exists():
+        return True
+    return any(one.name != STAGE and not one.name.startswith(ASIDE) for one in path.iterdir())
+
+
+def _stage(folder: Path, manifest: dict[str, Any], home: Path, tell: Tell) -> None:
+    """Copy every file of the manifest beside the stores, and verify it."""
+    stage = home / STAGE
+    shutil.rmtree(stage, ignore_errors=True)
+    counts: dict[str, int] = {}
+    for name, promised in manifest["files"].items():
+        try:
+            found = digest_of(folder / name, stage / name)
+        except FileNotFoundError:
+            found = {}
+        if found != promised:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise UserError(
+                "every file of the backup as it was copied", f"{name} is missing or differs", "Take another backup."
+            )
+        store = "/".join(Path(name).parts[:3][:-1]) or name
+        counts[store] = counts.get(store, 0) + 1
+    for store, count in counts.items():
+        tell(store, count)
+
+
+def _move_aside(local: dict[str, Path], home: Path, name: str) -> Path | None:
+    """Move what is in the stores' places into a folder of the home folder."""
+    aside = home / name
+    outside = {key: path for key, path in local.items() if not path.is_relative_to(home) and path.exists()}
+    inside = [
+        one for one in home.iterdir() if one.name not in (STAGE, formats.RESTORING) and not one.name.startswith(ASIDE)
+    ]
+    for one in inside:
+        aside.mkdir(exist_ok=True)
+        one.rename(aside / one.name)
+    for key, path in outside.items():
+        if _holds_something(path):
+            path.rename(path.with_name(f"{path.name}{name}"))
+    return aside if inside else None
+
+
+def _put_in_place(home: Path, local: dict[str, Path]) -> None:
+    """Move the staged stores to where they belong; databases lose what a former one left beside them."""
+    stage = home / STAGE
+    for staged in sorted((stage / HOME).iterdir()) if (stage / HOME).is_dir() else ():
+        staged.rename(home / staged.name)
+    for name, path in local.items():
+        staged = stage / name
+        if name == HOME or not staged.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in (f"{path}-wal", f"{path}-shm", f"{path}-journal"):
+            Path(left).unlink(missing_ok=True)
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        shutil.move(staged, path)
+    shutil.rmtree(stage)
+
+
+def _rewrite_uris(database: Path, before: Path, now: Path) -> None:
+    """Let MLflow's database name the files where they are now, where the home folder has another path."""
+    old, new = before.as_uri(), now.as_uri()
+    if old == new:
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in URIS:
+            columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            if column in columns:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (f"{new}/", len(old) + 2, len(old) + 1, f"{old}/"),
+                )
