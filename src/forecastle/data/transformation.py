@@ -188,12 +188,18 @@ class Window:
     def __init__(self, recipe: Recipe, panel: Panel, rows: Integers, issued: Integers, horizon: int) -> None:
         self.recipe, self.panel, self.rows, self.issued, self.horizon = recipe, panel, rows, issued, horizon
         self._back: dict[tuple[int, int], Floats] = {}
+        first = int(rows[0]) if len(rows) else 0
+        neighbours = len(rows) > 0 and np.array_equal(rows, np.arange(first, first + len(rows)))
+        self._range = range(first, first + len(rows)) if neighbours else None
 
     def back(self, steps: int, column: int = 0) -> Floats:
         """Return a column so many steps before the origin, (n,)."""
         key = (column, steps)
         if key not in self._back:
-            self._back[key] = self.panel.back(column, self.rows, steps, self.issued)
+            if self._range is None:
+                self._back[key] = self.panel.back(column, self.rows, steps, self.issued)
+            else:
+                self._back[key] = self.panel.back_from(column, self._range, steps, self.issued)
         return self._back[key]
 
     @cached_property
@@ -252,18 +258,27 @@ def rolling(window: Window) -> Iterator[tuple[str, Floats]]:
 
     Sums run from the newest value to the oldest, each window from its own values; the deviation divides by n - 1.
     """
+    values = [window.back(step) for step in range(max(window.recipe.windows, default=0))]
+    present = _present(values)
+    means, least, greatest = _means(values, present, window.recipe.windows), {}, {}
+    low = high = np.full(len(window.rows), np.nan)
+    for width, value in enumerate(values, start=1):
+        low, high = np.fmin(low, value), np.fmax(high, value)
+        if width in means:  # + 0.0: of 0.0 and -0.0 either may be called the least
+            least[width], greatest[width] = low + 0.0, high + 0.0
     for width in window.recipe.windows:
-        values = [window.back(step) for step in range(width)]
-        mean, count = _mean(values)
-        squares = np.zeros(len(window.rows))
-        least, greatest = values[0], values[0]
-        for value in values:
-            squares += np.where(np.isnan(value), 0.0, (value - mean) ** 2)
-            least, greatest = np.fmin(least, value), np.fmax(greatest, value)
+        mean, count = means[width]
+        squares, square = np.zeros(len(window.rows)), np.empty(len(window.rows))
+        for place, value in enumerate(values[:width]):
+            np.subtract(value, mean, out=square)
+            np.multiply(square, square, out=square)
+            if present is not None:
+                square[~present[place]] = 0.0
+            squares += square
         yield f"mean_{width}", mean
-        yield f"std_{width}", np.sqrt(_divided(squares, count - 1, count > 1))
-        yield f"min_{width}", least
-        yield f"max_{width}", greatest
+        yield f"std_{width}", np.sqrt(_divided(squares, count - 1))
+        yield f"min_{width}", least[width]
+        yield f"max_{width}", greatest[width]
 
 
 def level(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -281,7 +296,7 @@ def covariates(window: Window) -> Iterator[tuple[str, Floats]]:
         for lag in COVARIATE_LAGS:
             yield f"{name}_lag_{lag}", window.back(lag, column)
         for width in COVARIATE_WINDOWS:
-            yield f"{name}_mean_{width}", _mean([window.back(step, column) for step in range(width)])[0]
+            yield f"{name}_mean_{width}", _mean([window.back(step, column) for step in range(width)])
 
 
 def identity(window: Window) -> Iterator[tuple[str, Floats]]:
@@ -317,9 +332,9 @@ def seasons(window: Window) -> Iterator[tuple[str, Floats]]:
     yield "season_week", season_week
     yield "season_two_weeks", window.season_before(max(first, 2 * week))
     past = range(first, first + PROFILE_SEASONS)
-    usual = _mean([window.season_before(seasons) for seasons in past])[0]
+    usual = _mean([window.season_before(seasons) for seasons in past])
     yield "profile", usual
-    yield "profile_change", usual - _mean([window.season_before(seasons, ahead=0) for seasons in past])[0]
+    yield "profile_change", usual - _mean([window.season_before(seasons, ahead=0) for seasons in past])
     yield "season_change", season_1 - window.season_before(first, ahead=0)
     yield "week_change", season_week - window.season_before(max(first, week), ahead=0)
 
@@ -341,31 +356,55 @@ def _compute(
     family: tuple[Feature, ...], recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None, horizon: int
 ) -> Features:
     """Compute a family of features block by block; every block, and a single row, goes the same way."""
-    issued = panel.issued_at[rows] if issued is None else issued
     names: tuple[str, ...] = ()
-    blocks: list[Matrix] = []
+    matrix = np.empty((0, 0), dtype=np.float32)
     for start in range(0, max(len(rows), 1), BLOCK):
-        window = Window(recipe, panel, rows[start : start + BLOCK], issued[start : start + BLOCK], horizon)
+        block = slice(start, start + BLOCK)
+        known = panel.issued_at[rows[block]] if issued is None else issued[block]
+        window = Window(recipe, panel, rows[block], known, horizon)
         columns = [pair for feature in family for pair in feature(window)]
-        names = tuple(name for name, _ in columns)
-        block = np.empty((len(window.rows), len(columns)), dtype=np.float32)
+        if not start:
+            names = tuple(name for name, _ in columns)
+            matrix = np.empty((len(rows), len(names)), dtype=np.float32, order="F")
         for place, (_, values) in enumerate(columns):
-            block[:, place] = values
-        blocks.append(block)
-    return Features(names, np.concatenate(blocks))
+            matrix[block, place] = values
+    return Features(names, matrix)
 
 
-def _mean(values: list[Floats]) -> tuple[Floats, Floats]:
-    """Return the mean over the values present, in the given order, and how many there are."""
+def _present(values: list[Floats]) -> list[Booleans] | None:
+    """Return where each value is present; None where all are, which is quicker to compute with."""
+    if not any(np.isnan(value).any() for value in values):
+        return None
+    return [~np.isnan(value) for value in values]
+
+
+def _means(
+    values: list[Floats], present: list[Booleans] | None, widths: tuple[int, ...]
+) -> dict[int, tuple[Floats, Floats | float]]:
+    """Return for each width the mean over the first so many values, and how many are present."""
+    found: dict[int, tuple[Floats, Floats | float]] = {}
+    if not values:
+        return found
     count, total = np.zeros(len(values[0])), np.zeros(len(values[0]))
-    for value in values:
-        present = ~np.isnan(value)
-        count += present
-        total += np.where(present, value, 0.0)
-    return _divided(total, count, count > 0), count
+    for width, value in enumerate(values, start=1):
+        if present is None:
+            total += value
+        else:
+            count += present[width - 1]
+            total += np.where(present[width - 1], value, 0.0)
+        if width in widths:
+            number = float(width) if present is None else count.copy()
+            found[width] = _divided(total, number), number
+    return found
 
 
-def _divided(above: Floats, below: Floats, where: Booleans) -> Floats:
+def _mean(values: list[Floats]) -> Floats:
+    """Return the mean over the values present, in the given order; NaN where none is."""
+    return _means(values, _present(values), (len(values),))[len(values)][0]
+
+
+def _divided(above: Floats, below: Floats | float) -> Floats:
+    """Return quotients, NaN where what stands below is not above zero."""
     quotient = np.full(len(above), np.nan)
-    np.divide(above, below, out=quotient, where=where)
+    np.divide(above, below, out=quotient, where=np.asarray(below) > 0)
     return quotient
