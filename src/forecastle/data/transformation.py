@@ -11,6 +11,7 @@ To add one: write a function with the signature of its family and name it in ``O
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -31,6 +32,7 @@ COVARIATE_WINDOWS = (6, 24)
 PROFILE_SEASONS = 7  # how many seasons the usual course of the day is the mean of
 SEASONS = 8  # how many seasons back the seasonal naive method looks for a value
 BLOCK = 16_384  # rows computed at a time: their windows stay in the processor's cache
+THREADS = 2
 
 _MINUTE = 60_000_000
 _DAY = 86_400_000_000
@@ -185,8 +187,17 @@ def seasonal_value(
 class Window:
     """What the rows of one block can see: values back in time, and the calendar of their target time."""
 
-    def __init__(self, recipe: Recipe, panel: Panel, rows: Integers, issued: Integers, horizon: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        panel: Panel,
+        rows: Integers,
+        issued: Integers,
+        horizon: int,
+        almanac: Almanac | None = None,
+    ) -> None:
         self.recipe, self.panel, self.rows, self.issued, self.horizon = recipe, panel, rows, issued, horizon
+        self._almanac = almanac
         self._back: dict[tuple[int, int], Floats] = {}
         first = int(rows[0]) if len(rows) else 0
         neighbours = len(rows) > 0 and np.array_equal(rows, np.arange(first, first + len(rows)))
@@ -226,14 +237,17 @@ class Window:
         inside = (at >= panel.first_of[rows]) & (at <= rows)
         return panel.known(column, np.where(inside, at, rows), inside, self.issued)
 
-    def local_time(self) -> Integers:
-        """Return the local wall clock of the target's time (microseconds, as if it were UTC).
+    def calendar(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Yield names and values of the calendar at the target's time.
 
-        On the observed grid, where the time of a bar to come is not known, that of the origin.
+        On the observed grid, where the time of a bar to come is not known, at that of the origin.
         """
         ahead = self.horizon * self.panel.step if self.recipe.grid == "regular" else 0
         here = self.panel.timestamps[self.rows] + ahead
-        return here + utc_offsets(here, self.recipe.timezone)
+        if self._almanac is None:
+            yield from _calendar(self.recipe, here)
+        else:
+            yield from self._almanac.of(here)
 
     def _by_local_clock(self, ahead: int, seasons: int) -> Integers:
         """Return how many steps from the origin the same local time lies, whole days before a time ahead."""
@@ -258,22 +272,24 @@ def rolling(window: Window) -> Iterator[tuple[str, Floats]]:
 
     Sums run from the newest value to the oldest, each window from its own values; the deviation divides by n - 1.
     """
-    values = [window.back(step) for step in range(max(window.recipe.windows, default=0))]
-    present = _present(values)
-    means, least, greatest = _means(values, present, window.recipe.windows), {}, {}
-    low = high = np.full(len(window.rows), np.nan)
+    widths = window.recipe.windows
+    values = [window.back(step) for step in range(max(widths))]
+    filled, missing = _filled(values)
+    means, least, greatest = _means(filled, missing, widths), {}, {}
+    low, high = values[0].copy(), values[0].copy()
     for width, value in enumerate(values, start=1):
-        low, high = np.fmin(low, value), np.fmax(high, value)
+        np.fmin(low, value, out=low)
+        np.fmax(high, value, out=high)
         if width in means:  # + 0.0: of 0.0 and -0.0 either may be called the least
             least[width], greatest[width] = low + 0.0, high + 0.0
-    for width in window.recipe.windows:
+    square = np.empty(len(window.rows))
+    for width in widths:
         mean, count = means[width]
-        squares, square = np.zeros(len(window.rows)), np.empty(len(window.rows))
-        for place, value in enumerate(values[:width]):
+        squares = np.zeros(len(window.rows))
+        for value, lacking in zip(filled[:width], missing, strict=False):
             np.subtract(value, mean, out=square)
             np.multiply(square, square, out=square)
-            if present is not None:
-                square[~present[place]] = 0.0
+            square[lacking] = 0.0
             squares += square
         yield f"mean_{width}", mean
         yield f"std_{width}", np.sqrt(_divided(squares, count - 1))
@@ -307,19 +323,8 @@ def identity(window: Window) -> Iterator[tuple[str, Floats]]:
 
 
 def calendar(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """Minute of the day, day of the week, place in the year and public holiday at the target's local time.
-
-    Sine and cosine are rounded to six decimals: sin(pi) would be 1.2e-16 and split from sin(0) = 0.
-    """
-    local = window.local_time()
-    day = local // _DAY
-    yield "minute", local % _DAY // _MINUTE
-    yield "weekday", (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
-    turn = 2 * np.pi * (day % _YEAR) / _YEAR
-    yield "year_sin", np.round(np.sin(turn), 6)
-    yield "year_cos", np.round(np.cos(turn), 6)
-    if window.recipe.holidays:
-        yield "holiday", public_holidays(day, window.recipe.holidays)
+    """Minute of the day, day of the week, place in the year and public holiday at the target's local time."""
+    yield from window.calendar()
 
 
 def seasons(window: Window) -> Iterator[tuple[str, Floats]]:
@@ -352,59 +357,107 @@ STEP_FEATURES: tuple[Feature, ...] = (calendar, seasons, covariate_seasons)
 CALENDAR = frozenset({"series", "minute", "weekday", "year_sin", "year_cos", "holiday"})  # never out of distribution
 
 
+@dataclass(frozen=True)
+class Almanac:
+    """The calendar of every step of a span, computed once and looked up for each series that is there then."""
+
+    first: int  # microseconds
+    step: int
+    columns: tuple[tuple[str, Matrix], ...]
+
+    def of(self, times: Integers) -> Iterator[tuple[str, Matrix]]:
+        """Yield names and values of the calendar at times of the span."""
+        place = (times - self.first) // self.step
+        for name, values in self.columns:
+            yield name, values[place]
+
+
+def _almanac(recipe: Recipe, panel: Panel, rows: Integers, horizon: int) -> Almanac | None:
+    """Return the calendar of all targets' times; None where to look it up is no less work than to compute it."""
+    if recipe.grid != "regular" or len(rows) <= BLOCK:
+        return None
+    times = panel.timestamps[rows]
+    first, last = int(times.min()) + horizon * panel.step, int(times.max()) + horizon * panel.step
+    if (last - first) // panel.step > len(rows) // 2:
+        return None
+    found = _calendar(recipe, np.arange(first, last + 1, panel.step))
+    return Almanac(first, panel.step, tuple((name, values.astype(np.float32)) for name, values in found))
+
+
+def _calendar(recipe: Recipe, times: Integers) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield names and values of the calendar at times (UTC), by the local clock.
+
+    Sine and cosine are rounded to six decimals: sin(pi) would be 1.2e-16 and split from sin(0) = 0.
+    """
+    local = times + utc_offsets(times, recipe.timezone)
+    day = local // _DAY
+    yield "minute", (local - day * _DAY) // _MINUTE
+    yield "weekday", (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    turn = 2 * np.pi * (day % _YEAR) / _YEAR
+    yield "year_sin", np.round(np.sin(turn), 6)
+    yield "year_cos", np.round(np.cos(turn), 6)
+    if recipe.holidays:
+        yield "holiday", public_holidays(day, recipe.holidays)
+
+
 def _compute(
     family: tuple[Feature, ...], recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None, horizon: int
 ) -> Features:
     """Compute a family of features block by block; every block, and a single row, goes the same way."""
-    names: tuple[str, ...] = ()
-    matrix = np.empty((0, 0), dtype=np.float32)
-    for start in range(0, max(len(rows), 1), BLOCK):
-        block = slice(start, start + BLOCK)
-        known = panel.issued_at[rows[block]] if issued is None else issued[block]
-        window = Window(recipe, panel, rows[block], known, horizon)
-        columns = [pair for feature in family for pair in feature(window)]
-        if not start:
-            names = tuple(name for name, _ in columns)
-            matrix = np.empty((len(rows), len(names)), dtype=np.float32, order="F")
+    almanac = _almanac(recipe, panel, rows, horizon) if calendar in family else None
+
+    def columns(start: int) -> list[tuple[str, npt.NDArray[Any]]]:
+        own = rows[start : start + BLOCK]
+        known = panel.issued_at[own] if issued is None else issued[start : start + BLOCK]
+        window = Window(recipe, panel, own, known, horizon, almanac)
+        return [pair for feature in family for pair in feature(window)]
+
+    def write(start: int, columns: list[tuple[str, npt.NDArray[Any]]]) -> None:
         for place, (_, values) in enumerate(columns):
-            matrix[block, place] = values
-    return Features(names, matrix)
+            matrix[start : start + BLOCK, place] = values
+
+    first = columns(0)
+    matrix = np.empty((len(rows), len(first)), dtype=np.float32, order="F")
+    write(0, first)
+    if len(rows) > BLOCK:
+        with ThreadPoolExecutor(THREADS) as threads:
+            for _ in threads.map(lambda start: write(start, columns(start)), range(BLOCK, len(rows), BLOCK)):
+                pass  # asked for, so that what fails in a thread is raised here
+    return Features(tuple(name for name, _ in first), matrix)
 
 
-def _present(values: list[Floats]) -> list[Booleans] | None:
-    """Return where each value is present; None where all are, which is quicker to compute with."""
-    if not any(np.isnan(value).any() for value in values):
-        return None
-    return [~np.isnan(value) for value in values]
+def _filled(values: list[Floats]) -> tuple[list[Floats], list[Integers]]:
+    """Return values with zero for those missing, and where they were missing."""
+    missing = [np.flatnonzero(np.isnan(value)) for value in values]
+    filled = [value.copy() if len(lacking) else value for value, lacking in zip(values, missing, strict=True)]
+    for value, lacking in zip(filled, missing, strict=True):
+        if len(lacking):
+            value[lacking] = 0.0
+    return filled, missing
 
 
 def _means(
-    values: list[Floats], present: list[Booleans] | None, widths: tuple[int, ...]
-) -> dict[int, tuple[Floats, Floats | float]]:
-    """Return for each width the mean over the first so many values, and how many are present."""
-    found: dict[int, tuple[Floats, Floats | float]] = {}
-    if not values:
-        return found
-    count, total = np.zeros(len(values[0])), np.zeros(len(values[0]))
-    for width, value in enumerate(values, start=1):
-        if present is None:
-            total += value
-        else:
-            count += present[width - 1]
-            total += np.where(present[width - 1], value, 0.0)
+    filled: list[Floats], missing: list[Integers], widths: tuple[int, ...]
+) -> dict[int, tuple[Floats, Floats]]:
+    """Return for each width the mean over the first so many values, in their order, and how many are present."""
+    total, lacking = np.zeros(len(filled[0])), np.zeros(len(filled[0]))
+    found = {}
+    for width, (value, absent) in enumerate(zip(filled, missing, strict=True), start=1):
+        total += value
+        lacking[absent] += 1
         if width in widths:
-            number = float(width) if present is None else count.copy()
-            found[width] = _divided(total, number), number
+            count = width - lacking
+            found[width] = _divided(total, count), count
     return found
 
 
 def _mean(values: list[Floats]) -> Floats:
     """Return the mean over the values present, in the given order; NaN where none is."""
-    return _means(values, _present(values), (len(values),))[len(values)][0]
+    return _means(*_filled(values), (len(values),))[len(values)][0]
 
 
-def _divided(above: Floats, below: Floats | float) -> Floats:
+def _divided(above: Floats, below: Floats) -> Floats:
     """Return quotients, NaN where what stands below is not above zero."""
     quotient = np.full(len(above), np.nan)
-    np.divide(above, below, out=quotient, where=np.asarray(below) > 0)
+    np.divide(above, below, out=quotient, where=below > 0)
     return quotient
