@@ -153,24 +153,23 @@ class Panel:
         inside = at >= self.first_of[rows]
         return self.known(column, np.where(inside, at, rows), inside, issued)
 
-    def back_from(self, column: int, rows: range, steps: int, issued: Integers) -> Floats:
-        """Return what ``back`` does for neighbouring rows: where nothing hinders, a view of the values themselves."""
-        low, high = rows.start - steps, rows.stop - steps
+    def stretch(self, column: int, rows: range, reach: int, issued: Integers) -> Floats | None:
+        """Return a column from ``reach`` steps before neighbouring rows to the last of them, (reach + n,).
+
+        Before their series begins it is NaN. None where the rows are of several series, or where one of them could not
+        yet know a value of the stretch: then each is to be looked up (``back``).
+        """
         number = int(np.searchsorted(self.offsets, rows.start, side="right")) - 1
-        starts = self.offsets[number : int(np.searchsorted(self.offsets, rows.stop))] - rows.start
-        heads = [(max(start, 0), start + steps) for start in starts.tolist() if start + steps > 0]
-        late = np.empty(0, dtype=np.int64)
+        if rows.stop > self.offsets[number + 1]:
+            return None
+        start = max(int(self.offsets[number]), rows.start - reach)
         if self.versions is not None:
-            late = np.flatnonzero(self.settled_at[max(low, 0) : max(high, 0)] > issued[max(-low, 0) :]) + max(-low, 0)
-        if not heads and not len(late):
-            return self.values[column, low:high]
-        found = np.empty(len(rows))
-        found[max(-low, 0) :] = self.values[column, max(low, 0) : max(high, 0)]
-        if self.versions is not None and len(late):
-            found[late] = self.versions.known(column, late + low, issued[late])
-        for first, end in heads:
-            found[first:end] = np.nan
-        return found
+            settled = np.maximum.accumulate(self.settled_at[start : rows.stop])
+            if (settled[rows.start - start :] > issued).any():
+                return None
+        before = np.full(reach - (rows.start - start), np.nan)
+        own = self.values[column, start : rows.stop]
+        return np.concatenate([before, own]) if len(before) else own
 
     def last_known(self, column: int, rows: Integers, issued: Integers, reach: int) -> tuple[Floats, Integers]:
         """Return the last value observed at most ``reach`` steps before each row and known at ``issued``, and its age.

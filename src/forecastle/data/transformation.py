@@ -11,7 +11,6 @@ To add one: write a function with the signature of its family and name it in ``O
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -32,7 +31,6 @@ COVARIATE_WINDOWS = (6, 24)
 PROFILE_SEASONS = 7  # how many seasons the usual course of the day is the mean of
 SEASONS = 8  # how many seasons back the seasonal naive method looks for a value
 BLOCK = 16_384  # rows computed at a time: their windows stay in the processor's cache
-THREADS = 2
 
 _MINUTE = 60_000_000
 _DAY = 86_400_000_000
@@ -184,6 +182,34 @@ def seasonal_value(
     return np.where(np.isnan(found), window.last[0], found)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A column along a stretch of time whose last n rows are asked for: what came before them is a view away."""
+
+    values: Floats  # (reach + n,), NaN = missing
+    size: int  # n
+
+    @cached_property
+    def filled(self) -> Floats:
+        """The values, zero for those missing."""
+        return np.where(np.isnan(self.values), 0.0, self.values) if len(self._missing) else self.values
+
+    def back(self, values: Floats, steps: int) -> Floats:
+        """Return what lies so many steps before each row, (n,)."""
+        last = len(values) - steps
+        return values[last - self.size : last]
+
+    def missing(self, steps: int) -> Integers:
+        """Return the rows that miss their value so many steps before."""
+        first = len(self.values) - self.size - steps
+        between = np.searchsorted(self._missing, (first, first + self.size))
+        return self._missing[slice(*between)] - first
+
+    @cached_property
+    def _missing(self) -> Integers:
+        return np.flatnonzero(np.isnan(self.values))
+
+
 class Window:
     """What the rows of one block can see: values back in time, and the calendar of their target time."""
 
@@ -199,19 +225,37 @@ class Window:
         self.recipe, self.panel, self.rows, self.issued, self.horizon = recipe, panel, rows, issued, horizon
         self._almanac = almanac
         self._back: dict[tuple[int, int], Floats] = {}
-        first = int(rows[0]) if len(rows) else 0
-        neighbours = len(rows) > 0 and np.array_equal(rows, np.arange(first, first + len(rows)))
-        self._range = range(first, first + len(rows)) if neighbours else None
+        self._stretches: dict[int, Stretch | None] = {}
 
     def back(self, steps: int, column: int = 0) -> Floats:
         """Return a column so many steps before the origin, (n,)."""
+        stretch = self._stretch(column)
+        if stretch is not None:
+            return stretch.back(stretch.values, steps)
         key = (column, steps)
         if key not in self._back:
-            if self._range is None:
-                self._back[key] = self.panel.back(column, self.rows, steps, self.issued)
-            else:
-                self._back[key] = self.panel.back_from(column, self._range, steps, self.issued)
+            self._back[key] = self.panel.back(column, self.rows, steps, self.issued)
         return self._back[key]
+
+    def newest(self, width: int, column: int = 0) -> tuple[list[Floats], list[Integers]]:
+        """Return the newest values, zero for those missing, from the origin's own back; and where they are missing."""
+        stretch = self._stretch(column)
+        if stretch is None:
+            return _filled([self.back(steps, column) for steps in range(width)])
+        return (
+            [stretch.back(stretch.filled, steps) for steps in range(width)],
+            [stretch.missing(steps) for steps in range(width)],
+        )
+
+    def _stretch(self, column: int) -> Stretch | None:
+        """Return a column as one stretch of time that all rows look back along; None where they have none in common."""
+        if column not in self._stretches:
+            first, size, reach = int(self.rows[0]) if len(self.rows) else 0, len(self.rows), self.recipe.reach
+            found = None
+            if size and np.array_equal(self.rows, np.arange(first, first + size)):
+                found = self.panel.stretch(column, range(first, first + size), reach, self.issued)
+            self._stretches[column] = None if found is None else Stretch(found, size)
+        return self._stretches[column]
 
     @cached_property
     def last(self) -> tuple[Floats, Integers]:
@@ -273,13 +317,12 @@ def rolling(window: Window) -> Iterator[tuple[str, Floats]]:
     Sums run from the newest value to the oldest, each window from its own values; the deviation divides by n - 1.
     """
     widths = window.recipe.windows
-    values = [window.back(step) for step in range(max(widths))]
-    filled, missing = _filled(values)
+    filled, missing = window.newest(max(widths))
     means, least, greatest = _means(filled, missing, widths), {}, {}
-    low, high = values[0].copy(), values[0].copy()
-    for width, value in enumerate(values, start=1):
-        np.fmin(low, value, out=low)
-        np.fmax(high, value, out=high)
+    low, high = window.back(0).copy(), window.back(0).copy()
+    for width in range(1, max(widths) + 1):
+        np.fmin(low, window.back(width - 1), out=low)
+        np.fmax(high, window.back(width - 1), out=high)
         if width in means:  # + 0.0: of 0.0 and -0.0 either may be called the least
             least[width], greatest[width] = low + 0.0, high + 0.0
     square = np.empty(len(window.rows))
@@ -312,7 +355,7 @@ def covariates(window: Window) -> Iterator[tuple[str, Floats]]:
         for lag in COVARIATE_LAGS:
             yield f"{name}_lag_{lag}", window.back(lag, column)
         for width in COVARIATE_WINDOWS:
-            yield f"{name}_mean_{width}", _mean([window.back(step, column) for step in range(width)])
+            yield f"{name}_mean_{width}", _means(*window.newest(width, column), (width,))[width][0]
 
 
 def identity(window: Window) -> Iterator[tuple[str, Floats]]:
@@ -405,25 +448,34 @@ def _compute(
 ) -> Features:
     """Compute a family of features block by block; every block, and a single row, goes the same way."""
     almanac = _almanac(recipe, panel, rows, horizon) if calendar in family else None
-
-    def columns(start: int) -> list[tuple[str, npt.NDArray[Any]]]:
-        own = rows[start : start + BLOCK]
-        known = panel.issued_at[own] if issued is None else issued[start : start + BLOCK]
-        window = Window(recipe, panel, own, known, horizon, almanac)
-        return [pair for feature in family for pair in feature(window)]
-
-    def write(start: int, columns: list[tuple[str, npt.NDArray[Any]]]) -> None:
+    names: tuple[str, ...] = ()
+    matrix = np.empty((0, 0), dtype=np.float32)
+    for block in _blocks(panel, rows):
+        known = panel.issued_at[rows[block]] if issued is None else issued[block]
+        window = Window(recipe, panel, rows[block], known, horizon, almanac)
+        columns = [pair for feature in family for pair in feature(window)]
+        if not names:
+            names = tuple(name for name, _ in columns)
+            matrix = np.empty((len(rows), len(names)), dtype=np.float32, order="F")
         for place, (_, values) in enumerate(columns):
-            matrix[start : start + BLOCK, place] = values
+            matrix[block, place] = values
+    return Features(names, matrix)
 
-    first = columns(0)
-    matrix = np.empty((len(rows), len(first)), dtype=np.float32, order="F")
-    write(0, first)
-    if len(rows) > BLOCK:
-        with ThreadPoolExecutor(THREADS) as threads:
-            for _ in threads.map(lambda start: write(start, columns(start)), range(BLOCK, len(rows), BLOCK)):
-                pass  # asked for, so that what fails in a thread is raised here
-    return Features(tuple(name for name, _ in first), matrix)
+
+def _blocks(panel: Panel, rows: Integers) -> Iterator[slice]:
+    """Yield the rows to compute at a time, of one series where that makes a block worth its while."""
+    start = 0
+    while True:
+        stop = min(start + BLOCK, len(rows))
+        if start < len(rows):
+            end = panel.offsets[np.searchsorted(panel.offsets, rows[start], side="right")]
+            within = start + int(end - rows[start])  # where its series ends, if rows are neighbours
+            if start + BLOCK // 8 <= within < stop and rows[within - 1] == end - 1:
+                stop = within
+        yield slice(start, stop)
+        if stop >= len(rows):
+            return
+        start = stop
 
 
 def _filled(values: list[Floats]) -> tuple[list[Floats], list[Integers]]:
