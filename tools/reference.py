@@ -41,7 +41,7 @@ def commands_page() -> str:
     body = re.sub(
         r"^\* `([a-z][a-z-]*)`: .*$", r"* [`\1`](#forecastle-\1)", body, flags=re.MULTILINE
     )  # Typer cuts these short
-    return f"{NOTE.format(source='src/forecastle/cli.py')}\n# Commands\n\n{body}\n"
+    return f"{NOTE.format(source='src/forecastle/cli/')}\n# Commands\n\n{body}\n"
 
 
 def settings_page() -> str:

@@ -4,8 +4,8 @@
                                       └────→ version ───┴→ train → promote
     LIVE   ingest → quality-check → forecast → score → watch
 
-Steps talk only through the run's folder and the stores, so each can run in a process of its own, and a step that is
-repeated does no harm. A step loads, calls one or two functions of the rooms below, saves, and returns its summary.
+What a step does stands in ``steps``. A step that fails ends its flow: nothing after it may start, in a process of its
+own either.
 """
 
 from __future__ import annotations
@@ -17,72 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import polars as pl
-
-from forecastle.data import ingestion, intake, profiling, versioning
-from forecastle.data.derivation import open_history
-from forecastle.data.examples import Examples, from_table, make_examples, to_table
-from forecastle.data.history import History
-from forecastle.data.panel import Panel, build_panel, micros
-from forecastle.data.transformation import Recipe, make_recipe
-from forecastle.errors import (
-    ForecastleError,
-    GateError,
-    NotEnoughHistory,
-    StorageUnavailable,
-    TaskError,
-    UserError,
-)
-from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
+from forecastle import steps
+from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
+from forecastle.frame import write_json
 from forecastle.http import Client, Transport
-from forecastle.models import bundle, pointer, predictor, promotion, registry, training
-from forecastle.monitoring import alerts, drift, outcomes
-from forecastle.monitoring.journal import FIGURES, Journal
+from forecastle.monitoring.journal import Journal
+from forecastle.run import Run, Summary
 from forecastle.settings import Settings
 from forecastle.task import Task
 
-Summary = dict[str, Any]
-
-BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
-CATCH_UP = timedelta(days=7)  # how far back a collection reaches for a series that has fallen silent
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
-
-
-@dataclass(frozen=True)
-class Run:
-    """One passage of a flow: the task, where things lie, the moment it stands for, and its own folder."""
-
-    task: Task
-    settings: Settings
-    flow: str
-    now: datetime
-    client: Client
-    journal: Journal
-
-    @property
-    def id(self) -> str:
-        """The run's name: its flow and its moment, so that repeating a run repeats into the same folder."""
-        return f"{self.flow}-{self.now:%Y%m%dT%H%M%SZ}"
-
-    @property
-    def home(self) -> Path:
-        """The task's folder, where its stores lie."""
-        return self.settings.task_folder(self.task.name)
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder, through which its steps talk."""
-        return self.home / "runs" / self.id
-
-    @cached_property
-    def history(self) -> History:
-        """The task's observations, as its steps."""
-        return open_history(self.task, self.home / "history")
 
 
 @dataclass(frozen=True)
@@ -104,178 +50,23 @@ class Outcome:
     error: ForecastleError | None = None
 
 
-def ingest(run: Run) -> Summary:
-    """Fetch what is new, archive the answers byte for byte, and lay the parsed batch into the run's folder."""
-    start = _collect_from(run)
-    archive = ingestion.Archive(run.home / "archive")
-    live = run.flow == "live"
-    batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live)
-    ingestion.save_batch(run.folder, batch)
-    return {
-        "rows": batch.rows.height,
-        "from": iso(batch.start),
-        "to": iso(batch.end),
-        "answers": len(batch.archived),
-        "duplicates": batch.duplicates,
-        "after_collection": batch.after_collection,
-    }
-
-
-def quality_check(run: Run) -> Summary:
-    """Judge the batch by every check; let it into the history, or into quarantine and stop."""
-    batch = ingestion.load_batch(run.folder)
-    admitted = intake.admit(run.task, run.home, batch, run.now, run.folder)
-    if run.flow == "train":
-        write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
-    return {
-        "verdict": admitted.report.verdict,
-        "masked": admitted.report.masked,
-        "new": admitted.appended.new,
-        "revised": admitted.appended.revised,
-        "known": admitted.appended.known,
-    }
-
-
-def transform(run: Run) -> Summary:
-    """Compute features and targets of all history known now: the processed training table."""
-    panel = build_panel(run.history.versions(as_of=run.now), run.task)
-    recipe = make_recipe(run.task, panel)
-    table = to_table(make_examples(recipe, panel, np.arange(panel.size)))
-    write_table(run.folder / "training.parquet", table)
-    write_json(run.folder / "recipe.json", recipe.as_dict())
-    return {"rows": table.height, "features": table.width, "series": len(panel.series_ids), "season": recipe.season}
-
-
-def profile(run: Run) -> Summary:
-    """Compute the Reference that drift is measured against, and the page that shows the training data."""
-    examples = _examples(run)
-    reference = profiling.reference(examples.origin_names, examples.origin)
-    observations = run.history.read(as_of=run.now)
-    page = profiling.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference)
-    write_json(run.folder / "reference.json", reference.to_dict())
-    return {"features": len(examples.origin_names), "page": str(page)}
-
-
-def version(run: Run) -> Summary:
-    """Put the training table under version control: DVC remote and git."""
-    snapshot = versioning.version_table(run.settings, run.task, _made(run.folder / "training.parquet"), run.id)
-    found = {"version": snapshot.version, "commit": snapshot.commit, "rows": snapshot.rows}
-    write_json(run.folder / "version.json", found)
-    return found
-
-
-def train(run: Run) -> Summary:
-    """Back-test every candidate, fit the one that earned it on all data, and register it."""
-    version_note = _load(run.folder / "version.json")
-    trained = training.train(
-        run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now
-    )
-    folder = bundle.save(trained.bundle, run.folder / "bundle")
-    write_table(run.folder / "backtest.parquet", trained.backtest)
-    scores = trained.bundle.backtest
-    reports = [run.home / "reports" / "profile.html", run.folder / "quality.html", run.folder / "backtest.parquet"]
-    registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports)
-    write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
-    return {
-        "model_version": registered.version,
-        "estimator": trained.bundle.estimator,
-        **{name: scores[name] for name in ("rmse", "skill", "coverage", "n")},
-    }
-
-
-def promote(run: Run) -> Summary:
-    """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
-    challenger = registry.find(run.settings, run.task, _load(run.folder / "model.json")["version"])
-    rows = pl.read_parquet(run.folder / "backtest.parquet")
-    current = pointer.published(run.settings, run.task)
-    if current is not None and current.version == challenger.version:
-        return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
-    champion = None
-    if current is not None:
-        champion = _rescored(run, bundle.load(current.folder, current.version), rows)
-    decision = promotion.decide(run.task, rows, champion)
-    if decision.promote:
-        registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
-    else:
-        registry.set_alias(run.settings, run.task, "challenger", challenger)
-    write_json(run.folder / "decision.json", decision.as_dict())
-    return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
-
-
-def forecast(run: Run) -> Summary:
-    """Forecast every series from the newest hour known, and journal it."""
-    model = _champion(run)
-    newest = _newest(run)
-    if newest is None:
-        raise NotEnoughHistory(
-            f"observations of task {run.task.name!r} known at {iso(run.now)}",
-            "none",
-            "Collect some: forecastle run live --task FILE",
-        )
-    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
-    panel = _panel(run, model.recipe, start, newest)
-    rows = panel.last_rows
-    examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
-    tally = run.journal.tally(run.task.name, model.version, run.now)
-    made = predictor.forecast(model, examples, run.now, tally)
-    reference = profiling.Reference.from_dict(model.reference)
-    recorded = run.journal.record(drift.mark(made, examples, reference))
-    return {
-        "origin": iso(newest),
-        "forecasts": made.height,
-        "new": recorded,
-        "model_version": model.version,
-        "data_age_seconds": _seconds(run.task.age(newest, run.now)),
-    }
-
-
-def score(run: Run) -> Summary:
-    """Join every forecast whose time has come with the observation that came true, exactly once."""
-    due = run.journal.due(run.task.name, run.now)
-    if due.is_empty():
-        return {"due": 0, "scored": 0}
-    oldest: datetime = due["origin"].min()  # type: ignore[assignment]
-    known = run.history.read(as_of=run.now, start=oldest)
-    scored = run.journal.score(outcomes.score(run.task, due, known, run.now))
-    lost = run.journal.give_up(run.task.name, outcomes.give_up_before(run.task, run.now))
-    return {"due": due.height, "scored": scored, "never_came": lost}
-
-
-def watch(run: Run) -> Summary:
-    """Measure what is served against what was promised, and open or close incidents by the alert rules."""
-    newest = _newest(run)
-    measured = {
-        "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW, run.now)),
-        "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
-        "live": outcomes.live_scores(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES)),
-    }
-    opened, closed = alerts.apply(run.journal, run.task, measured, run.now)
-    run.journal.beat(run.task.name, "watch", run.now)
-    return {
-        "drift_ratio": measured["drift_ratio"],
-        "data_age_seconds": measured["data_age_seconds"],
-        "opened": list(opened),
-        "closed": list(closed),
-    }
-
-
 COLLECT = (
-    Step("ingest", ingest, ()),
-    Step("quality-check", quality_check, ("ingest",)),
+    Step("ingest", steps.ingest, ()),
+    Step("quality-check", steps.quality_check, ("ingest",)),
 )
 TRAIN = (
     *COLLECT,
-    Step("transform", transform, ("quality-check",)),
-    Step("profile", profile, ("transform",)),
-    Step("version", version, ("transform",)),
-    Step("train", train, ("profile", "version")),
-    Step("promote", promote, ("train",)),
+    Step("transform", steps.transform, ("quality-check",)),
+    Step("profile", steps.profile, ("transform",)),
+    Step("version", steps.version, ("transform",)),
+    Step("train", steps.train, ("profile", "version")),
+    Step("promote", steps.promote, ("train",)),
 )
 LIVE = (
     *COLLECT,
-    Step("forecast", forecast, ("quality-check",)),
-    Step("score", score, ("forecast",)),
-    Step("watch", watch, ("score",)),
+    Step("forecast", steps.forecast, ("quality-check",)),
+    Step("score", steps.score, ("forecast",)),
+    Step("watch", steps.watch, ("score",)),
 )
 FLOWS = {"train": TRAIN, "live": LIVE}
 
@@ -375,102 +166,3 @@ def _newest_run(home: Path, flow: str) -> datetime:
     if not runs:
         raise NotEnoughHistory(f"a {flow} run to go on with in {home}", "none", "Start one with: forecastle ingest")
     return datetime.strptime(runs[-1].name, f"{flow}-%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-
-
-def _collect_from(run: Run) -> datetime:
-    """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start.
-
-    It is decided once a run and noted, so that a run done again, its rows in the history by then, asks the same.
-    """
-    note = run.folder / "window.json"
-    if note.exists():
-        return datetime.fromisoformat(_load(note)["from"])
-    start = run.now - max(run.task.source.window, run.task.gate.window)
-    if run.flow == "train" and _backfilled_from(run) > run.task.start:
-        start = run.task.start
-    elif run.history.newest() is not None:
-        start = min(start, _oldest_gap(run))
-    write_json(note, {"from": start})
-    return start
-
-
-def _backfilled_from(run: Run) -> datetime:
-    """Return from where on a TRAIN has collected everything already; now, where none has."""
-    note = run.home / BACKFILLED
-    return datetime.fromisoformat(_load(note)["from"]) if note.exists() else run.now
-
-
-def _oldest_gap(run: Run) -> datetime:
-    """Return the newest row of the series that is furthest behind, at most CATCH_UP ago."""
-    earliest = run.now - CATCH_UP
-    recent = run.history.read(as_of=run.now, start=earliest)
-    last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
-    return min((last.get(name, earliest) for name in run.task.series_ids or last), default=earliest)
-
-
-def _examples(run: Run) -> Examples:
-    recipe = Recipe.from_dict(_load(run.folder / "recipe.json"))
-    return from_table(pl.read_parquet(_made(run.folder / "training.parquet")), recipe)
-
-
-def _champion(run: Run) -> bundle.Bundle:
-    current = pointer.published(run.settings, run.task)
-    if current is None:
-        raise NotEnoughHistory(
-            f"a champion of task {run.task.name!r}", "none", "Train one: forecastle run train --task FILE"
-        )
-    return bundle.load(current.folder, current.version)
-
-
-def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the champion's forecasts of the rows' origins that it has not seen, from features of its own recipe."""
-    panel = _panel(run, champion.recipe, None, None)
-    unseen = np.flatnonzero(panel.timestamps > micros(champion.trained_until))
-    return training.rescore(champion, make_examples(champion.recipe, panel, unseen), rows)
-
-
-def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | None) -> Panel:
-    """Return what is known now on the grid and in the columns of a model's recipe.
-
-    A task may change while its champion serves, but not in what is forecast: TaskError.
-    """
-    asked = {"target": run.task.target, "frequency": run.task.frequency, "grid": run.task.grid}
-    learnt = {"target": recipe.columns[0], "frequency": timedelta(microseconds=recipe.step), "grid": recipe.grid}
-    if asked != learnt:
-        raise TaskError(
-            f"the champion of task {run.task.name!r} to forecast what the task asks for",
-            "; ".join(f"{name} {learnt[name]}, now {asked[name]}" for name in asked if asked[name] != learnt[name]),
-            "Give the changed task a name of its own.",
-        )
-    kept = set(recipe.columns) <= set(run.task.columns)
-    history = run.history if kept else History(run.home / "history", recipe.columns)
-    return build_panel(history.versions(as_of=run.now, start=start), run.task, until, recipe.columns)
-
-
-def _newest(run: Run) -> datetime | None:
-    """Return the newest timestamp of any series that was known now."""
-    last = run.history.newest()
-    if last is None or last <= run.now - run.task.knowable_after:
-        return last
-    found: datetime | None = run.history.read(as_of=run.now)[TIMESTAMP].max()  # type: ignore[assignment]
-    return found
-
-
-def _seconds(duration: timedelta) -> int:
-    return int(duration.total_seconds())
-
-
-def _made(path: Path) -> Path:
-    """Return a file an earlier step of the run should have made."""
-    if not path.exists():
-        raise NotEnoughHistory(
-            f"{path.name} of run {path.parent.name}",
-            "nothing there",
-            "Run the flow's earlier steps with the same --now.",
-        )
-    return path
-
-
-def _load(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_made(path).read_text(encoding="utf-8"))
-    return found

@@ -191,6 +191,7 @@ class Training(Part):
     backtest_share: float = Field(default=0.15, gt=0, lt=0.5)
     min_history: Duration = timedelta(days=30)
     coverage: float = Field(default=0.9, gt=0.5, lt=1)
+    series_tolerance: float = Field(default=0.05, ge=0)
     seed: int = 0
 
 

@@ -21,7 +21,8 @@ import polars as pl
 import pytest
 from typer.main import get_command
 
-from forecastle.cli import STEPS, app, main
+from forecastle.cli import app, main
+from forecastle.cli.flows import STEPS
 from forecastle.pipeline import FLOWS
 from forecastle.task import load_task
 

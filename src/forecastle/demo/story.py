@@ -32,6 +32,7 @@ from forecastle.http import Client, Request, asgi_transport
 from forecastle.models import bundle, evaluation, pointer
 from forecastle.monitoring import drift
 from forecastle.monitoring.journal import Journal
+from forecastle.run import Run, Summary
 from forecastle.serving.server import running
 from forecastle.settings import Settings, load_settings
 from forecastle.task import Task, load_task
@@ -52,7 +53,7 @@ class Stage:
     folder: Path
     task: Task
     settings: Settings
-    opened: pipeline.Run
+    opened: Run
     telling: Telling
     days: int
     now: datetime = START
@@ -61,7 +62,7 @@ class Stage:
     latencies: list[float] = field(default_factory=list)
     measured: dict[str, Any] = field(default_factory=dict)
 
-    def passage(self, flow: str) -> pipeline.Run:
+    def passage(self, flow: str) -> Run:
         """Return the run of a flow as of the simulated now, in whose folder its steps leave what they made."""
         return replace(self.opened, flow=flow, now=self.now)
 
@@ -76,7 +77,7 @@ class Stage:
                     break
         return ended
 
-    def must_run(self, flow: str, *names: str) -> dict[str, pipeline.Summary]:
+    def must_run(self, flow: str, *names: str) -> dict[str, Summary]:
         """Run steps that are to succeed; raise what ended them otherwise. Returns their summaries by name."""
         ended = self.run(flow, *names)
         if ended[-1].error is not None:

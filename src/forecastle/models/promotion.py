@@ -18,6 +18,15 @@ from forecastle.task import Task
 
 SIGNIFICANCE = 0.05
 MIN_ORIGINS = 30
+MIN_COVERED = 500
+"""Outcomes from which the share covered is judged; fewer say too little."""
+COVERAGE_ROOM = 0.05
+"""How far the share covered may lie from what the task promises."""
+DRAWN_IN = 0.9
+"""The outer tenth of the loss differences is drawn in to the size of this quantile of their sizes."""
+MOST_PERSISTENCE = (
+    0.9  # of loss differences from one origin to the next that is taken out before their variance is estimated
+)
 KEYS = ("series_id", "origin", "horizon")
 CHALLENGER, CHAMPION = "challenger", "champion"
 NAIVE = {"persistence": "last", "seasonal_naive": "naive"}  # a method and the column of what it forecasts
@@ -26,13 +35,19 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, why in sentences, and the figures the sentences rest on."""
+    """Whether to promote, why in sentences, and the figures the sentences rest on.
+
+    ``worse`` says that the challenger does harm: worse than the champion by the paired test, or a series beyond its
+    tolerance by the same test, or intervals that do not cover what they promise. What is neither promoted nor worse
+    makes no difference that chance would not make.
+    """
 
     promote: bool
     reasons: tuple[str, ...]
     rows: int
     rmse: dict[str, float]
     p_value: float | None = None
+    worse: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -42,13 +57,14 @@ class Decision:
 def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None = None) -> Decision:
     """Decide whether the challenger becomes champion.
 
-    ``challenger`` holds its back-tested forecasts: series_id, origin, horizon, actual, value, and beside them what the
-    naive methods forecast for the row (NAIVE: ``last``, ``naive``); ``champion`` the champion's forecasts (keys and
-    value). Only rows that every method has are judged. Without a champion the challenger must beat each naive method
-    (or serve the very forecasts of one that nothing trained beat); with one it must, besides, have a smaller squared
-    error than the champion by ``diebold_mariano`` at 5 %.
+    ``challenger`` holds its back-tested forecasts: series_id, origin, horizon, actual, value, perhaps lower and upper,
+    and beside them what the naive methods forecast for the row (NAIVE: ``last``, ``naive``); ``champion`` the
+    champion's forecasts (keys and value). Only rows that every method has are judged. Without a champion the challenger
+    must beat each naive method (or serve the very forecasts of one that nothing trained beat); with one it must,
+    besides, have the smaller squared error by ``paired_test`` at 5 %, and no series whose RMSE is, by the same test,
+    worse by more than the task's ``training.series_tolerance``. Its intervals must cover what they promise.
     """
-    rows = _same_rows(challenger, champion)
+    rows = same_rows(challenger, champion)
     methods = [CHALLENGER, *NAIVE, *([] if champion is None else [CHAMPION])]
     origins = rows["origin"].n_unique()
     if origins < MIN_ORIGINS:
@@ -57,16 +73,32 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
     errors = {method: (rows[method] - rows["actual"]).to_numpy() for method in methods}
     rmse = {method: float(np.sqrt(np.mean(error**2))) for method, error in errors.items()}
     verdicts = [_against_naive(task, name, errors, rmse) for name in NAIVE]
+    harms = [_coverage(task, rows)]
     p_value = None
     if champion is None:
         verdicts.append((True, "There is no champion yet."))
     else:
-        gain = errors[CHAMPION] ** 2 - errors[CHALLENGER] ** 2
-        by_origin = rows.select("origin", gain=pl.Series(gain)).group_by("origin").agg(pl.col("gain").mean())
-        p_value = diebold_mariano(by_origin.sort("origin")["gain"].to_numpy(), task.steps)
+        p_value = paired_test(rows["origin"], errors[CHAMPION] ** 2 - errors[CHALLENGER] ** 2, task.steps)
         verdicts.append(_against_champion(task, rmse, p_value))
-    reasons = tuple(reason for _, reason in verdicts)
-    return Decision(all(good for good, _ in verdicts), reasons, rows.height, rmse, p_value)
+        harms.append((p_value <= 1 - SIGNIFICANCE, ""))
+        harms.append(_series(task, rows))
+    reasons = tuple(reason for _, reason in (*verdicts, *harms) if reason)
+    harmless = all(good for good, _ in harms)
+    good = harmless and all(good for good, _ in verdicts)
+    return Decision(good, reasons, rows.height, rmse, p_value, not harmless)
+
+
+def paired_test(origins: pl.Series, gain: Floats, horizon: int) -> float:
+    """Return the one-sided p-value that a loss difference of some rows is above zero (see ``diebold_mariano``).
+
+    The rows of one origin count as one, by their mean. Squared errors have tails so heavy that a few rows decide their
+    mean, so the outer tenth is drawn in first (winsorised, alike on both sides): where both forecasts are equally good
+    that changes nothing on average, and a better one is seen sooner.
+    """
+    moments = pl.DataFrame({"origin": origins, "gain": gain}).group_by("origin").agg(pl.col("gain").mean())
+    means = moments.sort("origin")["gain"].to_numpy()
+    most = float(np.quantile(np.abs(means), DRAWN_IN))
+    return diebold_mariano(np.clip(means, -most, most) if most > 0 else means, horizon)
 
 
 def diebold_mariano(gain: Floats, horizon: int) -> float:
@@ -74,31 +106,38 @@ def diebold_mariano(gain: Floats, horizon: int) -> float:
 
     Diebold & Mariano (1995) with the small-sample correction of Harvey, Leybourne & Newbold (1997), Student's t with
     n - 1 degrees of freedom. The long-run variance uses Bartlett weights (Newey & West 1987), which keep it positive,
-    over at least ``horizon`` - 1 lags. Without any variation the p-value is 0, 1 or, for no difference, 0.5.
+    over at least ``horizon`` - 1 lags, of what is left when each difference's share of the one before is taken out
+    (prewhitening, Andrews & Monahan 1992). Without any variation the p-value is 0, 1 or, for no difference, 0.5.
     """
     from scipy.special import stdtr  # type: ignore[import-untyped]  # scipy ships no types
 
     size = len(gain)
-    lags = min(max(horizon - 1, int(4 * (size / 100) ** (2 / 9))), size - 1)
     centred = gain - gain.mean()
-    weights = 1 - np.arange(1, lags + 1) / (lags + 1)
-    covariances = np.array([centred[lag:] @ centred[:-lag] for lag in range(1, lags + 1)]) / size
-    variance = float(centred @ centred / size + 2 * weights @ covariances) / size
-    if variance <= 1e-12 * float(np.mean(gain**2)):
+    power = float(centred @ centred)
+    if power <= 1e-12 * size * float(np.mean(gain**2)):
         return 0.5 if not gain.mean() else float(gain.mean() < 0)
+    passed_on = float(np.clip(centred[1:] @ centred[:-1] / power, -MOST_PERSISTENCE, MOST_PERSISTENCE))
+    fresh = centred[1:] - passed_on * centred[:-1]
+    lags = min(max(horizon - 1, int(4 * (size / 100) ** (2 / 9))), len(fresh) - 1)
+    weights = 1 - np.arange(1, lags + 1) / (lags + 1)
+    covariances = np.array([fresh[lag:] @ fresh[:-lag] for lag in range(1, lags + 1)]) / len(fresh)
+    variance = float(fresh @ fresh / len(fresh) + 2 * weights @ covariances) / (1 - passed_on) ** 2 / size
     steps = min(horizon, size // 2)
     correction = (size + 1 - 2 * steps + steps * (steps - 1) / size) / size
     statistic = float(gain.mean()) / variance**0.5 * correction**0.5
     return float(stdtr(size - 1, -statistic))
 
 
-def _same_rows(challenger: pl.DataFrame, champion: pl.DataFrame | None) -> pl.DataFrame:
-    """Return the rows that have the truth and a finite forecast of every method, a column a method."""
+def same_rows(challenger: pl.DataFrame, champion: pl.DataFrame | None) -> pl.DataFrame:
+    """Return the rows that have the truth and a finite forecast of every method, a column a method; beside them the
+    challenger's ``lower`` and ``upper`` where it has them."""
     renamed = {"value": CHALLENGER, **{column: method for method, column in NAIVE.items()}}
-    rows = challenger.select(*KEYS, "actual", *(pl.col(column).alias(name) for column, name in renamed.items()))
+    bounds = [name for name in ("lower", "upper") if name in challenger.columns]
+    named = (pl.col(column).alias(name) for column, name in renamed.items())
+    rows = challenger.select(*KEYS, "actual", *named, *bounds)
     if champion is not None:
         rows = rows.join(champion.select(*KEYS, pl.col("value").alias(CHAMPION)), on=KEYS)
-    numbers = pl.col([name for name in rows.columns if name not in KEYS])
+    numbers = pl.col([name for name in rows.columns if name not in (*KEYS, *bounds)])
     return rows.filter(pl.all_horizontal(numbers.is_not_null() & numbers.is_finite())).sort(KEYS)
 
 
@@ -114,11 +153,39 @@ def _against_naive(task: Task, name: str, errors: Mapping[str, Floats], rmse: Ma
 
 def _against_champion(task: Task, rmse: Mapping[str, float], p_value: float) -> tuple[bool, str]:
     figures = f"RMSE {_number(task, rmse[CHALLENGER])} against {_number(task, rmse[CHAMPION])}, p = {p_value:.3f}"
-    if p_value < SIGNIFICANCE:
+    if p_value < SIGNIFICANCE and rmse[CHALLENGER] < rmse[CHAMPION]:
         return True, f"The challenger is better than the champion on the same rows: {figures}."
     if p_value > 1 - SIGNIFICANCE:
         return False, f"The challenger is worse than the champion on the same rows: {figures}."
     return False, f"There is no difference that chance would not make, so the champion stays: {figures}."
+
+
+def _series(task: Task, rows: pl.DataFrame) -> tuple[bool, str]:
+    """Judge whether a series got worse by more than the task tolerates, by the paired test."""
+    tolerance = task.training.series_tolerance
+    worse = []
+    for (name,), own in sorted(rows.group_by("series_id")):
+        squared = {one: ((own[one] - own["actual"]) ** 2).to_numpy() for one in (CHALLENGER, CHAMPION)}
+        if own["origin"].n_unique() < MIN_ORIGINS:
+            continue
+        loss = squared[CHALLENGER] - squared[CHAMPION] * (1 + tolerance) ** 2
+        if paired_test(own["origin"], loss, task.steps) < SIGNIFICANCE and loss.mean() > 0:
+            before, after = (float(np.sqrt(squared[one].mean())) for one in (CHAMPION, CHALLENGER))
+            worse.append(f"{name} from {_number(task, before)} to {_number(task, after)}")
+    if worse:
+        return False, f"The RMSE of a series gets worse by more than {tolerance:.0%}: {', '.join(worse)}."
+    return True, f"No series gets worse by more than {tolerance:.0%}."
+
+
+def _coverage(task: Task, rows: pl.DataFrame) -> tuple[bool, str]:
+    """Judge whether the challenger's intervals cover what the task promises, where enough outcomes can tell."""
+    if not {"lower", "upper"} <= set(rows.columns) or rows.height < MIN_COVERED:
+        return True, ""
+    covered = float(rows.select(pl.col("actual").is_between("lower", "upper").mean()).item() or 0.0)
+    said = f"{covered:.1%} of the outcomes lie inside the challenger's intervals, {task.training.coverage:.0%} promised"
+    if abs(covered - task.training.coverage) <= COVERAGE_ROOM:
+        return True, f"{said}."
+    return False, f"{said}: more than {100 * COVERAGE_ROOM:.0f} points beside it."
 
 
 def _number(task: Task, value: float) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecastle.models.promotion import Decision, decide, diebold_mariano
+from forecastle.models.promotion import Decision, decide, diebold_mariano, paired_test
 from forecastle.task import Task
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -66,20 +66,21 @@ def test_a_better_challenger_replaces_the_champion(task: Task) -> None:
     decision = decide(task, forecasts(1.0), forecasts(1.2, seed=1))
     assert decision.promote
     assert decision.p_value is not None and decision.p_value < 0.05
-    assert decision.reasons[-1].startswith("The challenger is better than the champion on the same rows")
+    assert not decision.worse
+    assert decision.reasons[2].startswith("The challenger is better than the champion on the same rows")
 
 
 def test_a_worse_challenger_does_not(task: Task) -> None:
     decision = decide(task, forecasts(1.2), forecasts(1.0, seed=1))
-    assert not decision.promote
-    assert decision.reasons[-1].startswith("The challenger is worse than the champion")
+    assert not decision.promote and decision.worse
+    assert decision.reasons[2].startswith("The challenger is worse than the champion")
 
 
 def test_an_equal_challenger_does_not(task: Task) -> None:
     for champion in (forecasts(1.0, seed=1), forecasts(1.0)):
         decision = decide(task, forecasts(1.0), champion)
-        assert not decision.promote
-        assert "the champion stays" in decision.reasons[-1]
+        assert not decision.promote and not decision.worse
+        assert "the champion stays" in decision.reasons[2]
 
 
 def test_only_rows_that_every_method_has_are_judged(task: Task) -> None:
@@ -133,3 +134,76 @@ def test_the_paired_test_is_symmetric_and_decides_what_never_varies() -> None:
 def test_a_decision_is_plain_data(task: Task) -> None:
     plain = decide(task, forecasts(1.0)).as_dict()
     assert plain["promote"] is True and plain["rows"] == ORIGINS * 12
+
+
+def test_a_series_that_gets_worse_keeps_a_better_challenger_out(task: Task) -> None:
+    champion = forecasts(1.5, seed=1)
+    torn = forecasts(1.0).with_columns(
+        value=pl.when(pl.col("series_id") == "JFK")
+        .then(pl.col("actual") + 1.2 * (champion["value"] - champion["actual"]))
+        .otherwise("value")
+    )
+    decision = decide(task, torn, champion)
+    assert decision.p_value is not None and decision.p_value < 0.05
+    assert not decision.promote and decision.worse
+    assert "JFK from 1.5" in decision.reasons[-1] and "EWR" not in decision.reasons[-1]
+    tolerant = task.model_copy(update={"training": task.training.model_copy(update={"series_tolerance": 0.5})})
+    assert decide(tolerant, torn, champion).promote
+
+
+@pytest.mark.parametrize(("width", "promoted"), [(1.645, True), (1.0, False), (3.0, False)])
+def test_intervals_have_to_cover_what_they_promise(task: Task, width: float, promoted: bool) -> None:
+    made = forecasts(1.0).with_columns(lower=pl.col("value") - width, upper=pl.col("value") + width)
+    decision = decide(task, made)
+    assert decision.promote is promoted and decision.worse is not promoted
+    assert "lie inside the challenger's intervals, 90% promised" in decision.reasons[-1]
+
+
+def errors(random: np.random.Generator, ratio: float, origins: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Return errors of two models in time order: Student t with 5 degrees of freedom, correlated .9 between the two,
+    each .5 of the one before; the second's are so many times as large."""
+    size = origins + 50
+    fresh = np.linalg.cholesky([[1, 0.9], [0.9, 1]]) @ random.normal(size=(2, size))
+    fresh /= np.sqrt(random.chisquare(5, size) / 5)
+    for at in range(1, size):
+        fresh[:, at] += 0.5 * fresh[:, at - 1]
+    return fresh[0, 50:], ratio * fresh[1, 50:]
+
+
+def promotions(ratio: float, tries: int = 300) -> float:
+    """Return how often the paired test would promote a challenger whose errors are so many times the champion's."""
+    random, moments = np.random.default_rng(11), pl.Series(range(1000))
+    won = 0
+    for _ in range(tries):
+        champion, challenger = errors(random, ratio)
+        won += paired_test(moments, champion**2 - challenger**2, 1) < 0.05
+    return won / tries
+
+
+def test_over_many_seeds_equal_and_worse_challengers_are_promoted_no_more_often_than_chance_allows() -> None:
+    noise = 2 * (0.05 * 0.95 / 300) ** 0.5  # of a share of 5 % counted over so many tries
+    assert promotions(1.0) <= 0.05 + noise
+    assert promotions(1 / 0.95) <= 0.01
+
+
+def test_over_many_seeds_a_challenger_five_percent_better_is_seen() -> None:
+    noise = 2 * (0.2 * 0.8 / 300) ** 0.5
+    assert promotions(0.95) >= 0.8 - noise
+
+
+def test_a_lucky_challenger_better_in_one_window_and_a_little_worse_elsewhere_is_not_promoted() -> None:
+    random, moments, won = np.random.default_rng(5), pl.Series(range(1000)), 0
+    for _ in range(300):
+        champion, challenger = errors(random, 1.02)
+        start = random.integers(0, 900)
+        challenger[start : start + 100] *= 0.8
+        won += paired_test(moments, champion**2 - challenger**2, 1) < 0.05
+    assert won / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_a_few_wild_rows_do_not_decide() -> None:
+    random, moments = np.random.default_rng(2), pl.Series(range(1000))
+    gain = random.normal(0.2, 1, 1000)
+    assert paired_test(moments, gain, 1) < 0.01
+    gain[:3] = -1000.0
+    assert paired_test(moments, gain, 1) < 0.01

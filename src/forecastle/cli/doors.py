@@ -1,0 +1,122 @@
+"""Commands that start something to look at: the demo, a new task file, the service, the replay."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forecastle.cli.options import Plain, moment
+from forecastle.errors import UNEXPECTED_EXIT
+
+app = typer.Typer()
+
+
+class Domain(StrEnum):
+    """What kind of forecast a task makes."""
+
+    environmental = "environmental"
+    financial = "financial"
+    logistics = "logistics"
+
+
+@app.command(epilog="Example: forecastle demo --plain")
+def demo(
+    keep: Annotated[bool, typer.Option(help="Leave the service up at the end and print its address.")] = False,
+    plain: Plain = False,
+    folder: Annotated[Path, typer.Option(help="Where the demo keeps everything.")] = Path("demo"),
+    days: Annotated[int, typer.Option(min=14, help="Simulated days of live forecasting.")] = 14,
+) -> int:
+    """Run the whole system on recorded real data, from the first request to the first scored forecasts."""
+    from forecastle.demo.story import tell
+
+    return 0 if tell(folder, keep=keep, plain=plain or not sys.stdout.isatty(), days=days) else UNEXPECTED_EXIT
+
+
+@app.command(
+    epilog="Example: forecastle init bikes --provider file --path bikes.csv --target bikes --frequency 1h --horizon 6h"
+)
+def init(
+    name: Annotated[str, typer.Argument(help="The task's name; NAME.toml is written.")],
+    provider: Annotated[
+        str | None, typer.Option(help="open-meteo, or file for a CSV or Parquet table (default where --path is given).")
+    ] = None,
+    path: Annotated[Path | None, typer.Option(help="file: the long table (series_id, timestamp, values).")] = None,
+    target: Annotated[str | None, typer.Option(help="file: the column to forecast.")] = None,
+    frequency: Annotated[str, typer.Option(help="file: one step, such as 1h, 30m or 5m.")] = "1h",
+    horizon: Annotated[str, typer.Option(help="file: how far ahead, such as 6h.")] = "6h",
+    timezone: Annotated[str, typer.Option(help="file: the zone calendars are read in.")] = "UTC",
+    covariates: Annotated[str, typer.Option(help="file: further columns to use at their lags, as a,b,c.")] = "",
+    season: Annotated[int | None, typer.Option(help="file: steps after which the pattern repeats.")] = None,
+    grid: Annotated[str, typer.Option(help="file: regular, or observed where markets close.")] = "regular",
+    holidays: Annotated[str | None, typer.Option(help="file: country code of public holidays.")] = None,
+    domain: Annotated[Domain, typer.Option(help="file: environmental, financial or logistics.")] = Domain.environmental,
+    force: Annotated[bool, typer.Option(help="Overwrite a file of that name.")] = False,
+) -> None:
+    """Write a commented task file that loads."""
+    from forecastle.data import starter
+    from forecastle.errors import TaskError
+    from forecastle.frame import write_text
+    from forecastle.task import load_task, nearest
+
+    provider = provider or ("open-meteo" if path is None else "file")
+    file = Path(f"{starter.make_name(name)}.toml")
+    if file.exists() and not force:
+        raise TaskError(f"no file {file} yet", "one", "Choose another name, or overwrite it with --force.")
+    if provider == "open-meteo":
+        text = starter.open_meteo_task(name)
+    elif provider == "file":
+        if path is None or target is None:
+            raise TaskError(
+                "--path and --target with --provider file",
+                " and ".join(option for option, given in (("no --path", path), ("no --target", target)) if not given),
+                "Give the table and the column to forecast.",
+            )
+        listed = [one.strip() for one in covariates.split(",") if one.strip()]
+        text = starter.file_task(
+            name, path, Path(), target, frequency, horizon, timezone, listed, season, grid, holidays, domain.value
+        )
+    else:
+        raise TaskError(
+            "provider open-meteo or file",
+            f"{provider!r}{nearest(provider, ('open-meteo', 'file'))}",
+            "Name one of them.",
+        )
+    write_text(file, text)
+    load_task(file)
+    typer.echo(f"Wrote {file}. Next: forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}")
+
+
+@app.command(epilog="Example: forecastle serve --tasks tasks/ --port 8000")
+def serve(
+    tasks: Annotated[list[Path], typer.Option(help="Task files, or folders of them.")],
+    more: Annotated[list[Path] | None, typer.Argument(help="Further ones.", show_default=False)] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default from the settings.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+) -> None:
+    """Serve forecasts, scores, metrics and the live page over HTTP."""
+    from forecastle.serving.server import serve_forever
+    from forecastle.settings import load_settings
+    from forecastle.task import load_tasks
+
+    chosen: dict[str, Any] = {"host": host, "port": port}
+    settings = load_settings(**{name: value for name, value in chosen.items() if value is not None})
+    serve_forever(settings, load_tasks([*tasks, *(more or ())]), typer.echo)
+
+
+@app.command(epilog="Example: forecastle replay --from 2013-12-01T00:00Z --speed 3600")
+def replay(
+    start: Annotated[
+        str, typer.Option("--from", help="The simulated moment at which the replay starts.")
+    ] = "2013-12-01T00:00Z",
+    speed: Annotated[float, typer.Option(min=0, help="Simulated seconds a second.")] = 1.0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8010,
+) -> None:
+    """Serve recorded New York weather as the Open-Meteo API does, as of a simulated now."""
+    from forecastle.demo.replaying import replay_forever
+
+    replay_forever(moment(start), speed, host, port)

@@ -1,0 +1,170 @@
+"""Commands that run the flows: whole, in a loop, step by step, or over the past as a back-test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forecastle.cli.options import AsJson, Now, TaskFile, complain, enter, moment, print_json, working
+
+if TYPE_CHECKING:
+    from forecastle.pipeline import Outcome
+
+app = typer.Typer()
+
+PANEL = "The steps of the flows, one by one"
+
+# name: the flow it belongs to by default, what it does
+STEPS = {
+    "ingest": (
+        "train",
+        "Fetch observations from the source, archive every answer, lay the batch into the run's folder.",
+    ),
+    "quality-check": ("train", "Judge the fetched batch; let it into the history, or into quarantine and exit 3."),
+    "transform": ("train", "Compute features and targets of all history known now: the training table."),
+    "profile": ("train", "Write the profile page of the training data and the reference drift is measured against."),
+    "version": ("train", "Put the training table under version control (DVC and git)."),
+    "train": ("train", "Back-test every candidate, fit the one that earned it, register it."),
+    "promote": ("train", "Let the newest model serve if it beats the champion and both naive methods."),
+    "forecast": ("live", "Forecast every series from the newest hour known and journal it."),
+    "score": ("live", "Score every forecast whose time has come, exactly once."),
+    "watch": ("live", "Measure drift, data age and live skill; open or close incidents."),
+}
+
+
+@app.command(epilog="Example: forecastle backtest --task my-task.toml --output forecasts.parquet")
+def backtest(
+    task: TaskFile,
+    output: Annotated[Path | None, typer.Option(help="Where to write one row a forecast (Parquet).")] = None,
+    origins: Annotated[Path | None, typer.Option(help="Parquet with series_id and origin: exactly these.")] = None,
+    now: Now = None,
+    as_json: AsJson = False,
+) -> None:
+    """Back-test a task on its history (or its file): train on the past only, forecast, compare with what came true."""
+    from forecastle.backtesting import backtest_task
+    from forecastle.errors import TaskError
+    from forecastle.frame import write_table
+
+    if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
+        raise TaskError(
+            "--output FILE.parquet in a folder that exists", f"{output}", "Back-tests are written as Parquet tables."
+        )
+    settings, loaded = enter(task)
+    with working("Back-testing: choosing, fitting and forecasting the past…"):
+        result = backtest_task(loaded, settings, moment(now), origins)
+    if output is not None:
+        write_table(output, result.rows)
+    if as_json:
+        print_json(result.scores)
+    else:
+        from forecastle.console import print_scores
+
+        print_scores(result.scores, loaded, f"{result.rows.height} forecasts" + (f" in {output}" if output else ""))
+
+
+@app.command(epilog="Example: forecastle run train --task tasks/nyc-temperature.toml")
+def run(
+    flow: Annotated[str, typer.Argument(help="train or live.")],
+    task: TaskFile,
+    now: Now = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole flow, step by step, stopping at the first step that fails."""
+    from forecastle.errors import TaskError
+    from forecastle.pipeline import FLOWS, run_flow
+    from forecastle.task import nearest
+
+    if flow not in FLOWS:
+        raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
+    with _open_run(task, flow, now) as opened:
+        _report(run_flow(opened), as_json)
+
+
+@app.command(epilog="Example: forecastle live --task tasks/nyc-temperature.toml")
+def live(
+    task: TaskFile,
+    passes: Annotated[int | None, typer.Option(min=1, help="Stop after so many passes; default: never.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the LIVE flow at every step of the task's frequency, until stopped. A failed pass does not end the loop."""
+    from forecastle.pipeline import passages
+
+    settings, loaded = enter(task)
+    last: Outcome | None = None
+    for last in passages(loaded, settings, passes, lambda: datetime.now(UTC)):
+        _show(last, as_json)
+        if last.error is not None and not as_json:
+            complain(str(last.error))
+    if last is not None and last.error is not None:
+        raise typer.Exit(last.error.exit_code)
+
+
+def _register_steps() -> None:
+    """Give every step of the flows a command of its own."""
+    for name, (flow, text) in STEPS.items():
+        example = f"Example: forecastle {name} --task tasks/nyc-temperature.toml"
+        app.command(name, help=text, epilog=example, rich_help_panel=PANEL)(_step_command(name, flow))
+
+
+def _step_command(name: str, default_flow: str) -> Callable[..., None]:
+    if name in ("ingest", "quality-check"):  # they stand in both flows
+
+        def command(
+            task: TaskFile,
+            flow: Annotated[str, typer.Option(help="The flow this belongs to: train or live.")] = default_flow,
+            now: Now = None,
+            as_json: AsJson = False,
+        ) -> None:
+            _run_step(task, flow, name, now, as_json)
+
+    else:
+
+        def command(task: TaskFile, now: Now = None, as_json: AsJson = False) -> None:  # type: ignore[misc]
+            _run_step(task, default_flow, name, now, as_json)
+
+    return command
+
+
+def _run_step(file: Path, flow: str, name: str, now: str | None, as_json: bool) -> None:
+    from forecastle.errors import TaskError
+    from forecastle.pipeline import FLOWS, run_step
+    from forecastle.task import nearest
+
+    if flow not in FLOWS:
+        raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
+    with _open_run(file, flow, now, resume=name != "ingest") as opened:
+        step = next(step for step in FLOWS[flow] if step.name == name)
+        _report([run_step(opened, step)], as_json)
+
+
+def _report(outcomes: Iterable[Outcome], as_json: bool) -> None:
+    """Show each outcome as it comes; raise the error that ended the last one."""
+    for outcome in outcomes:
+        _show(outcome, as_json)
+        if outcome.error is not None:
+            raise outcome.error
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        said: dict[str, Any] = {"step": outcome.step, "ok": outcome.error is None, "seconds": round(outcome.seconds, 3)}
+        said |= {"summary": outcome.summary} if outcome.error is None else {"error": str(outcome.error)}
+        print_json(said)
+        return
+    from forecastle.console import print_outcome
+
+    print_outcome(outcome.step, outcome.seconds, outcome.summary, outcome.error)
+
+
+def _open_run(file: Path, flow: str, now: str | None, resume: bool = False) -> Any:
+    from forecastle.pipeline import open_run
+
+    settings, task = enter(file)
+    return open_run(task, settings, flow, None if now is None and resume else moment(now))
+
+
+_register_steps()

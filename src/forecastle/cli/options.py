@@ -1,0 +1,63 @@
+"""What commands share: their options, how they are entered, and how they speak."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from forecastle.settings import Settings
+    from forecastle.task import Task
+
+TaskFile = Annotated[Path, typer.Option("--task", help="The task file (TOML).", show_default=False)]
+Now = Annotated[str | None, typer.Option(help="The moment to act as, ISO 8601 in UTC; default: the clock.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program to read.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Plain log lines instead of live progress.")]
+
+
+def enter(file: Path) -> tuple[Settings, Task]:
+    """Return the settings and the task of a file."""
+    from forecastle.settings import load_settings
+    from forecastle.task import load_task
+
+    task = load_task(file)
+    return load_settings(), task
+
+
+def moment(text: str | None) -> datetime:
+    """Read the moment to act as (UTC where it names no zone); None is the clock. Raises TaskError for anything else."""
+    if text is None:
+        return datetime.now(UTC).replace(microsecond=0)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        from forecastle.errors import TaskError
+
+        raise TaskError("a moment such as 2013-12-01T00:00Z", repr(text), "Write it as ISO 8601.") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def working(text: str) -> AbstractContextManager[object]:
+    """Turn a spinner while something long works, where somebody looks at a terminal."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of strict JSON."""
+    from forecastle.frame import to_json
+
+    typer.echo(to_json(value))
+
+
+def complain(message: str) -> None:
+    """Say what went wrong, on standard error."""
+    typer.echo(f"forecastle: {message}", err=True)
