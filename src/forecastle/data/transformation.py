@@ -111,14 +111,41 @@ def make_recipe(task: Task, panel: Panel) -> Recipe:
 
 def origin_features(recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None = None) -> Features:
     """Return the features of origins ``rows`` (n,), as known at ``issued`` (default: when each row became known)."""
-    return _compute(ORIGIN_FEATURES, recipe, panel, rows, issued, horizon=0)
+    return compute(ORIGIN_FEATURES, recipe, panel, rows, issued, horizon=0)
 
 
 def step_features(
     recipe: Recipe, panel: Panel, rows: Integers, horizon: int, issued: Integers | None = None
 ) -> Features:
     """Return what is known at origins ``rows`` (n,) about the time ``horizon`` steps after them."""
-    return _compute(STEP_FEATURES, recipe, panel, rows, issued, horizon)
+    return compute(STEP_FEATURES, recipe, panel, rows, issued, horizon)
+
+
+def compute(
+    family: tuple[Feature, ...],
+    recipe: Recipe,
+    panel: Panel,
+    rows: Integers,
+    issued: Integers | None = None,
+    horizon: int = 0,
+) -> Features:
+    """Return a family of features of origins ``rows`` (n,) about the time ``horizon`` steps after them.
+
+    It is computed block by block; every block, and a single row, goes the same way.
+    """
+    almanac = _almanac(recipe, panel, rows, horizon) if calendar in family else None
+    names: tuple[str, ...] = ()
+    matrix = np.empty((0, 0), dtype=np.float32)
+    for block in _blocks(panel, rows):
+        known = panel.issued_at[rows[block]] if issued is None else issued[block]
+        window = Window(recipe, panel, rows[block], known, horizon, almanac)
+        columns = [pair for feature in family for pair in feature(window)]
+        if not names:
+            names = tuple(name for name, _ in columns)
+            matrix = np.empty((len(rows), len(names)), dtype=np.float32, order="F")
+        for place, (_, values) in enumerate(columns):
+            matrix[block, place] = values
+    return Features(names, matrix)
 
 
 def targets(panel: Panel, rows: Integers, horizon: int) -> Floats:
@@ -441,25 +468,6 @@ def _calendar(recipe: Recipe, times: Integers) -> Iterator[tuple[str, npt.NDArra
     yield "year_cos", np.round(np.cos(turn), 6)
     if recipe.holidays:
         yield "holiday", public_holidays(day, recipe.holidays)
-
-
-def _compute(
-    family: tuple[Feature, ...], recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None, horizon: int
-) -> Features:
-    """Compute a family of features block by block; every block, and a single row, goes the same way."""
-    almanac = _almanac(recipe, panel, rows, horizon) if calendar in family else None
-    names: tuple[str, ...] = ()
-    matrix = np.empty((0, 0), dtype=np.float32)
-    for block in _blocks(panel, rows):
-        known = panel.issued_at[rows[block]] if issued is None else issued[block]
-        window = Window(recipe, panel, rows[block], known, horizon, almanac)
-        columns = [pair for feature in family for pair in feature(window)]
-        if not names:
-            names = tuple(name for name, _ in columns)
-            matrix = np.empty((len(rows), len(names)), dtype=np.float32, order="F")
-        for place, (_, values) in enumerate(columns):
-            matrix[block, place] = values
-    return Features(names, matrix)
 
 
 def _blocks(panel: Panel, rows: Integers) -> Iterator[slice]:
