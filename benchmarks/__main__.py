@@ -25,6 +25,16 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results.json", ROOT / "docs" / "benchmark
 RACES: tuple[Race, ...] = (*features.RACES, *gate.RACES, *history.RACES, *journal.RACES)
 PACKAGES = ("polars", "numpy", "mlforecast", "coreforecast", "pandas", "pandera", "sqlalchemy")
 
+HEAD = """# Benchmarks
+
+Written by `make benchmarks`; what each side does is told at the top of its module in `benchmarks/`.
+
+Each side runs in a process of its own, one after the other, in turn, several times; the figures are medians.
+Imports, loading the data and what a library does at its first use are not timed. Memory is the greatest
+resident size of the whole process while it works, data and libraries included. Before anything is timed, the
+sides' answers are compared.
+"""
+
 
 def main(arguments: list[str]) -> int:
     """Run the chosen races; return 1 where a bar is missed (a quick run looks at no bar)."""
@@ -47,7 +57,12 @@ def main(arguments: list[str]) -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="forecastle-race-") as folder:
             runs = run(race, Path(folder), chosen.quick, chosen.repeats)
-        found = {"title": race.title, "at": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "runs": runs}
+        found: dict[str, Any] = {
+            "title": race.title,
+            "at": f"{datetime.now(UTC):%Y-%m-%d}",
+            "machine": machine(),
+            "runs": runs,
+        }
         found["bars"] = [
             {"bar": bar.told(), "most": bar.most, "found": round(bar.measured(runs), 3)} for bar in race.bars
         ]
@@ -101,12 +116,7 @@ def _keep(race: Race, found: dict[str, Any]) -> None:
 
 
 def _page(known: dict[str, Any]) -> Iterator[str]:
-    yield "# Benchmarks\n"
-    yield "Written by `make benchmarks`; what each side does is told at the top of its module in `benchmarks/`.\n"
-    yield "Each side runs in a process of its own, one after the other, in turn, several times; the figures are medians."
-    yield "Imports, loading the data and what a library does at its first use are not timed. Memory is the greatest"
-    yield "resident size of the whole process while it works, data and libraries included. Before anything is timed, the"
-    yield "sides' answers are compared.\n"
+    yield HEAD
     machines: list[tuple[str, dict[str, Any]]] = []
     for name, found in known.items():
         yield from told(name, found)

@@ -4,8 +4,8 @@ mlforecast's row is the target's time (its lag 1 is the hour before), forecastle
 origin itself), so forecastle's row of 7:00 with the calendar one step ahead is mlforecast's row of 8:00. Both make the
 same 42 columns for every row and end with a long Polars table. forecastle reads what its history gives: Float64, with
 the times at which a row was known and collected, and writes Float32. mlforecast keeps the width it is given; it is
-given the same Float64 ("mlforecast"), Float32, which is its leanest ("mlforecast-float32"), or pandas, which is how its
-documents show it ("mlforecast-pandas"), always in order already.
+given the same Float64 ("mlforecast") or Float32, its leanest ("mlforecast-float32"), both from Polars, where it is
+faster than from pandas, and in order already; it runs in one thread, which is its default, as forecastle does.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ NAMES = (
     *("minute", "weekday", "year_sin", "year_cos"),
 )
 FEW = 2_000
-OTHERS = ("mlforecast", "mlforecast-float32", "mlforecast-pandas")
+OTHERS = ("mlforecast", "mlforecast-float32")
 DAY = 86_400_000_000
 
 
-def _race(
-    name: str, title: str, size: int, quick: int, time: float, memory: float, repeats: int, gib: float
-) -> Race:
+def _race(name: str, title: str, size: int, quick: int, time: float, memory: float, repeats: int, gib: float) -> Race:
     bars = (Bar(figure, most, other) for other in OTHERS for figure, most in (("seconds", time), ("mib", memory)))
     return Race(name, title, "features", size, quick, ("forecastle", *OTHERS), tuple(bars), repeats, gib)
 
@@ -61,10 +59,8 @@ def check(folder: Path, size: int) -> None:
     table = hourly(size // 500, 500)
     own = _forecastle([table]).filter(pl.int_range(pl.len()).over(SERIES).is_between(167, 498))
     for name in OTHERS:
-        other = _mlforecast([_input(table, name)], name)
-        other = (pl.from_pandas(other) if name == "mlforecast-pandas" else other).filter(
-            pl.int_range(pl.len()).over(SERIES).is_between(168, 499)
-        )
+        other = _mlforecast([_input(table, name)])
+        other = other.filter(pl.int_range(pl.len()).over(SERIES).is_between(168, 499))
         for feature in NAMES:
             left, right = (one[feature].cast(pl.Float64).to_numpy() for one in (own, other))
             assert len(left) == len(right) > size // 2, (name, feature, len(left), len(right))
@@ -94,10 +90,10 @@ def _forecastle(held: list[pl.DataFrame]) -> pl.DataFrame:
 def _other(name: str) -> Side:
     def load(folder: Path, size: int) -> Work:
         table = _read(folder)
-        _mlforecast([_input(table.head(FEW), name)], name)
+        _mlforecast([_input(table.head(FEW), name)])
         held = [_input(table, name)]
         del table
-        return lambda: _mlforecast(held, name)
+        return lambda: _mlforecast(held)
 
     return load
 
@@ -105,38 +101,34 @@ def _other(name: str) -> Side:
 SIDES: dict[str, Side] = {"forecastle": forecastle, **{name: _other(name) for name in OTHERS}}
 
 
-def _mlforecast(held: list[Any], name: str) -> Any:
+def _mlforecast(held: list[pl.DataFrame]) -> pl.DataFrame:
     from mlforecast import MLForecast
     from mlforecast.lag_transforms import RollingMax, RollingMean, RollingMin, RollingStd
 
     kinds = (RollingMean, RollingStd, RollingMin, RollingMax)
-    pandas = name == "mlforecast-pandas"
     forecaster = MLForecast(
         models=[],
-        freq="h" if pandas else "1h",
+        freq="1h",
         lags=list(LAGS),
         lag_transforms={1: [kind(window_size=width) for width in WINDOWS for kind in kinds]},
-        date_features=list(_PANDAS_CALENDAR if pandas else _POLARS_CALENDAR),
+        date_features=list(_calendar()),
     )
-    names = {"id_col": SERIES, "time_col": TIMESTAMP, "target_col": "y"}
-    found = forecaster.preprocess(held.pop(), static_features=[], dropna=False, **names)
-    named = dict(zip([one for one in found.columns if one not in names.values()], NAMES, strict=True))
-    return found.rename(columns=named) if pandas else found.rename(named)
+    found: Any = forecaster.preprocess(held.pop(), SERIES, TIMESTAMP, "y", static_features=[], dropna=False)
+    renamed: pl.DataFrame = found.rename(dict(zip(found.columns[3:], NAMES, strict=True)))
+    return renamed
 
 
 def _read(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "table.parquet").rechunk()
 
 
-def _input(table: pl.DataFrame, name: str) -> Any:
-    """Return what mlforecast takes: three columns, of the width and kind the side's name says."""
+def _input(table: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return what mlforecast takes: three columns, of the width the side's name says."""
     table = table.select(SERIES, pl.col(TIMESTAMP).dt.replace_time_zone(None), "y")
-    if name == "mlforecast-float32":
-        return table.with_columns(pl.col("y").cast(pl.Float32))
-    return table.to_pandas() if name == "mlforecast-pandas" else table
+    return table.with_columns(pl.col("y").cast(pl.Float32)) if name == "mlforecast-float32" else table
 
 
-def _polars_calendar() -> tuple[Any, ...]:
+def _calendar() -> tuple[Any, ...]:
     """Return forecastle's four calendar features as mlforecast takes them: functions of the times, named."""
 
     def turn(times: Any) -> Any:
@@ -155,25 +147,3 @@ def _polars_calendar() -> tuple[Any, ...]:
         return turn(times).cos().round(6).cast(pl.Float32)
 
     return minute, weekday, year_sin, year_cos
-
-
-def _pandas_calendar() -> tuple[Any, ...]:
-    def turn(times: Any) -> Any:
-        return times.values.astype("datetime64[us]").astype(np.int64) // DAY % 365.25 * (2 * np.pi / 365.25)
-
-    def minute(times: Any) -> Any:
-        return np.asarray(times.hour * 60 + times.minute, dtype=np.float32)
-
-    def weekday(times: Any) -> Any:
-        return np.asarray(times.dayofweek, dtype=np.float32)
-
-    def year_sin(times: Any) -> Any:
-        return np.round(np.sin(turn(times)), 6).astype(np.float32)
-
-    def year_cos(times: Any) -> Any:
-        return np.round(np.cos(turn(times)), 6).astype(np.float32)
-
-    return minute, weekday, year_sin, year_cos
-
-
-_POLARS_CALENDAR, _PANDAS_CALENDAR = _polars_calendar(), _pandas_calendar()

@@ -21,7 +21,7 @@ from forecastle.monitoring.outcomes import live_scores
 
 SERIES, STEPS, MONTH = 3, 24, 730
 TASK, MODEL = "bench", "1"
-SIDES_BARS = {"tally": 0.5, "metrics": 0.5, "scores of 30 days": 0.5}
+SIDES_BARS = {"tally": 2.0, "metrics": 0.5, "scores of 30 days": 0.5}
 
 RACES = (
     Race(
@@ -45,7 +45,8 @@ def prepare(folder: Path, size: int) -> None:
             random = np.random.default_rng(first)
             journal.score(
                 identified(made).with_columns(
-                    pl.Series("actual", random.normal(size=made.height)), (pl.col("timestamp") + HOUR).alias("scored_at")
+                    pl.Series("actual", random.normal(size=made.height)),
+                    (pl.col("timestamp") + HOUR).alias("scored_at"),
                 )
             )
 

@@ -6,9 +6,9 @@ A module that holds races has ``RACES``, and three functions that each run in a 
     check(folder, size)        raise AssertionError where the sides' answers differ
     SIDES[name](folder, size)  load the data and whatever is loaded once, and return the work to be timed
 
-What is timed is the work alone: neither imports nor loading count, nor what a library does the first time it is used (each
-side does its work once on a few rows before). Memory is the greatest resident size of the whole process while it works,
-so the data, the interpreter and imported libraries count.
+What is timed is the work alone: neither imports nor loading count, nor what a library does the first time it is used
+(each side does its work once on a few rows before). Memory is the greatest resident size of the whole process while it
+works, so the data, the interpreter and imported libraries count.
 """
 
 from __future__ import annotations

@@ -496,9 +496,7 @@ def _filled(values: list[Floats]) -> tuple[list[Floats], list[Integers]]:
     return filled, missing
 
 
-def _means(
-    filled: list[Floats], missing: list[Integers], widths: tuple[int, ...]
-) -> dict[int, tuple[Floats, Floats]]:
+def _means(filled: list[Floats], missing: list[Integers], widths: tuple[int, ...]) -> dict[int, tuple[Floats, Floats]]:
     """Return for each width the mean over the first so many values, in their order, and how many are present."""
     total, lacking = np.zeros(len(filled[0])), np.zeros(len(filled[0]))
     found = {}
