@@ -21,7 +21,7 @@ from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
 from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
 from forecastle.http import Client
 from forecastle.models.estimators import Options
-from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series
+from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series, skill_interval
 from forecastle.models.training import Judged, chosen_origins, judge
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -48,6 +48,7 @@ def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path |
         judged = _judge_origins(task, versions, _read_origins(origins, task))
     figures = {
         **scores(judged.rows),
+        "skill_interval": skill_interval(judged.rows),
         "series": scores_by_series(judged.rows),
         "candidates": judged.candidates,
         "weights": judged.choice.weights,

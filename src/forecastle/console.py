@@ -50,7 +50,11 @@ def print_scores(scores: dict[str, Any], task: Task, title: str) -> None:
     if weights := scores.get("weights"):
         members = " + ".join(f"{weight:.2f} {name}" for name, weight in weights.items())
         OUT.print(f"Forecast by {members}" + (": nothing trained beat it." if "persistence" in weights else "."))
-    OUT.print("Skill is 1 - RMSE / RMSE of persistence on the same rows.", style="dim")
+    said = "Skill is 1 - RMSE / RMSE of persistence on the same rows"
+    if interval := scores.get("skill_interval"):
+        low, high = map(figure, interval)
+        said += f"; pooled it lies between {low} and {high} (95 %, weeks drawn anew)"
+    OUT.print(f"{said}.", style="dim")
 
 
 def figure(value: float | None, digits: int = 4) -> str:

@@ -21,9 +21,11 @@ from forecastle.data.panel import Panel, build_panel, micros
 from forecastle.data.transformation import Recipe, make_recipe
 from forecastle.errors import NotEnoughHistory, TaskError
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import bundle, pointer, predictor, promotion, registry, training
+from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
+from forecastle.reporting import figures
+from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
@@ -96,10 +98,16 @@ def train(run: Run) -> Summary:
     trained = training.train(
         run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now
     )
+    (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
     folder = bundle.save(trained.bundle, run.folder / "bundle")
     write_table(run.folder / "backtest.parquet", trained.backtest)
     scores = trained.bundle.backtest
+    figures.save_figures(run.folder / "figures", trained.backtest, run.task)
+    if shares := explanation.importance(trained.bundle.model, trained.bundle.features):
+        write_json(run.folder / "figures" / "importance.json", shares)
+        figures.save_importance(run.folder / "figures" / "importance.png", shares)
     reports = [run.home / "reports" / "profile.html", run.folder / "quality.html", run.folder / "backtest.parquet"]
+    reports.append(run.folder / "figures")
     registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
     return {
@@ -112,20 +120,39 @@ def train(run: Run) -> Summary:
 def promote(run: Run) -> Summary:
     """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
     challenger = registry.find(run.settings, run.task, _load(run.folder / "model.json")["version"])
-    rows = pl.read_parquet(run.folder / "backtest.parquet")
     current = pointer.published(run.settings, run.task)
     if current is not None and current.version == challenger.version:
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
-    champion = None
-    if current is not None:
-        champion = _rescored(run, bundle.load(current.folder, current.version), rows)
-    decision = promotion.decide(run.task, rows, champion)
+    decision = judged(run).decision
     if decision.promote:
         registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
     else:
         registry.set_alias(run.settings, run.task, "challenger", challenger)
-    write_json(run.folder / "decision.json", decision.as_dict())
     return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
+
+
+def judged(run: Run) -> Comparison:
+    """Return how a run's model stands beside the champion that serves, which is scored again on the same rows.
+
+    It is decided once a run and noted, so that what was promoted can still be read against what served before.
+    """
+    version = _load(run.folder / "model.json")["version"]
+    rows = pl.read_parquet(_made(run.folder / "backtest.parquet"))
+    note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
+    if not note.exists():
+        current = pointer.published(run.settings, run.task)
+        champion = None
+        theirs.unlink(missing_ok=True)
+        if current is not None and current.version != version:
+            champion = _rescored(run, bundle.load(current.folder, current.version), rows)
+            write_table(theirs, champion)
+        decision = promotion.decide(run.task, rows, champion)
+        against = None if champion is None or current is None else current.version
+        write_json(note, {**decision.as_dict(), "challenger": version, "champion": against})
+    said = _load(note)
+    champion = pl.read_parquet(theirs) if theirs.exists() else None
+    decision = promotion.Decision.from_dict(said)
+    return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion)
 
 
 def forecast(run: Run) -> Summary:

@@ -12,12 +12,15 @@ import polars as pl
 import pytest
 
 from forecastle import pipeline
+from forecastle.cli import main
 from forecastle.data.replay import replay_app
 from forecastle.data.versioning import version_table
 from forecastle.errors import NotEnoughHistory, SourceUnavailable
 from forecastle.http import asgi_transport
 from forecastle.models import bundle, pointer, registry
+from forecastle.reporting.comparison import markdown
 from forecastle.settings import Settings
+from forecastle.steps import judged
 from forecastle.task import make_task
 
 UP_TO_VERSION = ["ingest", "quality-check", "transform", "profile", "version"]
@@ -49,7 +52,8 @@ def contest(site, challenged: Path):
 def test_the_first_model_that_beats_both_naive_methods_becomes_champion(site) -> None:
     said = json.loads((site.settings.home / "said.json").read_bytes())
     assert list(said) == [*UP_TO_VERSION, "train", "promote"]
-    assert said["promote"]["promoted"] and "There is no champion yet." in said["promote"]["reasons"]
+    assert said["promote"]["promoted"], said["promote"]
+    assert "There is no champion yet." in said["promote"]["reasons"]
     champion = pointer.published(site.settings, site.task)
     assert champion is not None and champion.version == said["train"]["model_version"] == "1"
     loaded = bundle.load(champion.folder, champion.version)
@@ -150,3 +154,32 @@ def test_a_first_training_collects_from_the_start_whatever_live_runs_have_fetche
     again = empty_site
     again.now += timedelta(hours=1)
     assert again.must_run("train", until="quality-check")["ingest"]["rows"] < 200
+
+
+def test_a_comparison_shows_what_promotion_decides_before_and_after_it(contest) -> None:
+    champion = pointer.published(contest.settings, contest.task)
+    with pipeline.open_run(contest.task, contest.settings, "train", contest.now, contest.source) as run:
+        before = judged(run)
+        assert (before.challenger_version, before.champion_version) == ("2", "1")
+        unseen = bundle.load(champion.folder, "1").trained_until
+        assert before.champion is not None and before.champion["origin"].min() > unseen
+        said = pipeline.run_step(run, pipeline.TRAIN[-1]).summary
+        assert tuple(said["reasons"]) == before.decision.reasons
+        assert markdown(judged(run)) == markdown(before)
+
+
+@pytest.mark.parametrize(("worse", "code"), [(False, 0), (True, 5)])
+def test_the_pull_request_check_fails_only_where_the_challenger_does_harm(
+    contest, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse: bool, code: int
+) -> None:
+    with pipeline.open_run(contest.task, contest.settings, "train", contest.now, contest.source) as run:
+        if worse:
+            rows = pl.read_parquet(run.folder / "backtest.parquet")
+            off = 3 * (pl.col("last") - pl.col("actual"))
+            rows.with_columns(pl.col("value", "lower", "upper") + off).write_parquet(run.folder / "backtest.parquet")
+        assert judged(run).decision.worse is worse
+    monkeypatch.setenv("FORECASTLE_HOME", str(contest.settings.home))
+    file, report = root / "tasks" / "nyc-temperature.toml", tmp_path / "report"
+    assert main(["compare", "--task", str(file), "--output", str(report), "--fail-if-worse"]) == code
+    assert ("The challenger does harm" in (report / "comparison.md").read_text(encoding="utf-8")) is worse
+    assert (report / "residuals.png").exists()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forecastle.cli.options import AsJson, Now, TaskFile, complain, enter, moment, print_json, working
+from forecastle.errors import WORSE_CHALLENGER_EXIT
 
 if TYPE_CHECKING:
     from forecastle.pipeline import Outcome
@@ -101,6 +102,33 @@ def live(
             complain(str(last.error))
     if last is not None and last.error is not None:
         raise typer.Exit(last.error.exit_code)
+
+
+@app.command(epilog="Example: forecastle compare --task tasks/nyc-temperature.toml --output report --fail-if-worse")
+def compare(
+    task: TaskFile,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for comparison.md and pictures; default: print the Markdown.")
+    ] = None,
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit 5 where the new model does harm; no difference passes.")
+    ] = False,
+    now: Now = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare the newest trained model with the champion on the same rows, as Markdown for a pull request."""
+    from forecastle.steps import judged
+    from forecastle.reporting.comparison import markdown, save
+
+    with _open_run(task, "train", now, resume=True) as opened:
+        comparison = judged(opened)
+    if as_json:
+        print_json(comparison.decision.as_dict())
+    elif output is None:
+        typer.echo(markdown(comparison), nl=False)
+    if output is not None:
+        typer.echo(f"Wrote {save(output, comparison)}", err=as_json)
+    return WORSE_CHALLENGER_EXIT if fail_if_worse and comparison.decision.worse else 0
 
 
 def _register_steps() -> None:

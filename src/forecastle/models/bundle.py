@@ -16,9 +16,10 @@ from typing import Any
 from forecastle.data.transformation import Recipe
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import iso, to_json, write_text
-from forecastle.models.estimators import Fitted, Trees
+from forecastle.models.estimators import Fitted
 from forecastle.models.intervals import Spread
 from forecastle.models.model import Model
+from forecastle.models.trees import Trees
 
 FORMAT = 1
 FILE = "model.json"

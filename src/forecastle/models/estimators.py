@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,11 @@ import numpy.typing as npt
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Booleans, Floats, Integers
 from forecastle.data.transformation import CALENDAR, Matrix
+from forecastle.models.trees import THREADS, Trees
 from forecastle.settings import apply_library_defaults
 
 DAY_MINUTES = 1440
-THREADS = 2
-FEW = 2_000  # rows predicted at once
+DAY_HOURS = 24
 MANY = 200_000  # pairs learnt from
 ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
 TAME = 30.0  # spreads of the middle 95 %
@@ -51,23 +51,6 @@ class Options:
         Steps of one origin lie the closer together the more there are, and tell the less that is new.
         """
         return self.rows if steps <= MANY_STEPS else min(self.rows, max(FEWEST_PAIRS, self.rows * MANY_STEPS // steps))
-
-
-@dataclass(frozen=True)
-class Trees:
-    """A booster as LightGBM's own text."""
-
-    text: str
-
-    @cached_property
-    def booster(self) -> Any:
-        """The booster, built once."""
-        return load_lightgbm().Booster(model_str=self.text)
-
-    def predict(self, matrix: npt.NDArray[Any]) -> Floats:
-        """Return the booster's answer for each row of a feature matrix."""
-        threads = THREADS if len(matrix) > FEW else 1  # waking a thread costs more than a few rows do
-        return np.asarray(self.booster.predict(matrix, num_threads=threads), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -206,7 +189,7 @@ def fit_boosted(offset: str) -> Callable[[Examples, int, Options], Fitted]:
 
     def fit(examples: Examples, until: int, options: Options) -> Fitted:
         pairs, data = _binned(examples, until, options)
-        data.set_label(tamed(pairs.pick(examples.truth) - pairs.pick(_offset(offset, examples))))
+        data.set_label(tamed(pairs.pick(examples.truth) - pairs.pick(offset_of(offset, examples))))
         booster = load_lightgbm().train(_parameters(options, len(pairs.row)), data, options.rounds)
         return Fitted(f"lightgbm_{offset}", {"offset": offset}, Trees(booster.model_to_string()))
 
@@ -217,7 +200,7 @@ def predict_boosted(fitted: Fitted, examples: Examples) -> Floats:
     """Forecast by boosted trees, (n, H)."""
     pairs = all_pairs(examples)
     answer = _trees(fitted).predict(pairs.matrix)
-    return pairs.spread(answer) + _offset(fitted.numbers["offset"], examples)
+    return pairs.spread(answer) + offset_of(fitted.numbers["offset"], examples)
 
 
 def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
@@ -264,6 +247,18 @@ def predict_ridge(fitted: Fitted, examples: Examples) -> Floats:
             change += design[:, column] * weight
         answer[:, step - 1] = change + examples.last
     return answer
+
+
+def ridge_terms(fitted: Fitted, examples: Examples, step: int) -> dict[str, Floats]:
+    """Return what each feature adds to a ridge forecast so many steps ahead, (n,) each; the hour of the day, apart on
+    weekends, counts as one, and so does the series."""
+    learnt = fitted.numbers["steps"][step - 1]
+    mean, deviation = np.array(learnt["mean"]), np.array(learnt["deviation"])
+    terms = _design(examples, step, _continuous(examples, step), mean, deviation) * np.array(learnt["weights"])
+    kept = [name for name in examples.names if name not in CALENDAR]
+    hours = len(kept) + 2 * DAY_HOURS
+    grouped = {"hour": terms[:, len(kept) : hours].sum(axis=1), "series": terms[:, hours:].sum(axis=1)}
+    return {name: terms[:, place] for place, name in enumerate(kept)} | grouped
 
 
 @dataclass(frozen=True)
@@ -319,8 +314,8 @@ def _binned(examples: Examples, until: int, options: Options) -> tuple[Pairs, An
     )
 
 
-def _offset(kind: str, examples: Examples) -> Floats:
-    """Return what boosted trees are added to, (n, H)."""
+def offset_of(kind: str, examples: Examples) -> Floats:
+    """Return what boosted trees of a kind (level, change, seasonal) are added to, (n, H)."""
     if kind == "level":
         return np.zeros((len(examples), examples.steps))
     if kind == "change":
@@ -359,7 +354,7 @@ def _design(
     minute = at_step[:, examples.step_names.index("minute")].astype(np.int64)
     weekend = at_step[:, examples.step_names.index("weekday")] >= 5
     series = examples.origin[:, examples.origin_names.index("series")]
-    hours, kinds = 24, len(examples.recipe.series_ids)
+    hours, kinds = DAY_HOURS, len(examples.recipe.series_ids)
     indicators = np.zeros((len(examples), 2 * hours + kinds))
     row = np.arange(len(examples))
     indicators[row, minute * hours // DAY_MINUTES + hours * weekend] = 1

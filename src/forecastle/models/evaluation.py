@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+DRAWS = 1_000  # of a bootstrap
 FORECAST_COLUMNS = ("series_id", "origin", "horizon", "timestamp", "value", "lower", "upper", "actual")
 
 _ERROR = pl.col("value") - pl.col("actual")
@@ -51,6 +53,27 @@ def scores_by_series(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Return the pooled figures of each series."""
     table = scored_rows(rows).group_by("series_id").agg(**METRICS).sort("series_id")
     return {row.pop("series_id"): _finite(row) for row in table.iter_rows(named=True)}
+
+
+def skill_interval(rows: pl.DataFrame, level: float = 0.95) -> tuple[float, float] | None:
+    """Return the interval in which the pooled skill lies with the given confidence; None for less than two weeks.
+
+    A block bootstrap (Künsch 1989): whole weeks of origins, all series and steps together, are drawn anew, so that
+    errors that resemble their neighbours' stay beside them. The seed is fixed: the same rows give the same interval.
+    """
+    table = scored_rows(rows)
+    blocks = (
+        table.group_by(pl.col("origin").dt.truncate("1w").alias("block"))
+        .agg(own=(_ERROR**2).sum(), naive=(_NAIVE_ERROR**2).sum())
+        .sort("block")
+    )
+    if blocks.height < 2 or not blocks["naive"].sum():
+        return None
+    drawn = np.random.default_rng(0).integers(0, blocks.height, (DRAWS, blocks.height))
+    own, naive = (blocks[name].to_numpy()[drawn].sum(axis=1) for name in ("own", "naive"))
+    skill = 1 - np.sqrt(own[naive > 0] / naive[naive > 0])
+    low, high = np.quantile(skill, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
 
 
 def _finite(figures: dict[str, Any]) -> dict[str, Any]:

@@ -28,13 +28,13 @@ from forecastle.data.panel import Floats, Integers
 from forecastle.models.estimators import (
     BOOSTING,
     Pairs,
-    Trees,
     all_pairs,
     fit_threads,
     load_lightgbm,
     tamed,
     tree_names,
 )
+from forecastle.models.trees import Trees
 
 SCALE: dict[str, Any] = {
     **BOOSTING,

@@ -7,7 +7,7 @@ squared errors, robust to errors that resemble those of the hour before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,6 @@ from forecastle.task import Task
 
 SIGNIFICANCE = 0.05
 MIN_ORIGINS = 30
-MIN_COVERED = 500
-"""Outcomes from which the share covered is judged; fewer say too little."""
 COVERAGE_ROOM = 0.05
 """How far the share covered may lie from what the task promises."""
 DRAWN_IN = 0.9
@@ -53,6 +51,11 @@ class Decision:
         """Return plain data for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Decision:
+        """Return the Decision that ``as_dict`` wrote."""
+        return cls(**{one.name: data[one.name] for one in fields(cls)} | {"reasons": tuple(data["reasons"])})
+
 
 def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None = None) -> Decision:
     """Decide whether the challenger becomes champion.
@@ -62,7 +65,8 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
     champion's forecasts (keys and value). Only rows that every method has are judged. Without a champion the challenger
     must beat each naive method (or serve the very forecasts of one that nothing trained beat); with one it must,
     besides, have the smaller squared error by ``paired_test`` at 5 %, and no series whose RMSE is, by the same test,
-    worse by more than the task's ``training.series_tolerance``. Its intervals must cover what they promise.
+    worse by more than the task's ``training.series_tolerance``, and intervals that cover what they promise. (Intervals
+    too wide or too narrow do not keep a first model from serving where nothing served: they are said.)
     """
     rows = same_rows(challenger, champion)
     methods = [CHALLENGER, *NAIVE, *([] if champion is None else [CHAMPION])]
@@ -84,7 +88,7 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
         harms.append(_series(task, rows))
     reasons = tuple(reason for _, reason in (*verdicts, *harms) if reason)
     harmless = all(good for good, _ in harms)
-    good = harmless and all(good for good, _ in verdicts)
+    good = all(good for good, _ in verdicts) and (harmless or champion is None)
     return Decision(good, reasons, rows.height, rmse, p_value, not harmless)
 
 
@@ -178,14 +182,17 @@ def _series(task: Task, rows: pl.DataFrame) -> tuple[bool, str]:
 
 
 def _coverage(task: Task, rows: pl.DataFrame) -> tuple[bool, str]:
-    """Judge whether the challenger's intervals cover what the task promises, where enough outcomes can tell."""
-    if not {"lower", "upper"} <= set(rows.columns) or rows.height < MIN_COVERED:
+    """Judge whether the share the challenger's intervals cover is, by the paired test, beyond the room it has."""
+    if not {"lower", "upper"} <= set(rows.columns):
         return True, ""
-    covered = float(rows.select(pl.col("actual").is_between("lower", "upper").mean()).item() or 0.0)
-    said = f"{covered:.1%} of the outcomes lie inside the challenger's intervals, {task.training.coverage:.0%} promised"
-    if abs(covered - task.training.coverage) <= COVERAGE_ROOM:
-        return True, f"{said}."
-    return False, f"{said}: more than {100 * COVERAGE_ROOM:.0f} points beside it."
+    inside = rows.select(pl.col("actual").is_between("lower", "upper").fill_null(False).cast(pl.Float64)).to_series()
+    promised, covered = task.training.coverage, float(inside.to_numpy().mean())
+    beyond = np.abs(covered - promised) - COVERAGE_ROOM
+    excess = np.sign(covered - promised) * (inside.to_numpy() - promised) - COVERAGE_ROOM
+    said = f"{covered:.1%} of the outcomes lie inside the challenger's intervals, {promised:.0%} promised"
+    if beyond > 0 and paired_test(rows["origin"], excess, task.steps) < SIGNIFICANCE:
+        return False, f"{said}: more than {100 * COVERAGE_ROOM:.0f} points beside it."
+    return True, f"{said}."
 
 
 def _number(task: Task, value: float) -> str:

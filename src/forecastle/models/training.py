@@ -22,7 +22,7 @@ from forecastle.errors import NotEnoughHistory
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
 from forecastle.models.estimators import ESTIMATORS, Fitted, Options, all_pairs, labelled, predict, spread_out, thinned
-from forecastle.models.evaluation import scores, scores_by_series
+from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
 from forecastle.models.model import Model, apply, combine
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
@@ -187,6 +187,7 @@ def _report(judged: Judged, cut: int, last: int) -> dict[str, Any]:
     choice = judged.choice
     return {
         **scores(judged.rows),
+        "skill_interval": skill_interval(judged.rows),
         "series": scores_by_series(judged.rows),
         "candidates": judged.candidates,
         "selection": {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
-from forecastle.models.evaluation import scored_rows, scores, scores_by_series
+from forecastle.models.evaluation import scored_rows, scores, scores_by_series, skill_interval
 
+START = datetime(2013, 1, 7, tzinfo=UTC)
 ROWS = pl.DataFrame(
     {
         "series_id": ["a", "a", "a", "b", "b"],
@@ -64,3 +67,29 @@ def test_a_figure_that_cannot_be_had_is_none():
 
 def test_without_intervals_there_is_no_coverage():
     assert scores(ROWS.with_columns(lower=math.nan, upper=math.nan))["coverage"] is None
+
+
+def forecasts(weeks: int, error: float, seed: int = 1) -> pl.DataFrame:
+    origins = pl.datetime_range(START, START + timedelta(weeks=weeks), "6h", closed="left", eager=True, time_zone="UTC")
+    random = np.random.default_rng(seed)
+    noise = random.normal(0, 1, (2, len(origins)))
+    return pl.DataFrame({"origin": origins, "horizon": 1, "actual": 0.0}).with_columns(
+        value=error * noise[0], last=noise[1], lower=None, upper=None
+    )
+
+
+def test_the_skills_interval_holds_the_skill_and_narrows_with_more_weeks():
+    few, many = (skill_interval(forecasts(weeks, 0.5)) for weeks in (4, 60))
+    assert few is not None and many is not None
+    assert many[0] < scores(forecasts(60, 0.5))["skill"] < many[1]
+    assert many[1] - many[0] < few[1] - few[0]
+    assert skill_interval(forecasts(60, 0.5).sample(fraction=1, shuffle=True, seed=3)) == pytest.approx(many)
+
+
+def test_of_a_model_without_skill_nearly_every_interval_holds_zero():
+    intervals = [skill_interval(forecasts(30, 1.0, seed)) or (1.0, 1.0) for seed in range(100)]
+    assert 88 <= sum(low < 0 < high for low, high in intervals) <= 100
+
+
+def test_of_a_single_week_the_skills_interval_is_not_known():
+    assert skill_interval(forecasts(1, 0.5)) is None

@@ -152,11 +152,15 @@ def test_a_series_that_gets_worse_keeps_a_better_challenger_out(task: Task) -> N
 
 
 @pytest.mark.parametrize(("width", "promoted"), [(1.645, True), (1.0, False), (3.0, False)])
-def test_intervals_have_to_cover_what_they_promise(task: Task, width: float, promoted: bool) -> None:
+def test_to_replace_a_champion_intervals_have_to_cover_what_they_promise(
+    task: Task, width: float, promoted: bool
+) -> None:
     made = forecasts(1.0).with_columns(lower=pl.col("value") - width, upper=pl.col("value") + width)
-    decision = decide(task, made)
+    decision = decide(task, made, forecasts(1.5, seed=1))
     assert decision.promote is promoted and decision.worse is not promoted
-    assert "lie inside the challenger's intervals, 90% promised" in decision.reasons[-1]
+    said = [reason for reason in decision.reasons if "lie inside the challenger's intervals, 90% promised" in reason]
+    assert len(said) == 1 and ("points beside" in said[0]) is not promoted
+    assert decide(task, made).promote, "where nothing serves yet, a wrong width is said and keeps nobody out"
 
 
 def errors(random: np.random.Generator, ratio: float, origins: int = 1000) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,111 @@
+"""Which features moved a forecast, exactly: what every member of a model adds up, feature by feature.
+
+Boosted trees are taken apart by LightGBM's own exact contributions (Lundberg et al. 2020, Nature Machine Intelligence
+2, 56-67), ridge by its terms. What is left when no feature says anything is where the forecast starts from: the last
+value, the season before, or the average.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecastle.data.examples import Examples
+from forecastle.data.panel import Floats
+from forecastle.models.estimators import Fitted, Pairs, offset_of, ridge_terms
+from forecastle.models.model import Model, apply
+
+AVERAGE, LAST, SEASON, STAND_IN = "average", "last value", "season before", "stand-in"
+STEP_AHEAD = "step_ahead"
+STARTS = {"level": AVERAGE, "change": LAST, "seasonal": SEASON}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A forecast as a sum, in the target's unit: where it starts from, and what each feature adds."""
+
+    value: float
+    start: dict[str, float]
+    features: dict[str, float]  # largest first; features that add nothing are left out
+
+
+def explain(model: Model, examples: Examples, horizon: int) -> tuple[Explanation, ...]:
+    """Return for each origin why its forecast so many steps ahead (1…H) is what it is.
+
+    Start and features sum to the forecast. Where a member could not say, the whole is a stand-in (see
+    ``model.combine``).
+    """
+    value = apply(model, examples).value[:, horizon - 1]
+    starts = [Counter[str]() for _ in range(len(examples))]
+    parts = [Counter[str]() for _ in range(len(examples))]
+    for member, weight in zip(model.members, model.weights, strict=True):
+        for name, numbers in _start(member, examples, horizon).items():
+            _add(starts, name, weight * numbers)
+        for name, numbers in _features(member, examples, horizon).items():
+            _add(parts, name, weight * numbers)
+    return tuple(map(_told, value.tolist(), starts, parts))
+
+
+def importance(model: Model, features: Sequence[str]) -> dict[str, float]:
+    """Return each feature's share in what a model's trees have learnt, the largest first; without trees, nothing.
+
+    It is the share of the squared error that splits on the feature saved (LightGBM's gain), members counting by their
+    weights. ``features`` are the names the model was trained with (``Bundle.features``).
+    """
+    shares = Counter[str]()
+    for member, weight in zip(model.members, model.weights, strict=True):
+        if member.trees is None:
+            continue
+        gains = member.trees.gains()
+        for name, gain in zip((*features, STEP_AHEAD), gains.tolist(), strict=True):
+            shares[name] += weight * gain / (gains.sum() or 1.0)
+    whole = sum(shares.values())
+    return {name: share / whole for name, share in shares.most_common() if share > 0}
+
+
+def _start(member: Fitted, examples: Examples, horizon: int) -> dict[str, Floats]:
+    """Return where a member's forecast starts from."""
+    if member.name == "persistence":
+        return {LAST: examples.last}
+    if member.name == "seasonal_naive":
+        return {SEASON: examples.seasonal[:, horizon - 1]}
+    if member.trees is not None:
+        kind = member.numbers["offset"]
+        bias = _contributions(member, examples, horizon)[:, -1]
+        if kind == "level":
+            return {AVERAGE: bias}
+        return {STARTS[kind]: offset_of(kind, examples)[:, horizon - 1], AVERAGE: bias}
+    return {LAST: examples.last, AVERAGE: np.full(len(examples), member.numbers["steps"][horizon - 1]["intercept"])}
+
+
+def _features(member: Fitted, examples: Examples, horizon: int) -> Mapping[str, Floats]:
+    if member.trees is not None:
+        names = (*examples.names, STEP_AHEAD)
+        table = _contributions(member, examples, horizon)
+        return {name: table[:, place] for place, name in enumerate(names)}
+    if member.name == "ridge":
+        return ridge_terms(member, examples, horizon)
+    return {}
+
+
+def _contributions(member: Fitted, examples: Examples, horizon: int) -> Floats:
+    """Return LightGBM's contributions of each feature, the bias last: (n, F + G + 2)."""
+    assert member.trees is not None
+    pairs = Pairs(examples, np.arange(len(examples)), np.full(len(examples), horizon))
+    return member.trees.contributions(pairs.matrix)
+
+
+def _add(sums: list[Counter[str]], name: str, numbers: Floats) -> None:
+    for own, number in zip(sums, numbers.tolist(), strict=True):
+        own[name] += number
+
+
+def _told(value: float, start: Mapping[str, float], features: Mapping[str, float]) -> Explanation:
+    whole = sum(start.values()) + sum(features.values())
+    if not np.isfinite(whole):
+        return Explanation(value, {STAND_IN: value}, {})
+    told = sorted(features.items(), key=lambda item: abs(item[1]), reverse=True)
+    return Explanation(value, dict(start), {name: part for name, part in told if part})

@@ -1,0 +1,1 @@
+"""What people read: comparisons of models, and figures."""

@@ -1,0 +1,107 @@
+"""A comparison shows the figures the decision rests on, all on the same rows, in Markdown a comment can hold."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecastle.models.promotion import decide
+from forecastle.reporting.comparison import Comparison, markdown, save
+from forecastle.task import Task
+
+START = datetime(2013, 1, 1, tzinfo=UTC)
+
+
+def forecasts(spread: float, seed: int = 0) -> pl.DataFrame:
+    random = np.random.default_rng(seed)
+    keys = [(s, START + timedelta(hours=o), h) for s in ("EWR", "J|FK") for o in range(60) for h in (1, 2)]
+    table = pl.DataFrame(
+        keys, schema={"series_id": pl.String, "origin": pl.Datetime("us", "UTC"), "horizon": pl.Int64}, orient="row"
+    )
+    actual = np.sin(np.arange(len(keys)))
+    value = actual + random.normal(0, spread, len(keys))
+    return table.with_columns(
+        timestamp=pl.col("origin") + pl.duration(hours=pl.col("horizon")),
+        actual=actual,
+        value=value,
+        lower=value - 2 * spread,
+        upper=value + 2 * spread,
+        last=actual + 2.0 * np.random.default_rng(9).normal(0, 1, len(keys)),
+        naive=actual + 2.5 * np.random.default_rng(8).normal(0, 1, len(keys)),
+    )
+
+
+@pytest.fixture
+def comparison(task: Task) -> Comparison:
+    rows, champion = forecasts(0.5), forecasts(1.0, 1)
+    return Comparison(task, "7", "6", decide(task, rows, champion), rows, champion)
+
+
+def table(text: str, head: str) -> dict[str, list[str]]:
+    """Return a Markdown table's rows by their first cell."""
+    lines = text[text.index(f"| {head} |") :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_it_says_the_decision_and_its_reasons_first(comparison: Comparison) -> None:
+    title, said, *_ = markdown(comparison).split("\n\n")
+    assert title == "## nyc-temperature: model 7 against 6"
+    assert said == "**The challenger should serve.**"
+    assert all(f"- {reason}" in markdown(comparison) for reason in comparison.decision.reasons)
+
+
+def test_every_method_is_scored_on_the_same_rows(comparison: Comparison) -> None:
+    few = comparison.champion.filter(pl.col("horizon") == 1)  # type: ignore[union-attr]
+    text = markdown(Comparison(comparison.task, "7", "6", comparison.decision, comparison.rows, few))
+    own = comparison.rows.filter(pl.col("horizon") == 1)
+    rmse = ((own["value"] - own["actual"]) ** 2).mean() ** 0.5
+    assert "the same 120 rows of 60 origins" in text
+    pooled = table(text, "")
+    assert list(pooled) == ["challenger", "champion", "persistence", "seasonal naive"]
+    assert pooled["challenger"][0] == f"{rmse:.4g}"
+    assert pooled["persistence"][3] == "0" and pooled["champion"][4] == "–"
+    assert list(table(text, "RMSE, steps ahead")) == ["1"]
+
+
+def test_a_series_name_cannot_break_the_table(comparison: Comparison) -> None:
+    assert list(table(markdown(comparison), "RMSE, series")) == ["EWR", "J\\|FK"]
+
+
+def test_the_charts_hold_a_line_for_each_method_and_a_key(comparison: Comparison) -> None:
+    text = markdown(comparison)
+    first, second = re.findall(r"```mermaid\n(.*?)```\n\n(.*?)\n", text, re.DOTALL)
+    assert first[0].count("    line [") == 4 and first[1].count(":") == 4
+    assert second[0].count("    line [") == 2 and second[1] == "grey: truth, blue: challenger"
+
+
+def test_without_a_champion_there_is_no_column_of_it(comparison: Comparison) -> None:
+    alone = Comparison(comparison.task, "1", None, decide(comparison.task, comparison.rows), comparison.rows, None)
+    text = markdown(alone)
+    assert text.startswith("## nyc-temperature: model 1\n") and "| champion" not in text
+
+
+def test_too_few_rows_to_judge_are_said_without_tables(comparison: Comparison) -> None:
+    rows = comparison.rows.with_columns(actual=pl.lit(None, dtype=pl.Float64))
+    text = markdown(Comparison(comparison.task, "1", None, decide(comparison.task, rows), rows, None))
+    assert "Only 0 origins" in text and "|" not in text
+
+
+def test_pictures_lie_beside_the_text(comparison: Comparison, tmp_path: Path) -> None:
+    path = save(tmp_path / "report", comparison)
+    assert path.read_text(encoding="utf-8") == markdown(comparison)
+    names = {picture.name for picture in path.parent.glob("*.png")}
+    assert names == {"forecast-against-truth.png", "residuals.png", "error-by-hour.png", "error-by-horizon.png"}
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in path.parent.glob("*.png"))
+
+
+def test_the_same_rows_give_the_same_pictures(comparison: Comparison, tmp_path: Path) -> None:
+    first, second = (save(tmp_path / name, comparison).parent for name in ("a", "b"))
+    assert [one.read_bytes() for one in sorted(first.iterdir())] == [
+        one.read_bytes() for one in sorted(second.iterdir())
+    ]
