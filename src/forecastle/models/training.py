@@ -21,7 +21,17 @@ from forecastle.data.panel import Booleans, Floats, Integers, micros, moment
 from forecastle.errors import NotEnoughHistory
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
-from forecastle.models.estimators import ESTIMATORS, Fitted, Options, all_pairs, labelled, predict, spread_out, thinned
+from forecastle.models.estimators import (
+    ESTIMATORS,
+    Fitted,
+    Options,
+    all_pairs,
+    forget,
+    labelled,
+    predict,
+    spread_out,
+    thinned,
+)
 from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
 from forecastle.models.model import Model, apply, combine
@@ -63,6 +73,7 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
     past = examples.take(examples.origins <= cut).known_by(int(test.issued_at.min()))
     judged = judge(task, past, test, cut, options)
     final = {name: ESTIMATORS[name].fit(examples, int(examples.times.max()), options) for name in judged.choice.weights}
+    forget()
     model = assemble(task, examples, judged.choice, final, [*judged.choice.errors, judged.errors])
     bundle = Bundle(
         task=task.name,
@@ -93,6 +104,7 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
         )
     choice = choose(past, until, options)
     fitted = {name: estimator.fit(past, until, options) for name, estimator in ESTIMATORS.items()}
+    forget()
     model = assemble(task, past, choice, fitted, choice.errors)
     forecasts = {name: predict(one, test) for name, one in fitted.items()}
     made = combine(model, test, [forecasts[name] for name in choice.weights])
