@@ -200,13 +200,17 @@ def seasonal_value(
     That is the value at the same local clock time one season earlier; where that is missing, two seasons earlier, and
     so on; failing all, the last value known.
     """
-    window = Window(recipe, panel, rows, panel.issued_at[rows] if issued is None else issued, horizon)
     found = np.full(len(rows), np.nan)
-    for seasons in range(window.nearest_season, window.nearest_season + SEASONS):
-        if not (missing := np.isnan(found)).any():
-            break
-        found = np.where(missing, window.season_before(seasons), found)
-    return np.where(np.isnan(found), window.last[0], found)
+    issued = panel.issued_at[rows] if issued is None else issued
+    for block in _blocks(panel, rows):
+        window, own = Window(recipe, panel, rows[block], issued[block], horizon), found[block]
+        for seasons in range(window.nearest_season, window.nearest_season + SEASONS):
+            if not (missing := np.isnan(own)).any():
+                break
+            own[missing] = window.season_before(seasons)[missing]
+        if (missing := np.isnan(own)).any():
+            own[missing] = window.last[0][missing]
+    return found
 
 
 @dataclass(frozen=True)
@@ -257,7 +261,7 @@ class Window:
     def back(self, steps: int, column: int = 0) -> Floats:
         """Return a column so many steps before the origin, (n,)."""
         stretch = self._stretch(column)
-        if stretch is not None:
+        if stretch is not None and steps <= self.recipe.reach:
             return stretch.back(stretch.values, steps)
         key = (column, steps)
         if key not in self._back:
@@ -299,14 +303,19 @@ class Window:
 
         ``ahead`` moves the time looked back from: 0 is the origin's own.
         """
-        panel, rows = self.panel, self.rows
         steps = self.horizon if ahead is None else ahead
-        if self.recipe.grid == "regular" and self.recipe.season * panel.step % _DAY == 0:
-            at = rows + self._by_local_clock(steps, seasons)
-        else:
-            at = rows + steps - seasons * self.recipe.season
-        inside = (at >= panel.first_of[rows]) & (at <= rows)
-        return panel.known(column, np.where(inside, at, rows), inside, self.issued)
+        back = seasons * self.recipe.season - steps
+        if self.recipe.grid != "regular" or self.recipe.season * self.panel.step % _DAY:
+            return self.back(back, column)
+        moved = self._clock_moved(steps, back)
+        rows = np.flatnonzero(moved)
+        if not len(rows):
+            return self.back(back, column)
+        found = self.back(back, column).copy()
+        at = self.rows[rows] - back + moved[rows]
+        inside = (at >= self.panel.first_of[self.rows[rows]]) & (at <= self.rows[rows])
+        found[rows] = self.panel.known(column, np.where(inside, at, self.rows[rows]), inside, self.issued[rows])
+        return found
 
     def calendar(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield names and values of the calendar at the target's time.
@@ -320,13 +329,24 @@ class Window:
         else:
             yield from self._almanac.of(here)
 
-    def _by_local_clock(self, ahead: int, seasons: int) -> Integers:
-        """Return how many steps from the origin the same local time lies, whole days before a time ahead."""
-        here = self.panel.timestamps[self.rows] + ahead * self.panel.step
-        there = here - seasons * self.recipe.season * self.panel.step
-        zone = self.recipe.timezone
-        there = there + utc_offsets(here, zone) - utc_offsets(there, zone)
-        return (there - self.panel.timestamps[self.rows]) // self.panel.step
+    def _clock_moved(self, ahead: int, back: int) -> Integers:
+        """Return how many steps the local clock moved between so many steps back and a time ahead, for each row."""
+        step, size = self.panel.step, len(self.rows)
+        if self._stretch(0) is None:
+            here = self.panel.timestamps[self.rows] + ahead * step
+            there = self.panel.timestamps[self.rows] - back * step
+            zone = self.recipe.timezone
+            return (utc_offsets(here, zone) - utc_offsets(there, zone)) // step
+        origin = self.recipe.reach
+        moved = self._offsets[origin + ahead :][:size] - self._offsets[origin - back :][:size]
+        return moved // step if moved.any() else moved
+
+    @cached_property
+    def _offsets(self) -> Integers:
+        """The local clock's offset at every step of a stretch, from as far back as features look to the target's."""
+        first, step = int(self.panel.timestamps[self.rows[0]]), self.panel.step
+        steps = np.arange(-self.recipe.reach, len(self.rows) + self.horizon)
+        return utc_offsets(first + steps * step, self.recipe.timezone)
 
 
 Feature = Callable[[Window], Iterator[tuple[str, npt.NDArray[Any]]]]
