@@ -18,7 +18,8 @@ from forecastle.data import ingestion, intake, profiling, versioning
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
-from forecastle.data.transformation import Recipe, make_recipe
+from forecastle.data.recipe import Recipe
+from forecastle.data.transformation import make_recipe
 from forecastle.errors import NotEnoughHistory, TaskError
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training
