@@ -55,11 +55,13 @@ def main(arguments: list[str]) -> int:
             print(f"{race.name}: left out, it needs {race.gib:g} GiB of free memory and there are {free:.1f}")
             missed += 1
             continue
+        load = round(psutil.getloadavg()[0], 1)
         with tempfile.TemporaryDirectory(prefix="forecastle-race-") as folder:
             runs = run(race, Path(folder), chosen.quick, chosen.repeats)
         found: dict[str, Any] = {
             "title": race.title,
             "at": f"{datetime.now(UTC):%Y-%m-%d}",
+            "load": load,
             "machine": machine(),
             "runs": runs,
         }
@@ -92,6 +94,8 @@ def machine() -> dict[str, Any]:
 def told(name: str, found: dict[str, Any], bars: bool = True) -> Iterator[str]:
     """Yield a race's figures, and its bars, as Markdown."""
     yield f"### {found['title']} (`{name}`)\n"
+    busy = "; others were at work on it, so look at ratios" if found["load"] >= found["machine"]["cores"] else ""
+    yield f"{found['at']}, on a machine of {found['machine']['cores']} cores with a load of {found['load']:g}{busy}.\n"
     yield "| side | seconds (fastest – slowest) | of them computing | most memory |"
     yield "|---|---:|---:|---:|"
     for side, runs in found["runs"].items():

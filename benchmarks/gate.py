@@ -1,8 +1,8 @@
 """The gate over a batch of 5 M rows: null share, schema, types, volume and duplicates, and the same by Pandera.
 
-Both are given the same Polars table in the history's order, and both say of a good batch that it is, and of batches with
-one fault each which check failed. Types are part of the schema, on both sides. All of the gate's checks together are
-held to three times Pandera's five.
+Both are given the same Polars table in the history's order; both find nothing in a good batch and, in batches with one
+fault each, that fault. Types are part of the schema, on both sides. All of the gate's checks together are held to three
+times Pandera's five.
 """
 
 from __future__ import annotations
