@@ -85,22 +85,29 @@ def open_run(
 
 
 def passages(task: Task, settings: Settings, passes: int | None, clock: Callable[[], datetime]) -> Iterator[Outcome]:
-    """Run the LIVE flow at every step of the task's frequency, so often or for ever; a failed pass ends only itself."""
+    """Run the LIVE flow at every step of the task's frequency, so often or for ever; a failed pass ends only itself.
+
+    Where the source is to be asked more often (``source.every``), there are passes between that only collect.
+    """
     with open_run(task, settings, "live", clock()) as opened:
         for number in itertools.count(1):
             yield from run_flow(replace(opened, now=clock().replace(microsecond=0)))
             if number == passes:
                 return
-            since = clock() - LEEWAY - datetime(1970, 1, 1, tzinfo=UTC)
-            time.sleep((task.frequency - since % task.frequency).total_seconds())
+            due = _next(task.frequency, clock())
+            while (moment := min(due, _next(task.source.every or task.frequency, clock()))) < due:
+                _sleep_until(moment, clock)
+                yield from run_flow(replace(opened, now=clock().replace(microsecond=0)), COLLECT)
+            _sleep_until(due, clock)
 
 
-def run_flow(run: Run) -> Iterator[Outcome]:
-    """Run a flow's steps in order, yielding how each ended; after the first error nothing more starts.
+def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]:
+    """Run a flow's steps in order, or the first of them alone, yielding how each ended; after the first error nothing
+    more starts.
 
     The error is the last outcome's; it is for the door to raise or to show.
     """
-    for step in FLOWS[run.flow]:
+    for step in steps or FLOWS[run.flow]:
         outcome = run_step(run, step)
         yield outcome
         if outcome.error is not None:
@@ -131,6 +138,15 @@ def run_step(run: Run, step: Step) -> Outcome:
     if run.flow == "live":
         _tell_of_failure(run, step, error)
     return Outcome(step.name, seconds, summary, error)
+
+
+def _next(length: timedelta, now: datetime) -> datetime:
+    """Return the next full step of that length, and the leeway after it."""
+    return now + length - (now - LEEWAY - datetime(1970, 1, 1, tzinfo=UTC)) % length
+
+
+def _sleep_until(moment: datetime, clock: Callable[[], datetime]) -> None:
+    time.sleep(max(moment - clock(), timedelta(0)).total_seconds())
 
 
 def _require_success(run: Run, names: Sequence[str]) -> None:

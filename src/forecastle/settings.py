@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     open_meteo_archive_url: str = Field(
         default="https://archive-api.open-meteo.com", description="Base address of Open-Meteo's archive API."
     )
+    open_meteo_air_quality_url: str = Field(
+        default="https://air-quality-api.open-meteo.com", description="Base address of Open-Meteo's air quality API."
+    )
     openweathermap_url: str = Field(
         default="https://api.openweathermap.org", description="Base address of OpenWeatherMap's API."
     )
@@ -53,6 +56,9 @@ class Settings(BaseSettings):
     twelve_data_url: str = Field(default="https://api.twelvedata.com", description="Base address of Twelve Data's API.")
     twelve_data_key: SecretStr = Field(default=SecretStr(""), description="Key of Twelve Data's API.")
     binance_url: str = Field(default="https://api.binance.com", description="Base address of Binance's spot API.")
+    gtfs_realtime_key: SecretStr = Field(
+        default=SecretStr(""), description="Key of a GTFS-realtime feed whose task names a `key_param`."
+    )
     http_json_key: SecretStr = Field(
         default=SecretStr(""), description="Key of an API that a task file declares under `[source.http_json]`."
     )

@@ -23,10 +23,21 @@ from forecastle.errors import TaskError
 from forecastle.frame import to_json
 
 DAY = timedelta(days=1)
+LAST_SEEN = timedelta(minutes=10)
+"""How long before a stop is passed a prediction may have been seen, and still be an observation of the passing."""
+
 Domain = Literal["environmental", "financial", "logistics"]
 Verdict = Literal["warn", "mask", "fail"]
 Provider = Literal[
-    "open-meteo", "openweathermap", "alpha-vantage", "twelve-data", "binance", "gbfs", "http-json", "file"
+    "open-meteo",
+    "openweathermap",
+    "alpha-vantage",
+    "twelve-data",
+    "binance",
+    "gbfs",
+    "gtfs-realtime",
+    "http-json",
+    "file",
 ]
 Derived = Literal["realised-volatility", "share", "mean"]
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -151,6 +162,9 @@ class Source(Part):
     instantaneous: bool = False
     path: str | None = None
     url: str | None = None
+    every: Duration | None = None
+    timetable: str | None = None
+    key_param: str | None = Field(default=None, min_length=1)
     http_json: HttpJson | None = None
 
     @model_validator(mode="after")
@@ -161,6 +175,12 @@ class Source(Part):
             raise ValueError(
                 "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
             )
+        if self.provider == "gtfs-realtime" and not self.url:
+            raise ValueError("provider 'gtfs-realtime' needs url, the address of the agency's TripUpdates")
+        if self.provider != "gtfs-realtime" and (self.timetable or self.key_param):
+            raise ValueError("timetable and key_param belong to provider 'gtfs-realtime'")
+        if self.every is not None and self.every <= timedelta(0):
+            raise ValueError("every is how often the source is asked, such as '2m'")
         if (self.provider == "http-json") != (self.http_json is not None):
             raise ValueError("provider 'http-json' and [source.http_json], which declares the API, belong together")
         return self
@@ -399,6 +419,14 @@ def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequenc
     step = _duration_or_none(given)
     if step is not None and frequency and (step <= timedelta(0) or frequency % step):
         yield f"source.step: {given!r} does not divide the frequency {data['frequency']!r}"
+    given = source.get("every") if isinstance(source, dict) else None
+    every = _duration_or_none(given)
+    if every is not None and frequency and every > timedelta(0) and frequency % every:
+        yield f"source.every: {given!r} does not divide the frequency {data['frequency']!r}"
+    apart = every or frequency
+    if isinstance(source, dict) and source.get("provider") == "gtfs-realtime" and apart and apart > LAST_SEEN:
+        most = duration_text(LAST_SEEN)
+        yield f"source.every: a feed of predictions has to be asked at least every {most}; write one, such as '2m'"
 
 
 def _duration_or_none(value: object) -> timedelta | None:

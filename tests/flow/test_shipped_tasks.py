@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tomllib
+import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from zoneinfo import ZoneInfo
 import httpx
 import numpy as np
 import pytest
+from google.transit.gtfs_realtime_pb2 import FeedMessage
 
 from forecastle import pipeline
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
-from forecastle.errors import ForecastleError, NotEnoughHistory
+from forecastle.errors import ForecastleError, NotEnoughHistory, SourceUnavailable
 from forecastle.frame import iso
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import Settings
@@ -30,13 +33,14 @@ Reply = Callable[[httpx.Request], Any]
 
 
 class Market(httpx.BaseTransport):
-    """Answer every call by a function of it, and never with what lies after now."""
+    """Answer every call by a function of it, a JSON value or bytes, and never with what lies after now."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=json.dumps(self.reply(request)).encode())
+        reply = self.reply(request)
+        return httpx.Response(200, content=reply if isinstance(reply, bytes) else json.dumps(reply).encode())
 
 
 @dataclass
@@ -196,7 +200,107 @@ def test_bike_availability_is_collected_from_now_on_and_training_says_when_it_wi
     assert "It will be enough on 2026-07-30" in str(error)
 
 
-@pytest.mark.parametrize("name", ["crypto-volatility", "equity-volatility", "bike-availability"])
+class Line:
+    """A line of two ways with a train every ten minutes from five to one, later in the afternoon, as its feed tells."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.now = now
+        self.trips = {
+            f"{way}-{number}": (way, [(stop, place, minutes + 6 * place) for place, stop in enumerate(stops, 1)])
+            for way, stops in {"S": ("70028", "70026", "70024"), "N": ("70025", "70027", "70029")}.items()
+            for number, minutes in enumerate(range(5 * 60, 25 * 60, 10))
+        }
+
+    def __call__(self, request: httpx.Request) -> bytes:
+        return self.timetable() if request.url.path.endswith(".zip") else self.feed()
+
+    def timetable(self) -> bytes:
+        calls = [
+            f"{trip},{at // 60}:{at % 60:02}:00,{at // 60}:{at % 60:02}:00,{stop},{place}"
+            for trip, (_, stops) in self.trips.items()
+            for stop, place, at in stops
+        ]
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as folder:
+            folder.writestr("agency.txt", "agency_id,agency_timezone\n1,America/New_York\n")
+            folder.writestr("trips.txt", "\n".join(["route_id,trip_id", *(f"Orange,{trip}" for trip in self.trips)]))
+            header = "trip_id,arrival_time,departure_time,stop_id,stop_sequence"
+            folder.writestr("stop_times.txt", "\n".join([header, *calls]))
+        return packed.getvalue()
+
+    def feed(self) -> bytes:
+        now = int(self.now().timestamp())
+        feed = FeedMessage()
+        feed.header.gtfs_realtime_version, feed.header.timestamp = "2.0", now
+        feed.entity.add(id="bus").trip_update.trip.route_id = "1"  # something always runs
+        for day in {(self.now() - back * 24 * HOUR).astimezone(NEW_YORK).date() for back in (0, 1)}:
+            midnight = int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp())
+            for trip, (_, stops) in self.trips.items():
+                ahead = [(place, stop, midnight + 60 * at + self.late(day, at)) for stop, place, at in stops]
+                ahead = [(place, stop, at) for place, stop, at in ahead if at > now]
+                if ahead and ahead[0][2] < now + 1800:
+                    update = feed.entity.add(id=f"{day}-{trip}").trip_update
+                    update.trip.trip_id, update.trip.route_id = trip, "Orange"
+                    update.trip.start_date = f"{day:%Y%m%d}"
+                    for place, stop, at in ahead:
+                        said = update.stop_time_update.add(stop_sequence=place, stop_id=stop)
+                        said.arrival.time = at + (at - now) // 10
+        return bytes(feed.SerializeToString())
+
+    @staticmethod
+    def late(day: date, minutes: int) -> int:
+        noise = np.random.default_rng(day.toordinal() * 2000 + minutes).integers(-20, 20)
+        return int(60 + 180 * (15 <= minutes // 60 <= 19) + noise)
+
+
+def test_transit_delay_from_predictions_to_scored_forecasts_over_a_night(root, tmp_path):
+    """Ask every ten minutes, which is as seldom as may be, for a day of trains, and by the hour in the night."""
+    data = tomllib.loads((root / "tasks" / "transit-delay.toml").read_text(encoding="utf-8"))
+    data |= {"frequency": "10m", "horizon": "30m", "training": {"min_history": "20h", "backtest_share": 0.3}}
+    data["source"]["every"] = "10m"
+    data["features"] = {"windows": [2, 4], "lags": [0, 1, 2], "season": 6}
+    desk = Desk(make_task(data), settings_at(tmp_path), datetime(2026, 7, 14, 20, 55, 30, tzinfo=UTC))
+    line = Line(lambda: desk.now)
+    pauses = [10] * 51 + [60] * 4 + [10] * 72  # from five in the afternoon to one, then from five in the morning on
+    with pipeline.open_run(desk.task, desk.settings, "live", desk.now, Market(line)) as opened:
+        for number, minutes in enumerate(pauses):
+            desk.now += timedelta(minutes=minutes)
+            ended = [*pipeline.run_flow(replace(opened, now=desk.now), pipeline.COLLECT)]
+            assert number < 2 or not ended[-1].error, (desk.now, ended[-1].error)
+    trains = History(desk.settings.task_folder(desk.task.name) / "history", ("delay",)).read()
+    assert trains["delay"].min() >= 40
+    assert 320 > trains["delay"].max() > 250  # told a tenth of what was ahead too late, and at most ten minutes before
+    assert trains.height / 2 > 0.95 * (51 + 72)
+    hours = desk.history.read()["timestamp"].dt.convert_time_zone("America/New_York").dt.hour()
+    assert set(hours) & {2, 3, 4} == set()
+    trained = desk.must_run("train", line)
+    assert trained["promote"]["promoted"], trained["promote"]["reasons"]
+    for _ in range(3):
+        desk.now += timedelta(minutes=10)
+        ended = desk.must_run("live", line)
+    assert ended["forecast"]["forecasts"] == 2 * 3
+    with Journal(desk.settings.journal_url) as journal:
+        scored = journal.outcomes(desk.task.name)
+    assert scored.height >= 2
+
+
+def test_transit_delay_says_when_its_history_will_be_enough(root, tmp_path):
+    task = load_task(root / "tasks" / "transit-delay.toml")
+    desk = Desk(task, settings_at(tmp_path), datetime(2026, 7, 14, 14, 0, 30, tzinfo=UTC))
+    line = Line(lambda: desk.now)
+    error = desk.error("live", line)
+    assert isinstance(error, SourceUnavailable)
+    assert "becomes an observation once its stop is passed" in str(error)
+    for _ in range(9):
+        desk.now += timedelta(minutes=4)
+        desk.run("live", line)
+    error = desk.error("train", line)
+    assert isinstance(error, NotEnoughHistory)
+    assert "28d of history" in str(error)
+    assert "It will be enough on 2026-08-11" in str(error)
+
+
+@pytest.mark.parametrize("name", ["crypto-volatility", "equity-volatility", "bike-availability", "transit-delay"])
 def test_every_shipped_task_loads_and_says_what_it_forecasts(root, name):
     task = load_task(root / "tasks" / f"{name}.toml")
     assert task.name == name

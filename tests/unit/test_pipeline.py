@@ -144,5 +144,20 @@ def test_passes_follow_the_clock_and_a_failed_one_ends_only_itself(filed, settin
     assert (settings.home / "small" / "runs" / "live-20240120T000000Z").is_dir()
 
 
+def test_between_two_passes_a_source_that_is_asked_more_often_is_collected_alone(
+    small_task, settings, tmp_path, monkeypatch
+) -> None:
+    source = {"provider": "file", "path": str(tmp_path / "none.csv"), "every": "20m"}
+    clock = [NOW + timedelta(seconds=31)]
+    monkeypatch.setattr(
+        "forecastle.pipeline.time.sleep", lambda seconds: clock.append(clock[-1] + timedelta(seconds=seconds))
+    )
+    passes = passages(small_task(source=source), settings, 2, lambda: clock[-1])
+    begun = [(one.step, clock[-1]) for one in passes]
+    assert begun == [
+        ("ingest", NOW + timedelta(minutes=minutes, seconds=31 if minutes == 0 else 30)) for minutes in (0, 20, 40, 60)
+    ]
+
+
 def _fail() -> dict[str, Any]:
     raise NotEnoughHistory("more", "less", "Wait.")

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import iso, write_bytes, write_json
@@ -69,6 +70,31 @@ class Archive:
                 "Restore the archive from its backup.",
             )
         return body
+
+    def names(self, since: datetime, until: datetime) -> list[str]:
+        """Return the names of the collections from since to until (UTC, both included, to the second), in order."""
+        first, last = since.astimezone(UTC), until.astimezone(UTC)
+        days = [first.date() + timedelta(days=number) for number in range((last.date() - first.date()).days + 1)]
+        found = [
+            f"{day:%Y/%m/%d}/{path.name}"
+            for day in days
+            for path in (self.root / f"{day:%Y/%m/%d}").glob("[0-9]*.json")
+        ]
+        return sorted(name for name in found if f"{first:%Y/%m/%d/%H%M%S}" <= name[:17] <= f"{last:%Y/%m/%d/%H%M%S}")
+
+    def note(self, name: str) -> dict[str, Any]:
+        """Return the note of a name: url, status, headers, collected_at (ISO 8601), bytes, sha256.
+
+        Raises StorageUnavailable where it is not there, cannot be read, or is no note.
+        """
+        try:
+            note: dict[str, Any] = json.loads((self.root / name).read_bytes())
+            note["sha256"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StorageUnavailable(
+                f"the archived answer {name} in {self.root}", str(error), "Restore the archive from its backup."
+            ) from error
+        return note
 
     def _body(self, digest: str) -> Path:
         return self.root / "bodies" / digest[:2] / digest

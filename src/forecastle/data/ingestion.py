@@ -76,7 +76,8 @@ def fetch(
     """Collect the task's observations from start to end (UTC, both included) as they are at ``now``.
 
     Each answer is archived before it is parsed, refused ones too. ``live`` says that ``now`` is when the values
-    became known; without it (a backfill, a file) they count as known when they were published.
+    became known; without it (a backfill, a file) they count as known when they were published. What only the present
+    was asked for is never known before ``now``.
     Raises SourceUnavailable for no answer or an empty one, AnswerChanged for one that is not what was agreed.
     """
     task = task.measured
@@ -84,15 +85,18 @@ def fetch(
     tables: list[pl.DataFrame] = []
     archived: list[str] = []
     for request in provider.requests(task, settings, start, end, now):
+        if not provider.wanted(task, request, archive, now):
+            continue
         for page in _pages(provider, task, request, client):
             archived.append(archive.save(page.answer, now))
             _check_status(page.answer)
             tables.append(provider.parse(task, page.request, page.answer.body))
-    parsed = provider.join(task, tables)
-    if provider.gives_present_only(task):
+    parsed = [*provider.join(task, tables), *provider.recall(task, archive, start, now)]
+    present = provider.gives_present_only(task)
+    if present:
         parsed = [_as_asked(one, now) for one in parsed]
         start = min((at for one in parsed for at in one[TIMESTAMP]), default=start)
-    return make_batch(task, parsed, start, end, now, live, archived)
+    return make_batch(task, parsed, start, end, now, live or present, archived)
 
 
 def make_batch(

@@ -203,8 +203,12 @@ def volume(task: Task, rows: pl.DataFrame, window: Window) -> Judged:
 
     Absent steps are a warning, and so is a series short of more than the gate's ``max_missing_share``: it must not stop
     the others. All series as short are a failure; where the source decides which steps there are (a file, an observed
-    grid, a source of the present alone) they are a warning at most, but no row at all is a failure.
+    grid, a source of the present alone) they are a warning at most, but no row at all is a failure. Of a source that
+    has rows only where something happens, no other step is absent.
     """
+    if PROVIDERS[task.source.provider].gives_events(task):
+        nothing = rows.is_empty()
+        return _judged("fail" if nothing else "pass", "rows of what happened", "no rows" if nothing else "", rows)
     steps = _steps(task, window)
     series = sorted({*task.series_ids, *rows[SERIES].drop_nulls()})
     wanted = pl.DataFrame({SERIES: series}, schema={SERIES: pl.String}).join(steps, how="cross")

@@ -78,3 +78,20 @@ def test_an_answer_that_is_no_longer_what_was_stored_is_refused(archive):
 def test_an_answer_that_is_not_there_is_named(archive):
     with pytest.raises(StorageUnavailable, match="2013/12/01/nothing.json"):
         archive.read("2013/12/01/nothing.json")
+
+
+def test_the_collections_of_a_stretch_of_time_are_named_in_order_both_ends_included(archive):
+    moments = [NOON - timedelta(days=1), NOON, NOON + timedelta(seconds=1), NOON + timedelta(days=40)]
+    names = [archive.save(ANSWER, moment) for moment in reversed(moments)][::-1]
+    assert archive.names(NOON - timedelta(days=9), NOON + timedelta(days=90)) == names
+    assert archive.names(NOON, NOON + timedelta(seconds=1)) == names[1:3]
+    assert archive.names(NOON + timedelta(seconds=2), NOON + timedelta(seconds=9)) == []
+    assert archive.note(names[1])["collected_at"] == "2013-12-01T12:00:00Z"
+
+
+def test_a_note_that_is_not_there_or_damaged_is_unavailable(archive):
+    name = archive.save(ANSWER, NOON)
+    for damaged in (b"{", b"[]", b"{}", None):
+        (archive.root / name).unlink() if damaged is None else (archive.root / name).write_bytes(damaged)
+        with pytest.raises(StorageUnavailable, match="Restore the archive"):
+            archive.note(name)

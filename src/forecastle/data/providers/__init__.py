@@ -17,7 +17,8 @@ from datetime import datetime
 
 import polars as pl
 
-from forecastle.data.providers import alpha_vantage, file, gbfs, http_json, open_meteo
+from forecastle.data.archive import Archive
+from forecastle.data.providers import alpha_vantage, file, gbfs, gtfs_realtime, http_json, open_meteo
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -35,12 +36,22 @@ def _never(task: Task) -> bool:
     return False
 
 
+def _always(task: Task, request: Request, archive: Archive, now: datetime) -> bool:
+    return True
+
+
+def _nothing_more(task: Task, archive: Archive, start: datetime, now: datetime) -> Sequence[pl.DataFrame]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Provider:
     """One kind of source: what to ask it, and how to read what it answers.
 
     ``following`` returns the call for an answer's next page, ``join`` puts the tables of several feeds together,
-    ``gives_present_only`` tells that the past cannot be asked for.
+    ``gives_present_only`` tells that the past cannot be asked for, ``gives_events`` that a step without a row is no
+    gap. ``wanted`` tells, when a call's turn comes, whether what is archived makes it needless, and ``recall`` returns
+    the rows that only several archived answers together tell.
     """
 
     requests: Callable[[Task, Settings, datetime, datetime, datetime], tuple[Request, ...]]
@@ -48,6 +59,9 @@ class Provider:
     following: Callable[[Task, Request, bytes], Request | None] = _no_more
     join: Callable[[Task, Sequence[pl.DataFrame]], Sequence[pl.DataFrame]] = _as_they_are
     gives_present_only: Callable[[Task], bool] = _never
+    gives_events: Callable[[Task], bool] = _never
+    wanted: Callable[[Task, Request, Archive, datetime], bool] = _always
+    recall: Callable[[Task, Archive, datetime, datetime], Sequence[pl.DataFrame]] = _nothing_more
 
 
 DECLARED = Provider(
@@ -55,12 +69,20 @@ DECLARED = Provider(
 )
 
 PROVIDERS: dict[str, Provider] = {
-    "open-meteo": Provider(open_meteo.requests, open_meteo.parse),
+    "open-meteo": Provider(open_meteo.requests, open_meteo.parse, join=open_meteo.join),
     "openweathermap": DECLARED,
     "alpha-vantage": Provider(alpha_vantage.requests, alpha_vantage.parse),
     "twelve-data": DECLARED,
     "binance": DECLARED,
     "gbfs": Provider(gbfs.requests, gbfs.parse, join=gbfs.join, gives_present_only=gbfs.gives_present_only),
+    "gtfs-realtime": Provider(
+        gtfs_realtime.requests,
+        gtfs_realtime.parse,
+        gives_present_only=gtfs_realtime.gives_present_only,
+        gives_events=gtfs_realtime.gives_events,
+        wanted=gtfs_realtime.wanted,
+        recall=gtfs_realtime.recall,
+    ),
     "http-json": DECLARED,
     "file": Provider(file.requests, file.parse),
 }

@@ -64,11 +64,11 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
     found = {str(check_member(one, "station_id", "a station", request)): one for one in stations}
     if strange := [one.asked for one in task.series if one.asked not in found]:
         if len(strange) == len(task.series):
-            near = nearest(strange[0], found)
+            near = nearest(strange[0], found) or f"; some are {', '.join(map(repr, sorted(found)[:3]))}"
             raise AnswerChanged(
                 f"stations of task {task.name!r} in {request.source}",
                 f"{len(found)} others, no {strange[0]!r}{near}",
-                "Write the feed's station_id as source_id of each [[series]].",
+                f"Write the feed's station_id as source_id of each [[series]]; {_address(task, INFORMATION)} names them.",
             )
     known = [(one.id, found[one.asked]) for one in task.series if one.asked in found]
     if request.url == _address(task, INFORMATION):

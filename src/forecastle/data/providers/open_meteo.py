@@ -1,7 +1,8 @@
-"""Open-Meteo: hourly weather of many places in one call, without a key (https://open-meteo.com/en/docs).
+"""Open-Meteo: hourly weather and air quality of many places in one call, without a key (https://open-meteo.com/en/docs).
 
-The last days come from ``/v1/forecast`` with ``past_days``, older ones from ``/v1/archive``, a quarter a call. Both
-answer the same layout: one object a place, a list of them for several. Times carry no zone; they are local to
+The last days come from ``/v1/forecast`` with ``past_days``, older ones from ``/v1/archive``, a quarter a call. Columns of
+air quality (https://open-meteo.com/en/docs/air-quality-api) come from a host of their own, recent and older ones alike,
+and join those of the weather by place and hour. All answer the same layout: one object a place, a list of them for several. Times carry no zone; they are local to
 ``utc_offset_seconds``. An hour in which every one of several asked values is null is one the source does not have: it
 is no observation, and the gate counts it as absent. With a single column that cannot be told from a missing value, so
 it is kept as one, up to the last hour that has a value: the hours after it have not come yet.
@@ -9,7 +10,7 @@ it is kept as one, up to the last hour that has a value: the hours after it have
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ import polars as pl
 
 from forecastle.data.providers.answers import read_json, spelling
 from forecastle.errors import AnswerChanged, SourceUnavailable
-from forecastle.frame import SERIES, TIME, TIMESTAMP
+from forecastle.frame import KEYS, SERIES, TIME, TIMESTAMP
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import DAY, Series, Task, nearest
@@ -26,6 +27,22 @@ RECENT = timedelta(days=90)
 """How far back ``/v1/forecast`` is asked for; the API allows 92 days."""
 
 PLACES_PER_CALL = 100
+
+AIR_QUALITY = frozenset(
+    ["pm10", "pm2_5", "carbon_monoxide", "carbon_dioxide", "nitrogen_dioxide", "sulphur_dioxide", "ozone"]
+    + ["aerosol_optical_depth", "dust", "ammonia", "methane", "nitrogen_monoxide", "formaldehyde", "glyoxal"]
+    + ["non_methane_volatile_organic_compounds", "pm10_wildfires", "peroxyacyl_nitrates", "sea_salt_aerosol"]
+    + [
+        "secondary_inorganic_aerosol",
+        "residential_elementary_carbon",
+        "total_elementary_carbon",
+        "pm2_5_total_organic_matter",
+    ]
+    + [f"{plant}_pollen" for plant in ("alder", "birch", "grass", "mugwort", "olive", "ragweed")]
+)
+"""The columns that are air quality, beside those that begin with ``european_aqi`` or ``us_aqi``."""
+
+_AIR_PATH = "/v1/air-quality"
 
 UNITS = frozenset(
     [
@@ -62,15 +79,17 @@ def requests(task: Task, settings: Settings, start: datetime, end: datetime, now
     today = now.astimezone(UTC).date()
     first, last = start.astimezone(UTC).date(), min(end, now).astimezone(UTC).date()
     turn = max(first, today - RECENT)
-    archive, forecast = f"{settings.open_meteo_archive_url}/v1/archive", f"{settings.open_meteo_url}/v1/forecast"
-    calls = [
-        Request(archive, {**asked, "start_date": begin.isoformat(), "end_date": finish.isoformat()})
-        for begin, finish in _quarters(first, min(last, turn - DAY))
-        for asked in _asked(task)
-    ]
-    if last >= turn:
-        days = {"past_days": str((today - turn).days), "forecast_days": "1"}
-        calls += [Request(forecast, {**asked, **days}) for asked in _asked(task)]
+    weather, air = f"{settings.open_meteo_url}/v1/forecast", f"{settings.open_meteo_air_quality_url}{_AIR_PATH}"
+    calls = []
+    for recent, older in ((weather, f"{settings.open_meteo_archive_url}/v1/archive"), (air, air)):
+        calls += [
+            Request(older, {**asked, "start_date": begin.isoformat(), "end_date": finish.isoformat()})
+            for begin, finish in _quarters(first, min(last, turn - DAY))
+            for asked in _asked(task, older)
+        ]
+        if last >= turn:
+            days = {"past_days": str((today - turn).days), "forecast_days": "1"}
+            calls += [Request(recent, {**asked, **days}) for asked in _asked(task, recent)]
     return tuple(calls)
 
 
@@ -89,24 +108,51 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
             _refuse(request, str(block.get("reason", "no reason given")))
     series = _series_asked(task, request)
     if len(blocks) != len(series):
-        names = ", ".join(one.id for one in series)
-        raise AnswerChanged(f"{len(series)} places ({names})", f"{len(blocks)} in the answer", _COMPARE)
-    table = pl.concat([_observations(task, one.id, block) for one, block in zip(series, blocks, strict=True)])
+        places = ", ".join(one.id for one in series)
+        raise AnswerChanged(f"{len(series)} places ({places})", f"{len(blocks)} in the answer", _COMPARE)
+    names = _columns(task, request.url)
+    table = pl.concat([_observations(task, one.id, names, block) for one, block in zip(series, blocks, strict=True)])
     if table.is_empty():
         raise SourceUnavailable(f"hours of weather from {request.source}", "none", "Ask again later.")
-    some = pl.any_horizontal(pl.col(name).is_not_null() for name in task.columns)
+    some = pl.any_horizontal(pl.col(name).is_not_null() for name in names)
     last = pl.col(TIMESTAMP).filter(some).max().over(SERIES)
-    return table.filter(some if len(task.columns) > 1 else pl.col(TIMESTAMP) <= last)
+    told = table.filter(some if len(names) > 1 else pl.col(TIMESTAMP) <= last)
+    nothing = [pl.lit(None, dtype=pl.Float64).alias(name) for name in task.columns if name not in names]
+    return told.with_columns(nothing).select(SERIES, TIMESTAMP, *task.columns)
 
 
-def _asked(task: Task) -> Iterator[dict[str, str]]:
-    """Yield the parameters every call has, for as many places as one call may ask for."""
-    for places in _calls(task):
+def join(task: Task, tables: Sequence[pl.DataFrame]) -> Sequence[pl.DataFrame]:
+    """Return the hours with their weather and their air quality in one row; what one of them lacks is missing."""
+    air = [name for name in task.columns if _is_air_quality(name)]
+    weather = [name for name in task.columns if name not in air]
+    if not air or not weather or not tables:
+        return tables
+    told = pl.concat(tables)
+    parts = [
+        told.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in names)).select(*KEYS, *names)
+        for names in (weather, air)
+    ]
+    return [parts[0].join(parts[1], on=KEYS, how="full", coalesce=True).select(told.columns)]
+
+
+def _is_air_quality(name: str) -> bool:
+    return name in AIR_QUALITY or name.startswith(("european_aqi", "us_aqi"))
+
+
+def _columns(task: Task, url: str) -> list[str]:
+    """Return the task's columns that an address answers."""
+    return [name for name in task.columns if _is_air_quality(name) == url.endswith(_AIR_PATH)]
+
+
+def _asked(task: Task, url: str) -> Iterator[dict[str, str]]:
+    """Yield the parameters every call has, for as many places as one call may ask for; none where no column is asked."""
+    names = _columns(task, url)
+    for places in _calls(task) if names else ():
         yield {
             **_coordinates(places),
-            "hourly": ",".join(task.columns),
+            "hourly": ",".join(names),
             "timezone": "GMT",
-            "wind_speed_unit": "ms",
+            **({} if url.endswith(_AIR_PATH) else {"wind_speed_unit": "ms"}),
         }
 
 
@@ -147,7 +193,7 @@ def _refuse(request: Request, reason: str) -> NoReturn:
     raise AnswerChanged(f"weather from {request.source}", f"an error: {reason}", "Mend what the reason names.")
 
 
-def _observations(task: Task, series_id: str, block: Any) -> pl.DataFrame:
+def _observations(task: Task, series_id: str, names: list[str], block: Any) -> pl.DataFrame:
     """Return one place's hours, every agreed part of the layout checked."""
     hourly, units, offset = (
         block.get(key) if isinstance(block, dict) else None for key in ("hourly", "hourly_units", "utc_offset_seconds")
@@ -157,21 +203,21 @@ def _observations(task: Task, series_id: str, block: Any) -> pl.DataFrame:
         raise AnswerChanged(
             f"hourly, hourly_units and utc_offset_seconds for series {series_id}", there or "an empty object", _COMPARE
         )
-    _check_arrays(task, series_id, hourly)
-    _check_units(task, series_id, units)
+    _check_arrays(names, series_id, hourly)
+    _check_units(task, names, series_id, units)
     times = _times(series_id, hourly["time"], offset)
-    values = [_numbers(series_id, name, hourly["time"], hourly[name]) for name in task.columns]
+    values = [_numbers(series_id, name, hourly["time"], hourly[name]) for name in names]
     return pl.DataFrame([times, *values]).select(pl.lit(series_id).alias(SERIES), pl.all())
 
 
-def _check_arrays(task: Task, series_id: str, hourly: dict[str, Any]) -> None:
-    for name in ("time", *task.columns):
+def _check_arrays(names: list[str], series_id: str, hourly: dict[str, Any]) -> None:
+    for name in ("time", *names):
         if not isinstance(hourly.get(name), list):
             raise AnswerChanged(
                 f"an array {name!r} for series {series_id}", f"{', '.join(hourly)}{nearest(name, hourly)}", _COMPARE
             )
     steps = len(hourly["time"])
-    for name in task.columns:
+    for name in names:
         if len(hourly[name]) != steps:
             raise AnswerChanged(
                 f"arrays of one length for series {series_id}",
@@ -181,8 +227,9 @@ def _check_arrays(task: Task, series_id: str, hourly: dict[str, Any]) -> None:
             )
 
 
-def _check_units(task: Task, series_id: str, units: dict[str, Any]) -> None:
-    for name, column in task.columns.items():
+def _check_units(task: Task, names: list[str], series_id: str, units: dict[str, Any]) -> None:
+    for name in names:
+        column = task.columns[name]
         unit = spelling(units.get(name))
         if unit == spelling(column.unit):
             continue

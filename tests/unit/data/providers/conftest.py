@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+from google.protobuf.json_format import ParseDict
+from google.transit.gtfs_realtime_pb2 import FeedMessage
 
 from forecastle.data.archive import Archive
 from forecastle.data.ingestion import Batch, fetch
@@ -48,3 +52,40 @@ def collect(tmp_path: Path) -> Callable[..., tuple[Batch, Source]]:
             return fetch(task, chosen, client, Archive(tmp_path / "archive"), start, now, now, live), source
 
     return collect
+
+
+@pytest.fixture
+def trip_updates() -> Callable[..., bytes]:
+    """Write a GTFS-realtime feed: trips are (descriptor, stops), a stop is the fields of a StopTimeUpdate."""
+
+    def write(at: float | None, *trips: tuple[dict[str, Any], list[dict[str, Any]]], **header: Any) -> bytes:
+        said = [{"trip": trip, "stop_time_update": stops} for trip, stops in trips]
+        stamp = {} if at is None else {"timestamp": int(at)}
+        feed = {
+            "header": {"gtfs_realtime_version": "2.0", **stamp, **header},
+            "entity": [{"id": str(number), "trip_update": update} for number, update in enumerate(said)],
+        }
+        return ParseDict(feed, FeedMessage()).SerializeToString()
+
+    return write
+
+
+@pytest.fixture
+def gtfs_zip() -> Callable[..., bytes]:
+    """Write a static timetable: calls are (trip, route, stop, sequence, arrival, departure)."""
+
+    def write(*calls: tuple[str, str, str, int, str, str], zone: str = "America/New_York", **tables: str) -> bytes:
+        trips = dict.fromkeys((trip, route) for trip, route, *_ in calls)
+        files = {
+            "agency": f"agency_id,agency_name,agency_timezone\n1,The Agency,{zone}\n",
+            "trips": "route_id,service_id,trip_id\n" + "".join(f"{route},all,{trip}\n" for trip, route in trips),
+            "stop_times": "trip_id,arrival_time,departure_time,stop_id,stop_sequence\n"
+            + "".join(f"{trip},{came},{left},{stop},{place}\n" for trip, _, stop, place, came, left in calls),
+        } | tables
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as folder:
+            for name, text in files.items():
+                folder.writestr(zipfile.ZipInfo(f"{name}.txt"), text)
+        return packed.getvalue()
+
+    return write

@@ -101,6 +101,10 @@ def test_one_station_that_is_gone_leaves_the_other_and_none_is_refused_with_the_
     assert collect(TASK, city(2, station("s-2", 1, 2)), NOW, NOW, True)[0].rows.height == 1
     with pytest.raises(AnswerChanged, match="no 's-1'; did you mean 's-11'"):
         collect(TASK, city(2, station("s-11", 1, 2)), NOW, NOW, True)
+    with pytest.raises(
+        AnswerChanged, match="some are '11ab', '12ab'. .*https://city.example/station_information.json names"
+    ):
+        collect(TASK, city(2, station("12ab", 1, 2), station("11ab", 1, 2)), NOW, NOW, True)
 
 
 @pytest.mark.parametrize(

@@ -258,3 +258,65 @@ def test_an_answer_for_places_the_task_no_longer_has_is_refused():
 
 def test_the_provider_is_registered_under_its_name():
     assert PROVIDERS["open-meteo"].parse is open_meteo.parse
+
+
+AIR = make(columns={"pm2_5": {"unit": "μg/m³"}, "us_aqi": {"unit": "USAQI"}}, target="pm2_5")
+BOTH = make(columns={"pm2_5": {"unit": "μg/m³"}, "temperature_2m": {"unit": "°C"}}, target="pm2_5")
+
+
+def air(**values: list[Any]) -> dict[str, Any]:
+    units = {"pm2_5": "μg/m³", "us_aqi": "USAQI"}
+    times = ["2026-07-16T00:00", "2026-07-16T01:00", "2026-07-16T02:00"]
+    return block(
+        hourly={"time": times, **values}, hourly_units={"time": "iso8601"} | {name: units[name] for name in values}
+    )
+
+
+def test_air_quality_is_asked_of_its_own_host_for_many_places_and_for_the_past_too():
+    old, recent = requests(AIR, SETTINGS, NOW - timedelta(days=100), NOW, NOW)
+    assert {call.url for call in (old, recent)} == {"https://air-quality-api.open-meteo.com/v1/air-quality"}
+    assert recent.params["hourly"] == "pm2_5,us_aqi"
+    assert recent.params["latitude"] == "-34.76,59.91"
+    assert (recent.params["past_days"], recent.params["forecast_days"]) == ("90", "1")
+    assert (old.params["start_date"], old.params["end_date"]) == ("2026-04-07", "2026-04-16")
+    other = Settings(open_meteo_air_quality_url="http://localhost:1")
+    assert requests(AIR, other, NOW, NOW, NOW)[0].url == "http://localhost:1/v1/air-quality"
+
+
+def test_air_quality_alone_is_read_as_weather_is():
+    call = requests(AIR, SETTINGS, NOW, NOW, NOW)[0]
+    one = air(pm2_5=[5.8, 6, None], us_aqi=[22, 23, None])
+    table = parse(AIR, call, body(one, one))
+    assert table.filter(series_id="OSL").select("pm2_5", "us_aqi").rows() == [(5.8, 22.0), (6.0, 23.0)]
+    assert PROVIDERS["open-meteo"].join(AIR, [table]) == [table]
+
+
+def test_weather_and_air_quality_are_asked_apart_and_make_one_row_an_hour():
+    weather, own = requests(BOTH, SETTINGS, NOW, NOW, NOW)
+    assert (weather.params["hourly"], own.params["hourly"]) == ("temperature_2m", "pm2_5")
+    sky = block(hourly={"time": block()["hourly"]["time"], "temperature_2m": [6.5, 7.5, 8.5]})
+    dust = air(pm2_5=[5.8, None, 6.1])
+    (table,) = PROVIDERS["open-meteo"].join(
+        BOTH, [parse(BOTH, weather, body(sky, sky)), parse(BOTH, own, body(dust, dust))]
+    )
+    found = table.filter(series_id="OSL").sort("timestamp").select("pm2_5", "temperature_2m").rows()
+    assert found == [(5.8, 6.5), (None, 7.5), (6.1, 8.5)]
+
+
+def test_an_hour_that_only_one_of_the_two_has_is_a_row_with_the_other_missing():
+    weather, own = requests(BOTH, SETTINGS, NOW, NOW, NOW)
+    sky = block(hourly={"time": ["2026-07-16T03:00"], "temperature_2m": [6.5]})
+    dust = air(pm2_5=[5.8, 5.9, 6.1])
+    (table,) = PROVIDERS["open-meteo"].join(
+        BOTH, [parse(BOTH, weather, body(sky, sky)), parse(BOTH, own, body(dust, dust))]
+    )
+    found = table.filter(series_id="OSL").sort("timestamp").select("pm2_5", "temperature_2m").rows()
+    assert found == [(5.8, None), (5.9, None), (6.1, None), (None, 6.5)]
+
+
+def test_air_quality_in_another_unit_is_refused():
+    call = requests(AIR, SETTINGS, NOW, NOW, NOW)[0]
+    wrong = air(pm2_5=[1], us_aqi=[1]) | {"hourly_units": {"pm2_5": "mg/m³", "us_aqi": "USAQI"}}
+    wrong["hourly"]["time"] = ["2026-07-16T00:00"]
+    with pytest.raises(AnswerChanged, match="pm2_5 of series ADL in 'μg/m³'"):
+        parse(AIR, call, body(wrong, wrong))
