@@ -37,7 +37,7 @@ demo: setup  ## run the whole system on recorded weather; KEEP=1 leaves the serv
 .PHONY: lint
 lint: setup  ## formatting, style, types and the layers of the code
 	$(BIN)/black --check --quiet .
-	$(BIN)/flake8 src tests tools
+	$(BIN)/flake8 src tests tools benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -52,6 +52,10 @@ test: lint browser stores  ## every check and every test, with the bar on covera
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= tests
 	$(PYTEST) -q -m alone tests
 	@$(BIN)/coverage report
+
+.PHONY: benchmarks
+benchmarks: setup  ## measure beside what the bars are held against and write docs/benchmarks.md; needs 12 GiB, half an hour
+	$(BIN)/python -m benchmarks
 
 .PHONY: browser
 browser:
@@ -79,4 +83,4 @@ screenshot: setup browser  ## run the demo and take the picture of its page for 
 .PHONY: clean
 clean:  ## remove what runs left behind; .venv and data/ stay
 	rm -rf demo build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .import_linter_cache
-	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

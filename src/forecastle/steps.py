@@ -24,7 +24,8 @@ from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
 from forecastle.data.providers import PROVIDERS
 from forecastle.data.quality_check import QualityReport
-from forecastle.data.transformation import Recipe, make_recipe
+from forecastle.data.recipe import Recipe
+from forecastle.data.transformation import make_recipe
 from forecastle.errors import (
     GateError,
     NotEnoughHistory,

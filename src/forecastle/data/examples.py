@@ -15,10 +15,10 @@ import numpy.typing as npt
 import polars as pl
 
 from forecastle.data.panel import Booleans, Floats, Integers, Panel
+from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import (
     Features,
     Matrix,
-    Recipe,
     last_value,
     origin_features,
     outcomes,
@@ -112,7 +112,7 @@ def make_examples(recipe: Recipe, panel: Panel, rows: Integers, issued: Integers
 def to_table(examples: Examples) -> pl.DataFrame:
     """Write examples as a table: a row an origin; what belongs to a step h carries ``@h`` in its name."""
     columns: dict[str, object] = {
-        SERIES: pl.Series(np.array(examples.series_ids, dtype=object)[examples.series], dtype=pl.String),
+        SERIES: pl.Series(examples.series_ids, dtype=pl.String).gather(examples.series),
         "origin": _times(examples.origins),
         "issued_at": _times(examples.issued_at),
     }

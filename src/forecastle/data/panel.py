@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -159,6 +160,24 @@ class Panel:
         inside = at >= self.first_of[rows]
         return self.known(column, np.where(inside, at, rows), inside, issued)
 
+    def stretch(self, column: int, rows: range, reach: int, issued: Integers) -> Floats | None:
+        """Return a column from ``reach`` steps before neighbouring rows to the last of them, (reach + n,).
+
+        Before their series begins it is NaN. None where the rows are of several series, or where one of them could not
+        yet know a value of the stretch: then each is to be looked up (``back``).
+        """
+        number = int(np.searchsorted(self.offsets, rows.start, side="right")) - 1
+        if rows.stop > self.offsets[number + 1]:
+            return None
+        start = max(int(self.offsets[number]), rows.start - reach)
+        if self.versions is not None:
+            settled = np.maximum.accumulate(self.settled_at[start : rows.stop])
+            if (settled[rows.start - start :] > issued).any():
+                return None
+        before = np.full(reach - (rows.start - start), np.nan)
+        own = self.values[column, start : rows.stop]
+        return np.concatenate([before, own]) if len(before) else own
+
     def last_known(self, column: int, rows: Integers, issued: Integers, reach: int) -> tuple[Floats, Integers]:
         """Return the last value observed at most ``reach`` steps before each row and known at ``issued``, and its age.
 
@@ -200,36 +219,20 @@ def build_panel(
             f"observations of task {task.name!r}", "none", "Collect some first: forecastle ingest --task FILE"
         )
     columns = columns or (task.target, *task.covariates)
-    step = task.frequency // _MICROSECOND
-    table = versions.select(
-        SERIES,
-        pl.col(TIMESTAMP).dt.epoch("us").alias("at"),
-        pl.col(AVAILABLE_AT).dt.epoch("us").alias("available"),
-        pl.col(COLLECTED_AT).dt.epoch("us").alias("collected"),
-        *(pl.col(name).fill_null(float("nan")) for name in columns),
-    ).sort(SERIES, "at", "available", "collected")
-    fresh_series = (table[SERIES] != table[SERIES].shift(1)).fill_null(True)
-    series_ids = tuple(table[SERIES].filter(fresh_series))
-    change = fresh_series.to_numpy()
-    series = np.cumsum(change) - 1
-    at = table["at"].to_numpy()
-    if task.grid == "regular":
-        at = at - at % step
-        starts = at[change]
-        ends = np.maximum.reduceat(at, np.flatnonzero(change))
-        if until is not None:
-            ends = np.maximum(ends, micros(until) - micros(until) % step)
-        lengths = (ends - starts) // step + 1
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        row = offsets[:-1][series] + (at - starts[series]) // step
-        number = np.repeat(np.arange(len(series_ids)), lengths)
-        timestamps = starts[number] + (np.arange(offsets[-1]) - offsets[:-1][number]) * step
-    else:
-        fresh = change | np.concatenate([[True], at[1:] != at[:-1]])
-        row = np.cumsum(fresh) - 1
-        timestamps = at[fresh]
-        offsets = np.concatenate([row[change], [len(timestamps)]])
-    return _laid_out(table, task, columns, series_ids, offsets, timestamps, row)
+    table = _in_order(
+        versions.select(
+            SERIES,
+            pl.col(TIMESTAMP).dt.epoch("us").alias("at"),
+            pl.col(AVAILABLE_AT).dt.epoch("us").alias("available"),
+            pl.col(COLLECTED_AT).dt.epoch("us").alias("collected"),
+            *(pl.col(name).fill_null(float("nan")) for name in columns),
+        )
+    )
+    series = table[SERIES].rle().struct.unnest()
+    grid = _regular if task.grid == "regular" else _observed
+    return _laid_out(
+        table, task, columns, tuple(series["value"]), *grid(table["at"].to_numpy(), _ends(series["len"]), task, until)
+    )
 
 
 def bars_a_day(panel: Panel, task: Task) -> int:
@@ -242,6 +245,60 @@ def bars_a_day(panel: Panel, task: Task) -> int:
     return max(1, int(np.median(counts)))
 
 
+def _in_order(table: pl.DataFrame) -> pl.DataFrame:
+    """Return rows in the order of series, time, and when they became known and were collected; mostly they are."""
+    series = table[SERIES].rle().struct.unnest()
+    ids, starts = list(series["value"]), _ends(series["len"])[:-1]
+    later, same = np.zeros(table.height, dtype=bool), np.ones(table.height, dtype=bool)
+    later[starts] = True
+    for name in ("at", "available", "collected"):
+        times = table[name].to_numpy()
+        later[1:] |= same[1:] & (times[1:] > times[:-1])
+        if later.all():
+            break
+        same[1:] &= times[1:] == times[:-1]
+    if (later | same).all() and all(one < other for one, other in pairwise(ids)):
+        return table
+    return table.sort(SERIES, "at", "available", "collected")
+
+
+def _ends(lengths: pl.Series) -> Integers:
+    """Return where parts of these lengths begin and end, one after the other: (S + 1,), from 0."""
+    return np.concatenate([[0], np.cumsum(lengths.to_numpy(), dtype=np.int64)])
+
+
+Grid = tuple[Integers, Integers, Integers | None]  # offsets, timestamps, and the row of each version; None: its own
+
+
+def _regular(at: Integers, ends: Integers, task: Task, until: datetime | None) -> Grid:
+    """Return the grid on which every series has all its steps up to the last, or ``until``."""
+    step = task.frequency // _MICROSECOND
+    first, last = (at[place] - at[place] % step for place in (ends[:-1], ends[1:] - 1))
+    if until is not None:
+        last = np.maximum(last, micros(until) - micros(until) % step)
+    offsets = np.concatenate([[0], np.cumsum((last - first) // step + 1)])
+    if np.array_equal(offsets, ends) and np.array_equal(first, at[ends[:-1]]):
+        missed = at[1:] - at[:-1] != step
+        missed[ends[1:-1] - 1] = False  # the step from one series to the next
+        if not missed.any():
+            return offsets, at, None
+    series = np.repeat(np.arange(len(first)), np.diff(ends))
+    row = (at - first[series]) // step + offsets[series]
+    number = np.repeat(np.arange(len(first)), np.diff(offsets))
+    return offsets, first[number] + (np.arange(offsets[-1]) - offsets[number]) * step, row
+
+
+def _observed(at: Integers, ends: Integers, task: Task, until: datetime | None) -> Grid:
+    """Return the grid whose steps are the bars that were seen."""
+    fresh = np.concatenate([[True], at[1:] != at[:-1]])
+    fresh[ends[:-1]] = True
+    if fresh.all():
+        return ends, at, None
+    row = np.cumsum(fresh) - 1
+    timestamps = at[fresh]
+    return np.concatenate([row[ends[:-1]], [len(timestamps)]]), timestamps, row
+
+
 def _laid_out(
     table: pl.DataFrame,
     task: Task,
@@ -249,13 +306,19 @@ def _laid_out(
     series_ids: tuple[str, ...],
     offsets: Integers,
     timestamps: Integers,
-    row: Integers,
+    row: Integers | None,
 ) -> Panel:
     """Lay the versions into the grid: the newest on top, and all of them beside it where it matters which was known."""
-    available, collected = table["available"].to_numpy(), table["collected"].to_numpy()
-    order = np.lexsort((collected, table["at"].to_numpy(), available, row))
-    row, available = row[order], available[order]
-    matrix = np.vstack([table[name].to_numpy() for name in columns])[:, order]
+    available, step = table["available"].to_numpy(), task.frequency // _MICROSECOND
+    if row is None:  # a version each row, and each where it is
+        single = [table[name].to_numpy() for name in columns]
+        values = np.vstack(single) if len(single) > 1 else single[0][None]
+        panel = Panel(series_ids, offsets, timestamps, available, columns, values, available, step)
+        return panel if _in_time(panel) else replace(panel, versions=Versions(np.arange(panel.size), available, values))
+    matrix = np.vstack([table[name].to_numpy() for name in columns])
+    if not (row[1:] > row[:-1]).all():
+        order = np.lexsort((table["collected"].to_numpy(), table["at"].to_numpy(), available, row))
+        row, available, matrix = row[order], available[order], matrix[:, order]
     first = np.concatenate([[True], row[1:] != row[:-1]])
     newest = np.concatenate([row[1:] != row[:-1], [True]])
     values = np.full((len(columns), len(timestamps)), np.nan)

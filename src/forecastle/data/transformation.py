@@ -11,77 +11,21 @@ To add one: write a function with the signature of its family and name it in ``O
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import timedelta
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from forecastle.data.clock import public_holidays, utc_offsets
-from forecastle.data.panel import Booleans, Floats, Integers, Panel, bars_a_day
+from forecastle.data.panel import Floats, Integers, Panel, bars_a_day
+from forecastle.data.recipe import COVARIATE_LAGS, COVARIATE_WINDOWS, PROFILE_SEASONS, SEASONS, Recipe
+from forecastle.data.window import Window, blocks, filled, make_almanac
 from forecastle.task import Task
 
 Matrix = npt.NDArray[np.float32]
 
 DEFAULT_LAGS = tuple(range(24))
-COVARIATE_LAGS = (0, 1, 2, 3, 6, 12)
-COVARIATE_WINDOWS = (6, 24)
-PROFILE_SEASONS = 7  # how many seasons the usual course of the day is the mean of
-SEASONS = 8  # how many seasons back the seasonal naive method looks for a value
-BLOCK = 16_384  # rows computed at a time: their windows stay in the processor's cache
-
-_MINUTE = 60_000_000
-_DAY = 86_400_000_000
-_YEAR = 365.25  # days
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what the features of a row are; stored with the model, so that serving repeats it."""
-
-    columns: tuple[str, ...]  # the target first
-    series_ids: tuple[str, ...]  # what the series number of a row refers to
-    lags: tuple[int, ...]
-    windows: tuple[int, ...]
-    season: int
-    steps: int
-    timezone: str
-    grid: str
-    holidays: str | None
-    step: int  # microseconds
-
-    @property
-    def week(self) -> int:
-        """How many seasons make a week: seven days, five trading days, or one season where it is no shorter."""
-        if self.grid == "observed":
-            return 5
-        return max(1, int(7 * _DAY // (self.season * self.step)))
-
-    @property
-    def reach(self) -> int:
-        """How many steps before an origin its features may look back, at most."""
-        seasons = max(SEASONS, PROFILE_SEASONS, 2 * self.week) + -(-self.steps // self.season)
-        return max(*self.lags, *self.windows, *COVARIATE_LAGS, *COVARIATE_WINDOWS, (seasons + 1) * self.season)
-
-    @property
-    def lookback(self) -> timedelta | None:
-        """How much history before an origin serving has to read to see what training saw; None: all of it.
-
-        How far so many bars reach back, nights and holidays between them, only the bars can tell.
-        """
-        return timedelta(microseconds=(self.reach + 1) * self.step) if self.grid == "regular" else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data that ``from_dict`` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Recipe:
-        """Read what ``as_dict`` wrote."""
-        listed = {name: tuple(data[name]) for name in ("columns", "series_ids", "lags", "windows")}
-        return cls(**{**data, **listed})
+WEEK = 7 * 86_400_000_000  # microseconds
 
 
 @dataclass(frozen=True)
@@ -111,14 +55,41 @@ def make_recipe(task: Task, panel: Panel) -> Recipe:
 
 def origin_features(recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None = None) -> Features:
     """Return the features of origins ``rows`` (n,), as known at ``issued`` (default: when each row became known)."""
-    return _compute(ORIGIN_FEATURES, recipe, panel, rows, issued, horizon=0)
+    return compute(ORIGIN_FEATURES, recipe, panel, rows, issued, horizon=0)
 
 
 def step_features(
     recipe: Recipe, panel: Panel, rows: Integers, horizon: int, issued: Integers | None = None
 ) -> Features:
     """Return what is known at origins ``rows`` (n,) about the time ``horizon`` steps after them."""
-    return _compute(STEP_FEATURES, recipe, panel, rows, issued, horizon)
+    return compute(STEP_FEATURES, recipe, panel, rows, issued, horizon)
+
+
+def compute(
+    family: tuple[Feature, ...],
+    recipe: Recipe,
+    panel: Panel,
+    rows: Integers,
+    issued: Integers | None = None,
+    horizon: int = 0,
+) -> Features:
+    """Return a family of features of origins ``rows`` (n,) about the time ``horizon`` steps after them.
+
+    It is computed block by block; every block, and a single row, goes the same way.
+    """
+    almanac = make_almanac(recipe, panel, rows, horizon) if calendar in family else None
+    names: tuple[str, ...] = ()
+    matrix = np.empty((0, 0), dtype=np.float32)
+    for block in blocks(panel, rows):
+        known = panel.issued_at[rows[block]] if issued is None else issued[block]
+        window = Window(recipe, panel, rows[block], known, horizon, almanac)
+        columns = [pair for feature in family for pair in feature(window)]
+        if not names:
+            names = tuple(name for name, _ in columns)
+            matrix = np.empty((len(rows), len(names)), dtype=np.float32, order="F")
+        for place, (_, values) in enumerate(columns):
+            matrix[block, place] = values
+    return Features(names, matrix)
 
 
 def targets(panel: Panel, rows: Integers, horizon: int) -> Floats:
@@ -151,10 +122,10 @@ def target_times(panel: Panel, rows: Integers, horizon: int, grid: str = "regula
     for place in np.flatnonzero(~inside):
         row, end = rows[place], panel.end_of[rows[place]]
         own = panel.timestamps[panel.first_of[row] : end]
-        week = own[own > own[-1] - 7 * _DAY]
+        week = own[own > own[-1] - WEEK]
         ahead = int(row + horizon - end)  # bars after the last, from 0
-        if own[0] <= own[-1] - 7 * _DAY:
-            times[place] = week[ahead % len(week)] + (ahead // len(week) + 1) * 7 * _DAY
+        if own[0] <= own[-1] - WEEK:
+            times[place] = week[ahead % len(week)] + (ahead // len(week) + 1) * WEEK
         else:
             times[place] = own[-1] + (ahead + 1) * panel.step
     return times
@@ -173,69 +144,17 @@ def seasonal_value(
     That is the value at the same local clock time one season earlier; where that is missing, two seasons earlier, and
     so on; failing all, the last value known.
     """
-    window = Window(recipe, panel, rows, panel.issued_at[rows] if issued is None else issued, horizon)
     found = np.full(len(rows), np.nan)
-    for seasons in range(window.nearest_season, window.nearest_season + SEASONS):
-        if not (missing := np.isnan(found)).any():
-            break
-        found = np.where(missing, window.season_before(seasons), found)
-    return np.where(np.isnan(found), window.last[0], found)
-
-
-class Window:
-    """What the rows of one block can see: values back in time, and the calendar of their target time."""
-
-    def __init__(self, recipe: Recipe, panel: Panel, rows: Integers, issued: Integers, horizon: int) -> None:
-        self.recipe, self.panel, self.rows, self.issued, self.horizon = recipe, panel, rows, issued, horizon
-        self._back: dict[tuple[int, int], Floats] = {}
-
-    def back(self, steps: int, column: int = 0) -> Floats:
-        """Return a column so many steps before the origin, (n,)."""
-        key = (column, steps)
-        if key not in self._back:
-            self._back[key] = self.panel.back(column, self.rows, steps, self.issued)
-        return self._back[key]
-
-    @cached_property
-    def last(self) -> tuple[Floats, Integers]:
-        """The last value known within reach, and its age in steps."""
-        return self.panel.last_known(0, self.rows, self.issued, self.recipe.reach)
-
-    @cached_property
-    def nearest_season(self) -> int:
-        """How many seasons before the target's time the newest one lies that can be known at the origin."""
-        return max(1, -(-self.horizon // self.recipe.season))
-
-    def season_before(self, seasons: int, column: int = 0, ahead: int | None = None) -> Floats:
-        """Return a column so many seasons before the target's time, by the local clock; NaN where not known yet.
-
-        ``ahead`` moves the time looked back from: 0 is the origin's own.
-        """
-        panel, rows = self.panel, self.rows
-        steps = self.horizon if ahead is None else ahead
-        if self.recipe.grid == "regular" and self.recipe.season * panel.step % _DAY == 0:
-            at = rows + self._by_local_clock(steps, seasons)
-        else:
-            at = rows + steps - seasons * self.recipe.season
-        inside = (at >= panel.first_of[rows]) & (at <= rows)
-        return panel.known(column, np.where(inside, at, rows), inside, self.issued)
-
-    def local_time(self) -> Integers:
-        """Return the local wall clock of the target's time (microseconds, as if it were UTC).
-
-        On the observed grid, where the time of a bar to come is not known, that of the origin.
-        """
-        ahead = self.horizon * self.panel.step if self.recipe.grid == "regular" else 0
-        here = self.panel.timestamps[self.rows] + ahead
-        return here + utc_offsets(here, self.recipe.timezone)
-
-    def _by_local_clock(self, ahead: int, seasons: int) -> Integers:
-        """Return how many steps from the origin the same local time lies, whole days before a time ahead."""
-        here = self.panel.timestamps[self.rows] + ahead * self.panel.step
-        there = here - seasons * self.recipe.season * self.panel.step
-        zone = self.recipe.timezone
-        there = there + utc_offsets(here, zone) - utc_offsets(there, zone)
-        return (there - self.panel.timestamps[self.rows]) // self.panel.step
+    issued = panel.issued_at[rows] if issued is None else issued
+    for block in blocks(panel, rows):
+        window, own = Window(recipe, panel, rows[block], issued[block], horizon), found[block]
+        for seasons in range(window.nearest_season, window.nearest_season + SEASONS):
+            if not (missing := np.isnan(own)).any():
+                break
+            own[missing] = window.season_before(seasons)[missing]
+        if (missing := np.isnan(own)).any():
+            own[missing] = window.last[0][missing]
+    return found
 
 
 Feature = Callable[[Window], Iterator[tuple[str, npt.NDArray[Any]]]]
@@ -252,18 +171,28 @@ def rolling(window: Window) -> Iterator[tuple[str, Floats]]:
 
     Sums run from the newest value to the oldest, each window from its own values; the deviation divides by n - 1.
     """
-    for width in window.recipe.windows:
-        values = [window.back(step) for step in range(width)]
-        mean, count = _mean(values)
+    widths = window.recipe.windows
+    filled, missing = window.newest(max(widths))
+    means, least, greatest = _means(filled, missing, widths), {}, {}
+    low, high = window.back(0).copy(), window.back(0).copy()
+    for width in range(1, max(widths) + 1):
+        np.fmin(low, window.back(width - 1), out=low)
+        np.fmax(high, window.back(width - 1), out=high)
+        if width in means:  # + 0.0: of 0.0 and -0.0 either may be called the least
+            least[width], greatest[width] = low + 0.0, high + 0.0
+    square = np.empty(len(window.rows))
+    for width in widths:
+        mean, count = means[width]
         squares = np.zeros(len(window.rows))
-        least, greatest = values[0], values[0]
-        for value in values:
-            squares += np.where(np.isnan(value), 0.0, (value - mean) ** 2)
-            least, greatest = np.fmin(least, value), np.fmax(greatest, value)
+        for value, lacking in zip(filled[:width], missing, strict=False):
+            np.subtract(value, mean, out=square)
+            np.multiply(square, square, out=square)
+            square[lacking] = 0.0
+            squares += square
         yield f"mean_{width}", mean
-        yield f"std_{width}", np.sqrt(_divided(squares, count - 1, count > 1))
-        yield f"min_{width}", least
-        yield f"max_{width}", greatest
+        yield f"std_{width}", np.sqrt(_divided(squares, count - 1))
+        yield f"min_{width}", least[width]
+        yield f"max_{width}", greatest[width]
 
 
 def level(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -281,7 +210,7 @@ def covariates(window: Window) -> Iterator[tuple[str, Floats]]:
         for lag in COVARIATE_LAGS:
             yield f"{name}_lag_{lag}", window.back(lag, column)
         for width in COVARIATE_WINDOWS:
-            yield f"{name}_mean_{width}", _mean([window.back(step, column) for step in range(width)])[0]
+            yield f"{name}_mean_{width}", _means(*window.newest(width, column), (width,))[width][0]
 
 
 def identity(window: Window) -> Iterator[tuple[str, Floats]]:
@@ -292,19 +221,8 @@ def identity(window: Window) -> Iterator[tuple[str, Floats]]:
 
 
 def calendar(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """Minute of the day, day of the week, place in the year and public holiday at the target's local time.
-
-    Sine and cosine are rounded to six decimals: sin(pi) would be 1.2e-16 and split from sin(0) = 0.
-    """
-    local = window.local_time()
-    day = local // _DAY
-    yield "minute", local % _DAY // _MINUTE
-    yield "weekday", (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
-    turn = 2 * np.pi * (day % _YEAR) / _YEAR
-    yield "year_sin", np.round(np.sin(turn), 6)
-    yield "year_cos", np.round(np.cos(turn), 6)
-    if window.recipe.holidays:
-        yield "holiday", public_holidays(day, window.recipe.holidays)
+    """Minute of the day, day of the week, place in the year and public holiday at the target's local time."""
+    yield from window.calendar()
 
 
 def seasons(window: Window) -> Iterator[tuple[str, Floats]]:
@@ -317,9 +235,9 @@ def seasons(window: Window) -> Iterator[tuple[str, Floats]]:
     yield "season_week", season_week
     yield "season_two_weeks", window.season_before(max(first, 2 * week))
     past = range(first, first + PROFILE_SEASONS)
-    usual = _mean([window.season_before(seasons) for seasons in past])[0]
+    usual = _mean([window.season_before(seasons) for seasons in past])
     yield "profile", usual
-    yield "profile_change", usual - _mean([window.season_before(seasons, ahead=0) for seasons in past])[0]
+    yield "profile_change", usual - _mean([window.season_before(seasons, ahead=0) for seasons in past])
     yield "season_change", season_1 - window.season_before(first, ahead=0)
     yield "week_change", season_week - window.season_before(max(first, week), ahead=0)
 
@@ -337,35 +255,26 @@ STEP_FEATURES: tuple[Feature, ...] = (calendar, seasons, covariate_seasons)
 CALENDAR = frozenset({"series", "minute", "weekday", "year_sin", "year_cos", "holiday"})  # never out of distribution
 
 
-def _compute(
-    family: tuple[Feature, ...], recipe: Recipe, panel: Panel, rows: Integers, issued: Integers | None, horizon: int
-) -> Features:
-    """Compute a family of features block by block; every block, and a single row, goes the same way."""
-    issued = panel.issued_at[rows] if issued is None else issued
-    names: tuple[str, ...] = ()
-    blocks: list[Matrix] = []
-    for start in range(0, max(len(rows), 1), BLOCK):
-        window = Window(recipe, panel, rows[start : start + BLOCK], issued[start : start + BLOCK], horizon)
-        columns = [pair for feature in family for pair in feature(window)]
-        names = tuple(name for name, _ in columns)
-        block = np.empty((len(window.rows), len(columns)), dtype=np.float32)
-        for place, (_, values) in enumerate(columns):
-            block[:, place] = values
-        blocks.append(block)
-    return Features(names, np.concatenate(blocks))
+def _means(filled: list[Floats], missing: list[Integers], widths: tuple[int, ...]) -> dict[int, tuple[Floats, Floats]]:
+    """Return for each width the mean over the first so many values, in their order, and how many are present."""
+    total, lacking = np.zeros(len(filled[0])), np.zeros(len(filled[0]))
+    found = {}
+    for width, (value, absent) in enumerate(zip(filled, missing, strict=True), start=1):
+        total += value
+        lacking[absent] += 1
+        if width in widths:
+            count = width - lacking
+            found[width] = _divided(total, count), count
+    return found
 
 
-def _mean(values: list[Floats]) -> tuple[Floats, Floats]:
-    """Return the mean over the values present, in the given order, and how many there are."""
-    count, total = np.zeros(len(values[0])), np.zeros(len(values[0]))
-    for value in values:
-        present = ~np.isnan(value)
-        count += present
-        total += np.where(present, value, 0.0)
-    return _divided(total, count, count > 0), count
+def _mean(values: list[Floats]) -> Floats:
+    """Return the mean over the values present, in the given order; NaN where none is."""
+    return _means(*filled(values), (len(values),))[len(values)][0]
 
 
-def _divided(above: Floats, below: Floats, where: Booleans) -> Floats:
+def _divided(above: Floats, below: Floats) -> Floats:
+    """Return quotients, NaN where what stands below is not above zero."""
     quotient = np.full(len(above), np.nan)
-    np.divide(above, below, out=quotient, where=where)
+    np.divide(above, below, out=quotient, where=below > 0)
     return quotient

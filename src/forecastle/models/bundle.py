@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forecastle.data import formats
-from forecastle.data.transformation import Recipe
+from forecastle.data.recipe import Recipe
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import iso, to_json, write_text
 from forecastle.models.estimators import Fitted

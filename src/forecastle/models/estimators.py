@@ -297,6 +297,11 @@ def predict(fitted: Fitted, examples: Examples) -> Floats:
     return ESTIMATORS[fitted.name].predict(fitted, examples)
 
 
+def forget() -> None:
+    """Let go of the training matrix that fits share; else the last one stays in memory for as long as the process."""
+    _binned.cache_clear()
+
+
 def fit_threads(rows: int) -> int:
     """Return how many threads learn from so many rows; little work is done sooner by one than by two that wait."""
     return THREADS if rows >= ENOUGH else 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats
-from forecastle.data.transformation import Recipe
+from forecastle.data.recipe import Recipe
 from forecastle.models.estimators import Fitted, predict
 from forecastle.models.intervals import Spread, half_widths
 

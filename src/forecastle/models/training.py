@@ -27,6 +27,7 @@ from forecastle.models.estimators import (
     Options,
     all_pairs,
     fit,
+    forget,
     labelled,
     predict,
     spread_out,
@@ -73,6 +74,7 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
     past = examples.take(examples.origins <= cut).known_by(int(test.issued_at.min()))
     judged = judge(task, past, test, cut, options)
     final = {name: fit(name, examples, int(examples.times.max()), options) for name in judged.choice.weights}
+    forget()
     model = assemble(task, examples, judged.choice, final, [*judged.choice.errors, judged.errors])
     bundle = Bundle(
         task=task.name,
@@ -103,6 +105,7 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
         )
     choice = choose(past, until, options)
     fitted = {name: fit(name, past, until, options) for name in ESTIMATORS}
+    forget()
     model = assemble(task, past, choice, fitted, choice.errors)
     forecasts = {name: predict(one, test) for name, one in fitted.items()}
     made = combine(model, test, [forecasts[name] for name in choice.weights])

@@ -18,7 +18,8 @@ import polars as pl
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Booleans, Floats, Panel
-from forecastle.data.transformation import Recipe, seasonal_value, targets
+from forecastle.data.recipe import Recipe
+from forecastle.data.transformation import seasonal_value, targets
 from forecastle.frame import TIME
 from forecastle.models.training import forecast_rows
 from forecastle.task import Task

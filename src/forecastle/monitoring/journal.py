@@ -215,10 +215,13 @@ class Journal:
 
     def counts(self, task: str) -> dict[str, int]:
         """Return how many forecasts wait for their outcome, were scored, and never saw their truth come."""
-        query = sql.select(FORECASTS.c.state, sql.func.count()).where(FORECASTS.c.task == task)
+        ours, number = FORECASTS.c.task == task, sql.func.count()
+        # each counted along an index: to group by the state would read every forecast there is
+        parts = [sql.select(number).where(ours & (FORECASTS.c.state == state)) for state in ("waiting", "never_came")]
+        query = sql.select(*(one.scalar_subquery() for one in (*parts, sql.select(number).where(ours))))
         with self._transaction() as connection:
-            found = {state: count for state, count in connection.execute(query.group_by(FORECASTS.c.state))}
-        return {state: found.get(state, 0) for state in ("waiting", "scored", "never_came")}
+            waiting, lost, every = connection.execute(query).one()
+        return {"waiting": waiting, "scored": every - waiting - lost, "never_came": lost}
 
     def find(self, task: str, prefix: str, limit: int = 2) -> pl.DataFrame:
         """Return the task's forecasts whose id begins with these hexadecimal digits, at most so many."""

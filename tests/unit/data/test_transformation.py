@@ -20,6 +20,7 @@ from forecastle.data.transformation import (
     target_times,
     targets,
 )
+from forecastle.data.window import BLOCK
 from forecastle.frame import conform
 
 HOUR = timedelta(hours=1)
@@ -140,3 +141,27 @@ def test_bars_to_come_are_dated_week_after_week_and_never_go_back(small_task):
     times = [moment(target_times(panel, panel.last_rows, step, "observed")[0]) for step in range(1, 11)]
     expected = [day for day in (fridays + timedelta(days=ahead) for ahead in range(1, 15)) if day.weekday() < 5]
     assert times == expected
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_neighbours_that_share_a_stretch_of_time_have_the_bits_of_rows_that_are_looked_up_one_by_one(small_task, late):
+    random = np.random.default_rng(3)
+    values: list[float | None] = random.choice([-1.0, -0.0, 0.0, 0.3, 7.1], BLOCK).tolist()
+    for place in random.integers(0, BLOCK, 300):
+        values[place] = None
+    table = hourly(datetime(2023, 1, 1, tzinfo=UTC), values)
+    if late:
+        table = table.with_columns(pl.col("available_at") + pl.when(pl.col("x") % 50 == 7).then(5).otherwise(0) * HOUR)
+    task = small_task(timezone="America/New_York", features={"holidays": "US", "season": 24, "windows": [3, 6, 24]})
+    recipe, panel = served(task, pl.concat([table, table.head(30).with_columns(pl.lit("b").alias("series_id"))]))
+    rows = np.arange(panel.size)
+    for features in (
+        lambda chosen: origin_features(recipe, panel, chosen).matrix,
+        lambda chosen: step_features(recipe, panel, chosen, 3).matrix,
+        lambda chosen: seasonal_value(recipe, panel, chosen, 2),
+    ):
+        assert features(rows).tobytes() == features(rows[::-1])[::-1].tobytes()
+        chosen = random.choice(rows, 40)
+        assert (
+            features(rows)[chosen].tobytes() == np.concatenate([features(chosen[[at]]) for at in range(40)]).tobytes()
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -130,3 +132,12 @@ def test_a_champion_is_scored_again_only_on_origins_after_everything_it_learnt_f
     assert again.select("series_id", "origin", "horizon").equals(
         judged.rows.filter(pl.col("origin") > early.trained_until).select("series_id", "origin", "horizon")
     )
+
+
+def test_what_was_learnt_from_does_not_stay_in_memory(task, observations, examples_of):
+    examples = examples_of(task, observations(hours=400))
+    seen = weakref.ref(examples)
+    trained = train(task, examples, "", {}, NOW)
+    del examples
+    gc.collect()
+    assert seen() is None and trained.bundle.features

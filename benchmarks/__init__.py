@@ -1,0 +1,1 @@
+"""How fast forecastle is, measured beside what it is measured against: ``python -m benchmarks``."""
