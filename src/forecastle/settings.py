@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         default="", description="Address of the S3 or Azure Blob server; empty: the provider's."
     )
     stores_region: str = Field(default="", description="Region of the S3 server.")
-    stores_key: str = Field(default="", description="Access key id of S3, or the account's name of Azure Blob.")
+    stores_key_id: str = Field(default="", description="Access key id of S3, or the account's name of Azure Blob.")
     stores_secret: SecretStr = Field(default=SecretStr(""), description="Secret access key, or the account's key.")
     stores_allow_http: bool = Field(default=False, description="Whether that server may be spoken to without TLS.")
     journal: str = Field(default="", description="SQLAlchemy URL of the journal; empty: SQLite in the home folder.")

@@ -27,7 +27,7 @@ from forecastle import pipeline
 from forecastle.data.examples import from_table
 from forecastle.data.history import History
 from forecastle.data.replay import load_nyc_weather, replay_app
-from forecastle.data.transformation import Recipe
+from forecastle.data.recipe import Recipe
 from forecastle.http import asgi_transport
 from forecastle.models import bundle, pointer
 from forecastle.models.estimators import Fitted

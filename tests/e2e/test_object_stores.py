@@ -234,7 +234,7 @@ def _settings(home: Path, server: Any = None, stores: str = "", **fields: Any) -
 def _variables(server: Any) -> dict[str, str]:
     return {
         "FORECASTLE_STORES_ENDPOINT": server.endpoint,
-        "FORECASTLE_STORES_KEY": server.key,
+        "FORECASTLE_STORES_KEY_ID": server.key,
         "FORECASTLE_STORES_SECRET": server.secret,
         "FORECASTLE_STORES_REGION": getattr(server, "region", ""),
         "FORECASTLE_STORES_ALLOW_HTTP": "true",

@@ -151,10 +151,10 @@ class Archive:
     def _read_note(self, name: str, content: bytes) -> dict[str, Any]:
         try:
             note: dict[str, Any] = json.loads(content)
+            formats.require(int(note.get("format", 1)), FORMAT, f"the archived answer {name} in {at(self.root).uri}")
             note["sha256"], note["collected_at"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._lost(name, f"no note of it ({error})") from error
-        formats.require(int(note.get("format", 1)), FORMAT, f"the archived answer {name} in {at(self.root).uri}")
         return note
 
     def _get(self, name: str, part: str) -> bytes:

@@ -21,6 +21,7 @@ from forecastle.errors import AnswerChanged, NothingThere, SourceUnavailable, St
 from forecastle.frame import (
     AVAILABLE_AT,
     COLLECTED_AT,
+    KEYS,
     SERIES,
     TIME,
     TIMESTAMP,
@@ -135,12 +136,16 @@ def make_batch(
     task = task.measured
     columns = tuple(task.columns)
     answered = pl.concat(parsed) if parsed else empty_observations(columns)
-    told = pl.col(AVAILABLE_AT) if AVAILABLE_AT in answered.columns else pl.lit(None, dtype=TIME)
+    told_by_source = AVAILABLE_AT in answered.columns
+    told = pl.col(AVAILABLE_AT) if told_by_source else pl.lit(None, dtype=TIME)
     published = pl.col(TIMESTAMP) + task.knowable_after + task.source.publication_delay
     known_from = pl.max_horizontal(pl.coalesce(told, published), pl.col(TIMESTAMP) + task.knowable_after)
     answered = answered.with_columns(known_from.alias(AVAILABLE_AT))
     knowable = answered.filter(pl.col(TIMESTAMP) + task.knowable_after <= now)
     rows = knowable.filter(pl.col(TIMESTAMP).is_between(start, end))
+    duplicates = rows.height - rows.select(*KEYS, *columns).n_unique()
+    if told_by_source:  # the same said twice, known from two times on: the earlier counts
+        rows = rows.sort(AVAILABLE_AT, maintain_order=True).unique([*KEYS, *columns], keep="first", maintain_order=True)
     if rows.is_empty():
         last = answered.select(pl.col(TIMESTAMP).max()).item()
         raise NothingThere(
@@ -160,7 +165,7 @@ def make_batch(
         collected_at=now,
         live=live,
         archived=tuple(archived),
-        duplicates=rows.height - rows.n_unique(),
+        duplicates=duplicates,
         after_collection=answered.height - knowable.height,
     )
 

@@ -310,10 +310,11 @@ def _laid_out(
 ) -> Panel:
     """Lay the versions into the grid: the newest on top, and all of them beside it where it matters which was known."""
     available, step = table["available"].to_numpy(), task.frequency // _MICROSECOND
+    settling = task.settled_after // _MICROSECOND
     if row is None:  # a version each row, and each where it is
         single = [table[name].to_numpy() for name in columns]
         values = np.vstack(single) if len(single) > 1 else single[0][None]
-        panel = Panel(series_ids, offsets, timestamps, available, columns, values, available, step)
+        panel = Panel(series_ids, offsets, timestamps, available, columns, values, available, step, settling=settling)
         return panel if _in_time(panel) else replace(panel, versions=Versions(np.arange(panel.size), available, values))
     matrix = np.vstack([table[name].to_numpy() for name in columns])
     if not (row[1:] > row[:-1]).all():
@@ -328,7 +329,6 @@ def _laid_out(
     issued_at = timestamps + (task.knowable_after + task.source.publication_delay) // _MICROSECOND
     issued_at[row[first]] = available[first]
     step = task.frequency // _MICROSECOND
-    settling = task.settled_after // _MICROSECOND
     panel = Panel(series_ids, offsets, timestamps, issued_at, columns, values, settled_at, step, settling=settling)
     if _in_time(panel):
         return panel

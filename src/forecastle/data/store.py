@@ -291,7 +291,7 @@ def open_store(uri: str, settings: Settings) -> Store:
         raise SettingsError(
             f"settings that reach {scheme}://{bucket}",
             _found(str(error)) or type(error).__name__,
-            "Mend FORECASTLE_STORES_KEY and FORECASTLE_STORES_SECRET; see docs/storage.md.",
+            "Mend FORECASTLE_STORES_KEY_ID and FORECASTLE_STORES_SECRET; see docs/storage.md.",
         ) from None
     return root / prefix.strip("/") if prefix.strip("/") else root
 
@@ -311,7 +311,7 @@ def _s3(bucket: str, settings: Settings) -> ObjectStore:
     given = {
         "endpoint": settings.stores_endpoint,
         "region": settings.stores_region,
-        "access_key_id": settings.stores_key,
+        "access_key_id": settings.stores_key_id,
         "secret_access_key": settings.stores_secret.get_secret_value(),
     }
     return S3Store(bucket, config=_said(given), client_options=_client(settings), retry_config=RETRY)
@@ -320,7 +320,7 @@ def _s3(bucket: str, settings: Settings) -> ObjectStore:
 def _azure(container: str, settings: Settings) -> ObjectStore:
     given = {
         "endpoint": settings.stores_endpoint,
-        "account_name": settings.stores_key,
+        "account_name": settings.stores_key_id,
         "account_key": settings.stores_secret.get_secret_value(),
     }
     return AzureStore(container, config=_said(given), client_options=_client(settings), retry_config=RETRY)
@@ -349,7 +349,7 @@ def _action(found: str) -> str:
     if found.endswith(_NO_BUCKET):
         return "Create the bucket (container), or mend its name in FORECASTLE_STORES."
     if found.startswith(("401", "403", "no key")):
-        return "Mend FORECASTLE_STORES_KEY and FORECASTLE_STORES_SECRET, or what this key may do there."
+        return "Mend FORECASTLE_STORES_KEY_ID and FORECASTLE_STORES_SECRET, or what this key may do there."
     return "Check that the server runs and that FORECASTLE_STORES_ENDPOINT is its address."
 
 

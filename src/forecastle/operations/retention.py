@@ -26,7 +26,7 @@ from forecastle import lineage
 from forecastle.data import formats, identity
 from forecastle.data.archive import Archive, Note
 from forecastle.data.derivation import open_history
-from forecastle.data.providers import PROVIDERS
+from forecastle.data.providers import gives_events
 from forecastle.data.store import task_stores
 from forecastle.errors import StorageUnavailable
 from forecastle.models import bundle, pointer, registry
@@ -107,7 +107,7 @@ def needs(settings: Settings, task: Task, journal: Journal) -> Needs:
         alive[current.version] = bundle.load(current.folder, current.version).created_at
     newest = max(alive.values(), default=datetime.min.replace(tzinfo=UTC))
     used = [one for one in _notes(settings, task) if one.collected_at <= newest]
-    if not PROVIDERS[task.source.provider].gives_events(task):  # of events, several answers together tell a row
+    if not gives_events(task):  # of events, several answers together tell a row
         brought = open_history(task, task_stores(settings, task.name) / "history").collections()
         used = [one for one in used if one.collected_at in brought]
     traced = lineage.needed(settings, task, journal)

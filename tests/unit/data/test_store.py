@@ -74,7 +74,7 @@ def test_a_folder_that_refuses_is_said(tmp_path):
 def test_the_place_of_a_task_follows_the_settings_and_is_the_home_folder_without(tmp_path):
     assert task_stores(settings(home=tmp_path), "t").uri == str(tmp_path / "t")
     assert task_stores(settings(stores=str(tmp_path / "else")), "t").uri == str(tmp_path / "else" / "t")
-    there = {"stores_key": "k", "stores_secret": "c2VjcmV0"}
+    there = {"stores_key_id": "k", "stores_secret": "c2VjcmV0"}
     assert task_stores(settings(stores="s3://b/p/q/", **there), "t").uri == "s3://b/p/q/t"
     assert task_stores(settings(stores="az://b", **there), "t").uri == "az://b/t"
 
@@ -94,13 +94,13 @@ def test_an_endpoint_without_encryption_has_to_be_allowed(endpoint):
 
 def test_an_account_key_that_cannot_be_is_a_mistake_of_the_settings():
     with pytest.raises(SettingsError, match="FORECASTLE_STORES_SECRET") as caught:
-        open_store("az://b", settings(stores_key="k", stores_secret="not base 64!"))
+        open_store("az://b", settings(stores_key_id="k", stores_secret="not base 64!"))
     assert "not base" not in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_said_without_the_secret(monkeypatch):
     monkeypatch.setitem(store.RETRY, "max_retries", 0)
-    fields = {"stores_endpoint": "http://127.0.0.1:9", "stores_key": "k", "stores_secret": SECRET}
+    fields = {"stores_endpoint": "http://127.0.0.1:9", "stores_key_id": "k", "stores_secret": SECRET}
     place = open_store("s3://b", settings(stores_allow_http=True, **fields))
     with pytest.raises(StorageUnavailable, match="Connection refused") as caught:
         place.list()

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from forecastle.data.history import History
-from forecastle.data.transformation import Recipe
+from forecastle.data.recipe import Recipe
 from forecastle.frame import conform
 from forecastle.models import bundle, pointer
 from forecastle.models.estimators import Fitted

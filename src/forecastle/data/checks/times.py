@@ -23,7 +23,7 @@ from forecastle.data.checks.finding import (
     step_number,
     when,
 )
-from forecastle.data.providers import PROVIDERS
+from forecastle.data.providers import PROVIDERS, gives_events
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP, iso
 from forecastle.task import Task, duration_text
 
@@ -71,7 +71,7 @@ def volume(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     Of a source that has rows only where something happens, no other step is absent.
     """
     first, steps = grid(task, window)
-    if PROVIDERS[task.source.provider].gives_events(task):
+    if gives_events(task):
         expected = "rows of what happened"
         return passed(expected) if rows.height else Finding(expected, "no rows", NOTHING, "fail")
     names = sorted({*task.series_ids, *window.names})
@@ -146,8 +146,7 @@ def gaps(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
 
 def _has_no_grid(task: Task) -> bool:
     """Tell whether rows have the times of what happened, or of when the source was asked."""
-    provider = PROVIDERS[task.source.provider]
-    return provider.gives_present_only(task) or provider.gives_events(task)
+    return PROVIDERS[task.source.provider].gives_present_only(task) or gives_events(task)
 
 
 def _decides_its_steps(task: Task) -> bool:

@@ -105,7 +105,8 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     expected = f"{task.target} to change within {duration_text(limit)}"
     changes = ~SAME_SERIES | pl.col(task.target).ne_missing(pl.col(task.target).shift(1))
     runs = (
-        rows.select(SERIES, TIMESTAMP, task.target, changes.fill_null(True).cum_sum().alias("run"))
+        rows.filter(pl.col(TIMESTAMP).is_not_null())
+        .select(SERIES, TIMESTAMP, task.target, changes.fill_null(True).cum_sum().alias("run"))
         .filter(pl.col(task.target).is_not_null())
         .group_by("run", maintain_order=True)
         .agg(pl.col(SERIES, task.target).first(), first=pl.col(TIMESTAMP).first(), last=pl.col(TIMESTAMP).last())

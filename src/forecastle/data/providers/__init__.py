@@ -101,3 +101,8 @@ PROVIDERS: dict[str, Provider] = {
     "http-json": DECLARED,
     "file": Provider(file.requests, file.parse),
 }
+
+
+def gives_events(task: Task) -> bool:
+    """Tell whether rows are of what happened, so that a step without one is no gap: by the task or by its provider."""
+    return task.source.events or PROVIDERS[task.source.provider].gives_events(task)
