@@ -145,7 +145,9 @@ def make_batch(
     rows = knowable.filter(pl.col(TIMESTAMP).is_between(start, end))
     duplicates = rows.height - rows.select(*KEYS, *columns).n_unique()
     if told_by_source:  # the same said twice, known from two times on: the earlier counts
-        rows = rows.sort(AVAILABLE_AT, maintain_order=True).unique([*KEYS, *columns], keep="first", maintain_order=True)
+        said = [*KEYS, *columns]
+        first = pl.col(AVAILABLE_AT) == pl.col(AVAILABLE_AT).min().over(said)
+        rows = rows.filter(first).unique(said, keep="first", maintain_order=True)
     if rows.is_empty():
         last = answered.select(pl.col(TIMESTAMP).max()).item()
         raise NothingThere(
