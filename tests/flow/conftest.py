@@ -25,6 +25,7 @@ from forecastle.data.history import History
 from forecastle.data.replay import load_nyc_weather, replay_app
 from forecastle.http import asgi_transport
 from forecastle.monitoring.journal import Journal
+from forecastle.operations import restoring
 from forecastle.settings import Settings
 from forecastle.task import Task, make_task
 
@@ -173,10 +174,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, described: dict[str, Any],
     return home
 
 
+def copy_home(home: Path, to: Path) -> None:
+    """Copy a home folder to stand for itself: its registry names no file of the one it was copied from."""
+    shutil.copytree(home, to)
+    restoring.rewrite_uris(to / "mlflow.db", home, to)
+
+
 @pytest.fixture
 def site(tmp_path: Path, trained: Path, described: dict[str, Any], weather: pl.DataFrame) -> Site:
     """A site whose champion was trained at TRAINED_AT, of this test alone."""
-    shutil.copytree(trained, tmp_path / "home")
+    copy_home(trained, tmp_path / "home")
     return Site(make_task(described), settings_at(tmp_path / "home"), weather)
 
 

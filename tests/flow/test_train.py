@@ -18,6 +18,7 @@ from forecastle.data.versioning import version_table
 from forecastle.errors import NotEnoughHistory, SourceUnavailable
 from forecastle.http import asgi_transport
 from forecastle.models import bundle, pointer, registry
+from forecastle.operations import restoring
 from forecastle.reporting.comparison import markdown
 from forecastle.settings import Settings
 from forecastle.steps import judged
@@ -31,6 +32,7 @@ def challenged(trained: Path, described, weather, tmp_path_factory) -> Iterator[
     """A home folder where, four days after the champion, a challenger was trained and not judged yet."""
     home = tmp_path_factory.mktemp("challenged") / "home"
     shutil.copytree(trained, home)
+    restoring.rewrite_uris(home / "mlflow.db", trained, home)
     settings = Settings(home=home, _env_file=None)  # type: ignore[call-arg]
     now = pointer.published(settings, make_task(described)).published_at + timedelta(days=4)
     source = asgi_transport(replay_app(weather, lambda: now))
@@ -45,6 +47,7 @@ def contest(site, challenged: Path):
     """A site with a champion and an unjudged challenger, at the moment of the challenger's training."""
     shutil.rmtree(site.settings.home)
     shutil.copytree(challenged, site.settings.home)
+    restoring.rewrite_uris(site.settings.home / "mlflow.db", challenged, site.settings.home)
     site.now += timedelta(days=4)
     return site
 

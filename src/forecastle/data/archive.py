@@ -86,7 +86,7 @@ class Archive:
     def forget(self, names: Collection[str], dry_run: bool = False) -> int:
         """Remove the notes of these names and the bodies that no other note names; return how many bytes that frees.
 
-        A body that was saved or asked for within GRACE of the youngest stays until the next time.
+        A body that was saved or asked for within GRACE stays until the next time.
         """
         store = at(self.root)
         notes = list(self.notes())
@@ -97,7 +97,7 @@ class Archive:
             for note in gone:
                 store.delete(note.name)
         entries = store.entries()
-        before = max((one.changed for one in entries), default=0.0) - GRACE.total_seconds()
+        before = store.clock() - GRACE.total_seconds() if entries else 0.0
         for one in entries:
             if one.name.startswith("bodies/") and one.name[-64:] not in kept and one.changed < before:
                 freed += one.size

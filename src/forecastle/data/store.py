@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -73,6 +74,10 @@ class Store(Protocol):
         """Return all objects below with their size and age, sorted by name."""
         ...
 
+    def clock(self) -> float:
+        """Return what the place's own clock says, which stamps its objects (seconds since 1970)."""
+        ...
+
     def refresh(self, name: str) -> bool:
         """Make an object as young as if it were put now, without its content; tell whether that could be done."""
         ...
@@ -128,6 +133,13 @@ class Folder:
                     said = path.stat()
                     found.append(Entry(path.relative_to(self.path).as_posix(), said.st_size, said.st_mtime))
         return sorted(found)
+
+    def clock(self) -> float:
+        """Return the disk's time, by the stamp of a file that goes at once."""
+        with self._answering():
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.path, prefix=".clock.") as file:
+                return os.stat(file.name).st_mtime
 
     def refresh(self, name: str) -> bool:
         """Give a file the time of now."""
@@ -219,6 +231,13 @@ class Bucket:
                 for page in pages
                 for one in page
             )
+
+    def clock(self) -> float:
+        """Return the server's time, by the stamp of an object written now."""
+        name = f"{self.prefix}.clock"
+        with self._answering():
+            obstore.put(self.objects, name, b"")
+            return obstore.head(self.objects, name)["last_modified"].timestamp()
 
     def refresh(self, name: str) -> bool:
         """Return False: an object's time is that of its last writing, so it has to be put again."""

@@ -69,7 +69,7 @@ def restore(
             aside = _move_aside(local, home, f"{ASIDE}{now:%Y%m%dT%H%M%SZ}") if force else None
             _put_in_place(home, local)
             if (local.get(REGISTRY) or home / "none").exists():
-                _rewrite_uris(local[REGISTRY], Path(manifest["places"][HOME]), home)
+                rewrite_uris(local[REGISTRY], Path(manifest["places"][HOME]), home)
             (home / formats.RESTORING).unlink()
         except (OSError, sqlite3.Error) as error:
             raise StorageUnavailable(
@@ -185,7 +185,7 @@ def _put_in_place(home: Path, local: dict[str, Path]) -> None:
     shutil.rmtree(stage)
 
 
-def _rewrite_uris(database: Path, before: Path, now: Path) -> None:
+def rewrite_uris(database: Path, before: Path, now: Path) -> None:
     """Let MLflow's database name the files where they are now, where the home folder has another path."""
     old, new = before.as_uri(), now.as_uri()
     if old == new:
