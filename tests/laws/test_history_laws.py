@@ -95,6 +95,20 @@ def test_appending_twice_is_appending_once(batches, most_batches, place):
         assert history.versions().equals(before)
 
 
+def test_what_a_receipt_was_given_for_is_not_stored_when_it_comes_again_though_its_instant_is_contested_by_then():
+    def row(collected: int, value: float | None) -> dict:
+        at = T0 + collected * HOUR
+        return {"series_id": "EWR", "timestamp": T0, "available_at": at, "collected_at": at, "a": value, "b": value}
+
+    batches = [[row(2, None)], [row(0, 1.0)], [row(2, 1.0), row(3, 1.0)], [row(1, None)]]
+    with a_history(1) as history:
+        for batch in batches:
+            history.append(table(batch))
+        before = history.state()
+        assert sum(history.append(table(batch)).known for batch in batches) == 5
+        assert history.state() == before
+
+
 @given(st.lists(received, min_size=1, max_size=30), st.integers(0, 4), st.integers(0, 4))
 @settings(deadline=None, max_examples=40)
 def test_bounds_on_the_timestamp_cut_the_answer_and_nothing_else(rows, first, last):

@@ -198,7 +198,9 @@ def _decide(
     version of such an instant is stored.
     """
     confirmed = _confirmed(stored, written, receipts, columns)
-    sources = {_INCOMING: incoming, _STORED: stored, _CONFIRMED: confirmed}
+    # What a receipt is there for already is not said anew, though what it repeats may meanwhile be contested.
+    unheard = incoming.join(confirmed, on=(*VERSION, *columns), how="anti", nulls_equal=True)
+    sources = {_INCOMING: unheard, _STORED: stored, _CONFIRMED: confirmed}
     told = pl.concat(
         (rows.with_columns(pl.lit(source).alias(_SOURCE)) for source, rows in sources.items()), how="diagonal"
     )
