@@ -224,8 +224,8 @@ def _names(count: int) -> list[str]:
 
 
 def _settings(home: Path, server: Any = None, stores: str = "", **fields: Any) -> Settings:
-    there = {} if server is None else {name: getattr(server, name) for name in ("endpoint", "key", "secret")}
-    given = {f"stores_{name}": value for name, value in there.items()}
+    names = {"endpoint": "stores_endpoint", "key": "stores_key_id", "secret": "stores_secret"}
+    given = {} if server is None else {setting: getattr(server, name) for name, setting in names.items()}
     region = getattr(server, "region", "")
     chosen = {"home": home, "stores": stores, "stores_region": region, "stores_allow_http": True, **given, **fields}
     return Settings(_env_file=None, **chosen)  # type: ignore[call-arg]
