@@ -8,6 +8,7 @@ A provider cannot tell which it talks to.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -99,8 +100,10 @@ class Request:
     def secrets(self) -> list[str]:
         """Return every spelling of every secret, the longest first."""
         values = [self.params[name] for name in self.secret_params if self.params.get(name)]
-        spellings = {spelling for value in values for spelling in (value, quote(value, safe=""), quote_plus(value))}
-        return sorted(spellings, key=len, reverse=True)
+        plain = {spelling for value in values for spelling in (value, quote(value, safe=""), quote_plus(value))}
+        in_json = {json.dumps(value)[1:-1] for value in plain}
+        slashed = {value.replace("/", slash) for value in in_json for slash in ("\\/", "\\u002f")}
+        return sorted(plain | in_json | slashed, key=len, reverse=True)
 
 
 @dataclass(frozen=True)

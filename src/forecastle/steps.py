@@ -77,17 +77,18 @@ def quality_check(run: Run) -> Summary:
         if run.flow != "train":
             raise
         raise _with_its_report_logged(run, refused) from None
-    backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
-    if run.flow == "live":
-        _tell_of_withheld(run, admitted.report)
+    withheld = admitted.report.withheld
+    if not withheld:  # what a series lacks still has to be asked for
+        backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
+    _tell_of_withheld(run, admitted.report)
     if run.flow == "train":
         if batch.start <= run.task.start:
-            roster.enrol(run.home, run.task.series_ids, run.now)
+            roster.enrol(run.home, [name for name in run.task.series_ids if name not in withheld], run.now)
         write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
-        "withheld": list(admitted.report.withheld),
+        "withheld": list(withheld),
         "new": admitted.appended.new,
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
@@ -288,7 +289,7 @@ def _welcome(run: Run) -> list[str]:
             continue
         try:
             if not PROVIDERS[run.task.source.provider].gives_present_only(run.task):
-                _backfill_one(run, name, series.start)
+                _backfill_one(run, name, max(series.start - run.task.gate.window, run.task.start))
         except (GateError, SourceUnavailable) as error:
             roster.postpone(run.home, name, run.now)
             failed[name] = str(error)
@@ -324,8 +325,8 @@ def _collect_from(run: Run) -> datetime:
     start = run.now - max(run.task.source.window, run.task.gate.window)
     if run.flow == "train" and _backfilled_from(run) > run.task.start:
         start = run.task.start
-    elif run.history.newest() is not None:
-        start = min(start, _oldest_gap(run))
+    elif run.history.newest() is not None and (gap := _oldest_gap(run)) < start:
+        start = gap - run.task.gate.window  # what is known already shows whether a series still speaks in one unit
     write_json(note, {"from": start})
     return start
 
@@ -339,12 +340,14 @@ def _backfilled_from(run: Run) -> datetime:
 def _oldest_gap(run: Run) -> datetime:
     """Return the newest row of the series that is furthest behind, at most CATCH_UP before the newest of all.
 
-    So an outage is filled whole, however long; a series that has fallen silent for good is not asked for ever after.
+    So an outage is filled whole, however long. A series that has been silent, or withheld, for longer than the others
+    is not asked for with them ever after: it lapses, and what it lacks is fetched for it alone (see ``_welcome``).
     """
     earliest = (_newest(run) or run.now) - CATCH_UP
     recent = run.history.read(as_of=run.now, start=earliest)
     last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
-    return min((last.get(name, earliest) for name in run.task.series_ids or last), default=earliest)
+    roster.lapse(run.home, [name for name in run.task.series_ids if name not in last], run.now)
+    return min((last[name] for name in run.task.series_ids or last if name in last), default=earliest)
 
 
 def _examples(run: Run) -> Examples:
@@ -405,9 +408,12 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
             "; ".join(f"{name} {learnt[name]}, now {asked[name]}" for name in asked if asked[name] != learnt[name]),
             "Give the changed task a name of its own.",
         )
-    kept = set(recipe.columns) <= set(run.task.columns)
-    history = run.history if kept else History(run.stores / "history", recipe.columns)
+    gone = [name for name in recipe.columns if name not in run.task.columns]
+    plain = gone and not run.task.is_derived  # what a source says goes on being stored
+    history = History(run.stores / "history", recipe.columns) if plain else run.history
     versions = roster.in_service(run.task, history.versions(as_of=run.now, start=start))
+    if not plain:
+        versions = versions.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in gone)
     return build_panel(versions, run.task, until, recipe.columns)
 
 

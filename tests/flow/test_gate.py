@@ -81,6 +81,41 @@ def test_a_mad_station_is_withheld_and_told_of_until_it_is_sane_while_the_others
     assert site.history.read()["temperature_2m"].max() < 30
 
 
+def test_a_unit_that_changed_for_good_stays_withheld_however_long(site) -> None:
+    site.pass_hours(1)
+    site.source.change = _of_newark(lambda value: round(value * 1.8 + 32, 1))
+    for days in (1, 2, 3, 6):
+        site.now += timedelta(days=days)
+        assert site.must_run("live")["quality-check"]["withheld"] == ["EWR"]
+    assert site.history.read()["temperature_2m"].max() < 30
+
+
+def test_a_series_withheld_for_longer_than_is_caught_up_gets_what_it_lacks_when_it_is_sane(site) -> None:
+    site.pass_hours(1)
+    site.source.change = _of_newark(lambda value: round(value * 1.8 + 32, 1))
+    for _ in range(9):
+        site.now += timedelta(days=1)
+        site.must_run("live")
+    site.source.change = None
+    site.now += timedelta(days=2)
+    site.must_run("live")
+    rows = site.history.read(start=site.now - timedelta(days=14)).group_by("series_id").len()
+    newark, kennedy = (dict(rows.iter_rows())[name] for name in ("EWR", "JFK"))
+    assert newark >= kennedy - 12
+
+
+def test_a_series_withheld_from_the_first_training_gets_its_past_later(empty_site) -> None:
+    site = empty_site
+    site.source.change = _of_newark(lambda value: 55 + value)
+    said = site.must_run("train", until="quality-check")
+    assert said["quality-check"]["withheld"] == ["EWR"]
+    site.source.change = None
+    site.now += timedelta(days=2)
+    site.must_run("live", until="quality-check")
+    first = dict(site.history.read().group_by("series_id").agg(pl.col("timestamp").min()).iter_rows())
+    assert first["EWR"] == first["JFK"] == site.task.start
+
+
 def _refusals(settings: Settings, task: Task) -> list[Any]:
     from mlflow.tracking import MlflowClient
 

@@ -125,6 +125,15 @@ def test_crypto_volatility_from_candles_to_scored_forecasts(root, tmp_path):
     assert scored.height == 2
     truth = {(row["series_id"], row["timestamp"]): row["volatility"] for row in desk.history.read().to_dicts()}
     assert all(row["actual"] == truth[row["series_id"], row["timestamp"]] for row in scored.to_dicts())
+    data = desk.task.model_dump(mode="json", exclude_none=True)
+    del data["columns"]["volume"]
+    fewer = replace(desk, task=make_task(data), now=desk.now + HOUR)
+    fewer.must_run("live", klines)
+    with Journal(desk.settings.journal_url) as journal:
+        latest = journal.forecasts(desk.task.name).filter(pl.col("issued_at") == fewer.now)
+    assert latest.height == 2 * 6, "the champion goes on serving without a covariate"
+    newest = fewer.history.read().group_by("series_id").agg(pl.col("volatility").sort_by("timestamp").last())
+    assert dict(latest.select("series_id", "last").iter_rows()) == dict(newest.iter_rows())
 
 
 def month_of_bars(now: Callable[[], datetime]) -> Reply:

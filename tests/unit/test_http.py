@@ -309,3 +309,9 @@ def test_one_application_serves_one_client_after_the_other():
     for _ in range(2):
         with Client(Settings(), transport) as client:
             assert client.get(Request(ADDRESS)).body == b"here"
+
+
+@pytest.mark.parametrize("spelling", [r"ab\/cd+e", r"ab\u002fcd+e", r"ab\u002Fcd+e", "ab/cd+e", "ab%2Fcd%2Be"])
+def test_a_key_that_is_echoed_as_json_writes_it_is_replaced_too(spelling):
+    request = Request("https://example.org/", {"apikey": "ab/cd+e"}, frozenset({"apikey"}))
+    assert request.hide_bytes(f'{{"m": "key {spelling}."}}'.encode()) == b'{"m": "key ***."}'

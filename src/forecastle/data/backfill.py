@@ -21,7 +21,15 @@ from forecastle.data.archive import Archive
 from forecastle.data.budget import open_ledger
 from forecastle.data.providers import PROVIDERS
 from forecastle.data.store import task_stores
-from forecastle.errors import ForecastleError, GateError, NothingThere, OutsideError, StorageUnavailable, UserError
+from forecastle.errors import (
+    ForecastleError,
+    GateError,
+    NothingThere,
+    OutsideError,
+    QualityGateFailed,
+    StorageUnavailable,
+    UserError,
+)
 from forecastle.frame import iso, to_json
 from forecastle.http import Client
 from forecastle.settings import Settings
@@ -153,6 +161,13 @@ def _bring_one(
         return Brought(start, end)
     except (GateError, OutsideError) as error:
         return Brought(start, end, error=error)
+    if admitted.report.withheld:
+        refused = QualityGateFailed(
+            f"every series from {iso(start)} to {iso(end)} to pass the gate",
+            f"withheld {', '.join(admitted.report.withheld)}: {admitted.report.reason}",
+            "The others are in the history. Look at them: forecastle quarantine list; go past them with --keep-going.",
+        )
+        return Brought(start, end, error=refused)
     note(task, settings, start, end, now)
     masked, new = admitted.report.masked, admitted.appended.new
     return Brought(start, end, len(batch.archived), batch.rows.height, new, masked)

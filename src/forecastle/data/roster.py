@@ -88,6 +88,19 @@ def enrol(folder: Path, names: Iterable[str], since: datetime) -> None:
     _write(folder, known)
 
 
+def lapse(folder: Path, names: Iterable[str], now: datetime) -> None:
+    """Note that these series have fallen silent: what they lack since their last row is to be fetched for each alone.
+
+    Of one whose past was never there nothing changes.
+    """
+    known = _read(folder) or {}
+    for name in names:
+        if "since" in known.get(name, {}):
+            known[name].setdefault("retired_at", iso(now))
+    if known:
+        _write(folder, known)
+
+
 def postpone(folder: Path, name: str, now: datetime) -> None:
     """Note that the past of a series could not be had now."""
     known = _read(folder) or {}

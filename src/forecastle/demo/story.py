@@ -60,9 +60,10 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     stage: Stage
     app = replay_app(load_nyc_weather(), lambda: stage.now, None, lambda: stage.fault, True, flights)
     source, delays = asgi_transport(app), departures.shipped()
+    quick = settings.model_copy(update={"profile": "plain"})  # the first task shows the pages of every series
     with (
         pipeline.open_run(task, settings, "train", START, source) as opened,
-        pipeline.open_run(delays, settings, "train", START, source) as beside,
+        pipeline.open_run(delays, quick, "train", START, source) as beside,
     ):
         stage = Stage(folder, task, settings, opened, telling, days, beside=Beside(beside, flights))
         ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:BEFORE_SERVING]]
