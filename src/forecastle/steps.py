@@ -203,7 +203,9 @@ def judged(run: Run) -> Comparison:
     said = _load(note)
     champion = pl.read_parquet(theirs) if theirs.exists() else None
     decision = promotion.Decision.from_dict(said)
-    return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion)
+    now_serves = pointer.published(run.settings, run.task)
+    serves = now_serves is not None and now_serves.version == said["challenger"]
+    return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion, serves)
 
 
 def forecast(run: Run) -> Summary:
@@ -381,9 +383,13 @@ def _tell_of_withheld(run: Run, report: QualityReport) -> None:
 def _champion(run: Run) -> bundle.Bundle:
     current = pointer.published(run.settings, run.task)
     if current is None:
-        raise NotEnoughHistory(
-            f"a champion of task {run.task.name!r}", "none", "Train one: forecastle run train --task FILE"
-        )
+        judged = sorted(run.home.glob("runs/train-*/decision.json"))
+        if not judged:
+            found, action = "none", "Train one: forecastle run train --task FILE"
+        else:
+            reasons = " ".join(_load(judged[-1])["reasons"])
+            found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
+        raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
     return bundle.load(current.folder, current.version)
 
 

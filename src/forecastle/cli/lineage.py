@@ -23,10 +23,12 @@ def lineage(
     as_json: AsJson = False,
 ) -> None:
     """Show what a forecast rests on: model version, data version, git commit, archived answers."""
+    from forecastle.data import formats
     from forecastle.lineage import trace
     from forecastle.monitoring.journal import Journal
 
     settings, loaded = enter(task)
+    formats.check_home(settings.home)
     with Journal(settings.journal_url) as journal:
         found = trace(settings, loaded, journal, name)
     if as_json:

@@ -29,14 +29,17 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the batches that wait for a decision: task, when, rows, reason."""
+    from forecastle.data import formats
     from forecastle.data.quarantine import quarantined
     from forecastle.settings import load_settings
 
     if task is None:
-        homes = sorted(path.parent for path in load_settings().home.glob("*/quarantine"))
+        settings = load_settings()
+        homes = sorted(path.parent for path in settings.home.glob("*/quarantine"))
     else:
         settings, loaded = enter(task)
         homes = [settings.task_folder(loaded.name)]
+    formats.check_home(settings.home)
     found = [one for home in homes for one in quarantined(home) if released or one.is_waiting]
     if as_json:
         print_json([one.as_dict() for one in found])

@@ -125,7 +125,7 @@ def check_schedule(tasks: Iterable[Task], settings: Settings, now: datetime) -> 
                     f"{task.name!r} every {duration_text(task.source.every or task.frequency)}" for task, _ in shares
                 )
                 raise TaskError(
-                    f"at most {most} calls a {span} of {name.rpartition(' ')[0] or name}",
+                    f"at most {most} calls a {span} of {_without_digest(name)}",
                     f"{needed:.0f} calls a {span} by {listed}",
                     "Choose a longer frequency or fewer series; FORECASTLE_BUDGETS raises the limit of a paid key.",
                 )
@@ -288,3 +288,8 @@ def _host(request: Request) -> str:
 def _whole(moment: float) -> datetime:
     """Return a time at or just after a moment, to the second."""
     return datetime.fromtimestamp(-(-moment // 1), UTC)
+
+
+def _without_digest(account: str) -> str:
+    """Return an account as a message may show it: without the digest of its key."""
+    return re.sub(r" [0-9a-f]{12}$", "", account)

@@ -28,6 +28,7 @@ def replay_forever(start: datetime, speed: float, host: str, port: int) -> None:
         OUT.print(f"Replaying from {iso(start)}, {speed:g} simulated seconds a second, at {address}")
         OUT.print(
             f"Point tasks at it: FORECASTLE_OPEN_METEO_URL={address} FORECASTLE_OPEN_METEO_ARCHIVE_URL={address} "
-            f"FORECASTLE_DEPARTURES_URL={address}"
+            f"FORECASTLE_DEPARTURES_URL={address}",
+            soft_wrap=True,
         )
         serve(app, socket)

@@ -34,6 +34,7 @@ class Comparison:
     decision: Decision
     rows: pl.DataFrame
     champion: pl.DataFrame | None
+    serves: bool = False  # the challenger has been promoted since
 
 
 def save(folder: Path, comparison: Comparison) -> Path:
@@ -46,7 +47,7 @@ def markdown(comparison: Comparison) -> str:
     """Return the comparison as Markdown."""
     task, decision = comparison.task, comparison.decision
     against = f" against {comparison.champion_version}" if comparison.champion_version else ""
-    parts = [f"## {task.name}: model {comparison.challenger_version}{against}", f"**{verdict(decision)}**"]
+    parts = [f"## {task.name}: model {comparison.challenger_version}{against}", f"**{verdict(comparison)}**"]
     parts.append("\n".join(f"- {reason}" for reason in decision.reasons))
     shared = same_rows(comparison.rows, comparison.champion)
     if not shared.is_empty():
@@ -65,11 +66,16 @@ def markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(decision: Decision) -> str:
+def verdict(comparison: Comparison) -> str:
     """Return the decision in one sentence."""
+    decision = comparison.decision
+    if comparison.serves:
+        return "It serves: this is how it stood against what served before."
     if decision.promote:
         return "The challenger should serve."
-    return "The challenger does harm." if decision.worse else "The champion stays."
+    if decision.worse:
+        return "The challenger does harm."
+    return "The champion stays." if comparison.champion_version else "Nothing serves yet, and this should not."
 
 
 def _scored(shared: pl.DataFrame, method: str) -> pl.DataFrame:
