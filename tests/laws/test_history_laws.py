@@ -381,7 +381,8 @@ def model_versions(rows: list[dict]) -> list[tuple]:
 
     def order(row):
         known = [(-1.0 if row[name] is None else row[name]) for name in COLUMNS]
-        return (row["series_id"], row["timestamp"], row["collected_at"], *known, T0 - row["available_at"])
+        late = row["available_at"] > row["collected_at"]
+        return (row["series_id"], row["timestamp"], row["collected_at"], not late, *known, T0 - row["available_at"])
 
     versions: list[list] = []
     for _, of_one in groupby(sorted(rows, key=order), key=lambda row: (row["series_id"], row["timestamp"])):

@@ -7,8 +7,8 @@ no answer. What is *read* is derived from that set alone, for each observation i
 - the first version keeps its own ``available_at`` (of a backfilled row: when it could have been known);
 - a version that says what the one before it says is no news and is left out;
 - any other is a revision: it could be known from the moment it was collected, ``available_at = collected_at``;
-- of two versions collected at the same instant the one that sorts last counts (a value rather than a null), and of
-  two with the same values the one that could be known first.
+- of two versions collected at the same instant the one that sorts last counts (a value rather than a null), of two
+  with the same values the one that could be known first, and a late one only where all are late.
 
 A row whose ``available_at`` is later than its collection is *late*: it was released from quarantine. It counts from
 then on, in the place of its collection, and takes nothing from what was known before: the first version is the first
@@ -51,7 +51,7 @@ MOST_ROWS = 1_000_000  # more are read month by month, to bound memory
 MOST_RECEIPTS = 64  # files that nearly no append opens
 MICROSECOND = timedelta(microseconds=1)
 
-_SOURCE, _NEWS, _STORE = "__source", "__news", "__store"
+_SOURCE, _NEWS, _STORE, _RANK = "__source", "__news", "__store", "__rank"
 _CONFIRMED, _INCOMING, _STORED = range(3)
 _LATE = pl.col(AVAILABLE_AT) > pl.col(COLLECTED_AT)
 
@@ -292,14 +292,13 @@ def _known_alone() -> pl.Expr:
 
 
 def _one_an_instant(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Return the rows by series, timestamp and collection, with one row for each: the one that sorts last, of equal
-    ones the one that could be known first."""
+    """Return the rows by series, timestamp and collection, with one row for each: the one that counts (see the top)."""
     rows = _sorted(rows)
     if rows.is_empty() or not rows.select(_same(VERSION).any()).item():
         return rows
-    by = [*VERSION, *columns, AVAILABLE_AT, *([_SOURCE] if _SOURCE in rows.columns else [])]
-    rows = rows.with_columns(_known_alone())
-    return rows.sort(by, descending=[name == AVAILABLE_AT for name in by]).filter(~_same(VERSION, -1))
+    by = [*VERSION, _RANK, *columns, AVAILABLE_AT, *([_SOURCE] if _SOURCE in rows.columns else [])]
+    ranked = rows.with_columns(_known_alone()).with_columns((~_LATE).alias(_RANK))
+    return ranked.sort(by, descending=[name == AVAILABLE_AT for name in by]).filter(~_same(VERSION, -1)).drop(_RANK)
 
 
 def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
