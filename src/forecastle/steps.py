@@ -313,6 +313,7 @@ def _backfill_one(run: Run, name: str, start: datetime) -> None:
     batch = ingestion.fetch(one, run.settings, run.client, archive, start, run.now, run.now, False, run.clock)
     first: Any = batch.rows.drop_nulls(one.measured.target)[TIMESTAMP].min() or start
     batch = replace(batch, start=first, rows=batch.rows.filter(pl.col(TIMESTAMP) >= first))
+    roster.expect(run.home, name, intake.name_of(batch))
     intake.admit(one, run.home, batch, run.now, stores=run.stores)
 
 

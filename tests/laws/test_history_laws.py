@@ -44,7 +44,7 @@ received = st.builds(
     st.sampled_from(["EWR", "JFK"]),
     st.integers(0, 3),
     st.integers(0, 7),
-    st.integers(0, 3),
+    st.sampled_from([0, 0, 1, 2, 3, -1, -2, -4]),  # known before it was collected, or released from quarantine after
     values,
     values,
 )
@@ -381,20 +381,25 @@ def model_versions(rows: list[dict]) -> list[tuple]:
 
     def order(row):
         known = [(-1.0 if row[name] is None else row[name]) for name in COLUMNS]
-        return (row["series_id"], row["timestamp"], row["collected_at"], *known, row["available_at"])
+        late = row["available_at"] > row["collected_at"]
+        return (row["series_id"], row["timestamp"], row["collected_at"], not late, *known, T0 - row["available_at"])
 
-    versions = []
+    versions: list[list] = []
     for _, of_one in groupby(sorted(rows, key=order), key=lambda row: (row["series_id"], row["timestamp"])):
+        told = list(of_one)
+        first = min((row["collected_at"] for row in told if row["available_at"] <= row["collected_at"]), default=None)
         latest = None
-        by_instant = {row["collected_at"]: row for row in of_one}
-        for row in by_instant.values():
+        for row in {row["collected_at"]: row for row in told}.values():
+            known = row["available_at"]
+            if first is not None and row["collected_at"] > first:
+                known = max(known, row["collected_at"])
             if latest is None or any(row[name] != latest[name] for name in COLUMNS):
-                first = row["available_at"] if latest is None else row["collected_at"]
                 versions.append(
-                    (row["series_id"], row["timestamp"], first, *(row[n] for n in ("collected_at", *COLUMNS)))
+                    [row["series_id"], row["timestamp"], known, *(row[n] for n in ("collected_at", *COLUMNS))]
                 )
+            versions[-1][2] = min(versions[-1][2], known)
             latest = row
-    return versions
+    return [tuple(version) for version in versions]
 
 
 def model_read(rows: list[dict], as_of: datetime) -> list[tuple]:

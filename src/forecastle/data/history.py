@@ -7,7 +7,12 @@ no answer. What is *read* is derived from that set alone, for each observation i
 - the first version keeps its own ``available_at`` (of a backfilled row: when it could have been known);
 - a version that says what the one before it says is no news and is left out;
 - any other is a revision: it could be known from the moment it was collected, ``available_at = collected_at``;
-- of two versions collected at the same instant the one that sorts last counts (a value rather than a null).
+- of two versions collected at the same instant the one that sorts last counts (a value rather than a null), of two
+  with the same values the one that could be known first, and a late one only where all are late.
+
+A row whose ``available_at`` is later than its collection is *late*: it was released from quarantine. It counts from
+then on, in the place of its collection, and takes nothing from what was known before: the first version is the first
+that is not late, and a late one that others after it repeat could be known from the earliest of them on.
 
 An incoming version that is no news is not stored again: a receipt of it is, that names the version it repeats. Receipts
 cost little (48 hours of all series are one row of three lists) and are looked at only when a version arrives after one
@@ -46,8 +51,9 @@ MOST_ROWS = 1_000_000  # more are read month by month, to bound memory
 MOST_RECEIPTS = 64  # files that nearly no append opens
 MICROSECOND = timedelta(microseconds=1)
 
-_SOURCE, _REPEATED, _NEWS = "__source", "__repeated", "__news"
+_SOURCE, _NEWS, _STORE, _RANK = "__source", "__news", "__store", "__rank"
 _CONFIRMED, _INCOMING, _STORED = range(3)
+_LATE = pl.col(AVAILABLE_AT) > pl.col(COLLECTED_AT)
 
 
 @dataclass(frozen=True)
@@ -213,8 +219,8 @@ def _decide(
     came = judged.filter(pl.col(_SOURCE) != _STORED)
     # One that beats a stored one of the same instant has to be stored, or the beaten one would be read.
     beats = came.join(stored, on=VERSION, how="semi")
-    news = pl.concat([came.filter(_NEWS), beats.filter(~pl.col(_NEWS))])
-    rest = came.filter(~pl.col(_NEWS)).join(beats, on=VERSION, how="anti")
+    news = pl.concat([came.filter(_STORE), beats.filter(~pl.col(_STORE))])
+    rest = came.filter(~pl.col(_STORE)).join(beats, on=VERSION, how="anti")
     instants = pl.concat([stored.select(*VERSION, *columns), news.select(*VERSION, *columns)]).unique()
     contested = instants.filter(pl.struct(VERSION).is_duplicated()).select(*KEYS, pl.col(COLLECTED_AT).alias(SAID))
     unclear = rest.join(contested, on=(*KEYS, SAID), how="semi")
@@ -243,6 +249,7 @@ def _confirmed(
         .join(others, on=VERSION, how="anti")
         .unique()
         .join(in_force, on=(*KEYS, SAID))
+        .with_columns(pl.col(COLLECTED_AT).alias(AVAILABLE_AT))  # no late version is left to a receipt
         .select(*stored.columns, SAID)
     )
 
@@ -252,26 +259,46 @@ def _versions(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     rows = _one_an_instant(rows, columns)
     if not rows.select(_same(KEYS).any()).item():  # as in nearly every month: each row is a first version
         return rows
-    return _judge(rows, columns).filter(_NEWS).drop(_REPEATED, _NEWS)
+    judged = _judge(rows, columns)
+    if judged.select(_LATE.any()).item():
+        judged = judged.with_columns(pl.col(AVAILABLE_AT).min().over(pl.col(_NEWS).cum_sum()))
+    return judged.filter(_NEWS).drop(_NEWS, _STORE)
 
 
 def _judge(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Return the rows that count, sorted, with what could be known when, and whether each is news."""
+    """Return the rows that count, sorted, with what could be known when by each alone, whether each is news, and
+    whether a receipt of it would not do."""
     said_again = pl.all_horizontal(_same(KEYS), *(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in columns))
-    return (
-        _one_an_instant(rows, columns)
-        .with_columns(_same(KEYS).alias(_REPEATED), (~said_again).alias(_NEWS))
-        .with_columns(pl.when(_REPEATED).then(COLLECTED_AT).otherwise(AVAILABLE_AT).alias(AVAILABLE_AT))
-    )
+    rows = _one_an_instant(rows, columns).with_columns((~said_again).alias(_NEWS))
+    if not rows.select(_LATE.any()).item():  # as where nothing was ever released
+        known = pl.when(_same(KEYS)).then(COLLECTED_AT).otherwise(AVAILABLE_AT)
+        return rows.with_columns(known.alias(AVAILABLE_AT), pl.col(_NEWS).alias(_STORE))
+    before = pl.col(AVAILABLE_AT).cum_min().shift(1).over(pl.col(_NEWS).cum_sum())
+    earlier = (pl.col(AVAILABLE_AT) < before).fill_null(False)
+    is_first = (pl.col(COLLECTED_AT) == _first()).fill_null(False)
+    return rows.with_columns(_known_alone()).with_columns((pl.col(_NEWS) | _LATE | is_first | earlier).alias(_STORE))
+
+
+def _first() -> pl.Expr:
+    """Tell of each of the sorted rows when the first version of its observation was collected that is not late."""
+    observation = (~_same(KEYS)).cum_sum()
+    return pl.when(~_LATE).then(COLLECTED_AT).min().over(observation)
+
+
+def _known_alone() -> pl.Expr:
+    """Tell of each of the sorted rows since when it could be known, whatever repeats it."""
+    revised = pl.max_horizontal(COLLECTED_AT, AVAILABLE_AT)
+    return pl.when(pl.col(COLLECTED_AT) > _first()).then(revised).otherwise(AVAILABLE_AT).alias(AVAILABLE_AT)
 
 
 def _one_an_instant(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Return the rows by series, timestamp and collection, with one row for each: the one that sorts last."""
+    """Return the rows by series, timestamp and collection, with one row for each: the one that counts (see the top)."""
     rows = _sorted(rows)
     if rows.is_empty() or not rows.select(_same(VERSION).any()).item():
         return rows
-    source = [_SOURCE] if _SOURCE in rows.columns else []
-    return rows.sort(*VERSION, *columns, AVAILABLE_AT, *source).filter(~_same(VERSION, -1))
+    by = [*VERSION, _RANK, *columns, AVAILABLE_AT, *([_SOURCE] if _SOURCE in rows.columns else [])]
+    ranked = rows.with_columns(_known_alone()).with_columns((~_LATE).alias(_RANK))
+    return ranked.sort(by, descending=[name == AVAILABLE_AT for name in by]).filter(~_same(VERSION, -1)).drop(_RANK)
 
 
 def _sorted(rows: pl.DataFrame) -> pl.DataFrame:

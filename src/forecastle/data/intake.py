@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.data import admissions, identity, quality_check, quarantine
+from forecastle.data import admissions, identity, quality_check, quarantine, roster
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
@@ -58,8 +58,9 @@ def admit(
     quarantined batch are written; nothing of a failed batch reaches the history, unless it has been released. Repeating
     it ends in the same state. Raises TaskError where the stores were begun for another target, unit, frequency or grid.
     """
-    history, name = _history(task, stores or folder), _name(batch)
+    history, name = _history(task, stores or folder), name_of(batch)
     released = quarantine.release_of(folder, name)
+    withheld = quarantine.find(folder, name).series if released is not None else ()
     recent = _known_before(task, history, batch)
     report, passed = quality_check.judge(task, batch.rows, batch.start, batch.end, now, recent, released)
     saved = quality_check.save_report(report_folder or folder / "reports" / "intake" / name, report)
@@ -78,7 +79,9 @@ def admit(
     since = now if released is None else released["at"]
     identity.hold(task, folder)
     admissions.note(folder, admissions.Admission(name, batch.collected_at, since, batch.archived))
-    return Intake(report, history.append(passed if released is None else _known_since(batch, passed, released)))
+    if released is not None:
+        passed = _known_since(batch, passed, released, withheld)
+    return Intake(report, history.append(passed))
 
 
 def release(
@@ -88,13 +91,14 @@ def release(
 
     It goes the way of every batch, and the report on it says who let it pass; what the gate masks stays masked. Rows
     collected live count as known from ``at``, since nothing knew them before; a newer collection of the same
-    observation still counts. Repeating it, also after a crash, ends in the same state. Raises UserError where there is
+    observation still counts. A series whose past it was waiting for is in service then. Repeating it, also after a crash, ends in the same state. Raises UserError where there is
     no such batch, or none that the history can hold.
     """
     one = quarantine.find(folder, name)
     batch = load_batch(one.folder)
     note = quarantine.note_release(one, by, at, because)
     intake = admit(task, folder, batch, batch.collected_at, one.folder / "released", stores)
+    roster.enrol_past(folder, name, at)
     if one.is_waiting:
         figures = intake.appended
         quarantine.mark_released(one, note, new=figures.new, revised=figures.revised, known=figures.known)
@@ -128,12 +132,19 @@ def _known_before(task: Task, history: History, batch: Batch) -> pl.DataFrame:
     return known.filter(pl.col(COLLECTED_AT) < batch.collected_at)
 
 
-def _known_since(batch: Batch, rows: pl.DataFrame, released: Mapping[str, Any]) -> pl.DataFrame:
-    """Return released rows as known from their release; of a backfill, which was known long ago, as they are."""
+def _known_since(
+    batch: Batch, rows: pl.DataFrame, released: Mapping[str, Any], withheld: tuple[str, ...]
+) -> pl.DataFrame:
+    """Return released rows as known from their release; those of series that had passed, and of a backfill, which was
+    known long ago, as they are."""
+    if not batch.live:
+        return rows
     since = pl.max_horizontal(AVAILABLE_AT, pl.lit(released["at"], dtype=rows.schema[AVAILABLE_AT]))
-    return rows.with_columns(since.alias(AVAILABLE_AT)) if batch.live else rows
+    held = pl.col(SERIES).is_in(list(withheld)) if withheld else pl.lit(True)
+    return rows.with_columns(pl.when(held).then(since).otherwise(AVAILABLE_AT).alias(AVAILABLE_AT))
 
 
-def _name(batch: Batch) -> str:
+def name_of(batch: Batch) -> str:
+    """Return the name of a batch: its collection, and a digest of its window and answers."""
     what = to_json([batch.start, batch.end, batch.live, batch.archived])
     return f"{batch.collected_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"

@@ -101,6 +101,21 @@ def lapse(folder: Path, names: Iterable[str], now: datetime) -> None:
         _write(folder, known)
 
 
+def expect(folder: Path, name: str, batch: str) -> None:
+    """Note that a batch, of this name, is all of a series' past: if it is refused, its release enrols the series."""
+    known = _read(folder) or {}
+    entry = known.get(name, {})
+    known[name] = {**entry, "batches": sorted({*entry.get("batches", ()), batch})}
+    _write(folder, known)
+
+
+def enrol_past(folder: Path, batch: str, since: datetime) -> None:
+    """Enrol the series whose past a released batch is; of any other batch nothing is noted."""
+    known = _read(folder) or {}
+    if names := [name for name, entry in known.items() if batch in entry.get("batches", ())]:
+        enrol(folder, names, since)
+
+
 def postpone(folder: Path, name: str, now: datetime) -> None:
     """Note that the past of a series could not be had now."""
     known = _read(folder) or {}

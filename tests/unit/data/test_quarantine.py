@@ -9,9 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from forecastle.data import roster
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
-from forecastle.data.intake import admit, release
+from forecastle.data.intake import admit, name_of, release
 from forecastle.data.quarantine import find, note_release, quarantined
 from forecastle.errors import QualityGateFailed, StorageUnavailable, UserError
 from forecastle.task import Task
@@ -144,6 +145,39 @@ def test_a_newer_collection_counts_more_than_an_older_one_released_later(task, t
     assert after.select("series_id", "timestamp", *task.columns).equals(
         before.select("series_id", "timestamp", *task.columns)
     )
+
+
+def test_a_release_takes_nothing_from_what_equal_rows_collected_meanwhile_had_told(task, tmp_path):
+    name = refuse(task, tmp_path, holed(task))
+    now = NOW + HOUR
+    good = pl.concat([table(task), table(task, now)]).unique(["series_id", "timestamp"], maintain_order=True)
+    admit(task, tmp_path, make_batch(task, [good], NOW - 47 * HOUR, now, now, True, ["later"]), now)
+    moments = [now, now + HOUR, LATER - HOUR]
+    values = ["series_id", "timestamp", *task.columns]
+    before = [known(task, tmp_path, as_of).select(values) for as_of in moments]
+    release(task, tmp_path, name, "ann", LATER)
+    for as_of, was in zip(moments, before, strict=True):
+        assert was.height == 147 and known(task, tmp_path, as_of).select(values).equals(was)
+
+
+def test_series_that_had_passed_stay_known_since_then_when_the_gate_runs_again_after_a_release(task, tmp_path):
+    batch = holed(task, places=("JFK",))
+    admit(task, tmp_path, batch, NOW)
+    (one,) = quarantined(tmp_path)
+    release(task, tmp_path, one.name, "ann", LATER)
+    before = known(task, tmp_path)
+    assert admit(task, tmp_path, batch, NOW).appended == Appended(0, 0, 147)
+    assert known(task, tmp_path).equals(before)
+    assert sorted(known(task, tmp_path, as_of=NOW)["series_id"].unique()) == ["EWR", "LGA"]
+
+
+def test_the_release_of_the_past_of_a_new_series_puts_it_in_service(task, tmp_path):
+    batch = holed(task, live=False)
+    roster.expect(tmp_path, "JFK", name_of(batch))
+    name = refuse(task, tmp_path, batch)
+    release(task, tmp_path, name, "ann", LATER)
+    history = History(tmp_path / "history", (task.target, *task.covariates))
+    assert "JFK" not in roster.missing(task, tmp_path, history, LATER)
 
 
 def test_the_run_that_was_stopped_goes_on_with_the_released_batch(task, tmp_path):

@@ -63,6 +63,20 @@ def test_a_try_in_vain_is_remembered_until_it_succeeds(small_task, history: Hist
     assert roster.missing(task, tmp_path, history, NOW) == {}
 
 
+def test_the_release_of_a_series_past_enrols_it_and_that_of_another_batch_does_not(
+    small_task, history: History, tmp_path: Path
+) -> None:
+    task = named(small_task, "a", "c")
+    roster.missing(task, tmp_path, history, NOW)
+    for day, batch in enumerate(("first", "second")):
+        roster.expect(tmp_path, "c", batch)
+        roster.postpone(tmp_path, "c", NOW + day * 24 * HOUR)
+    roster.enrol_past(tmp_path, "other", NOW)
+    assert list(roster.missing(task, tmp_path, history, NOW)) == ["c"]
+    roster.enrol_past(tmp_path, "first", NOW)
+    assert roster.missing(task, tmp_path, history, NOW) == {}
+
+
 def test_a_list_of_a_newer_forecastle_is_refused_and_a_torn_one_is_no_empty_one(
     small_task, history: History, tmp_path: Path
 ) -> None:
