@@ -89,10 +89,10 @@ def release(
 ) -> Intake:
     """Let a quarantined batch into the history against the gate's verdict, and note who did so, when and why.
 
-    It goes the way of every batch, and the report on it says who let it pass; what the gate masks stays masked. Rows
-    collected live count as known from ``at``, since nothing knew them before; a newer collection of the same
-    observation still counts. A series whose past it was waiting for is in service then. Repeating it, also after a crash, ends in the same state. Raises UserError where there is
-    no such batch, or none that the history can hold.
+    It goes the way of every batch, and the report on it says who let it pass; what the gate masks stays masked.
+    Rows collected live count as known from ``at``, since nothing knew them before; a newer collection of the same
+    observation still counts. A series whose past it was waiting for is in service then. Repeating it, also after a
+    crash, ends in the same state. Raises UserError where there is no such batch, or none that the history can hold.
     """
     one = quarantine.find(folder, name)
     batch = load_batch(one.folder)
