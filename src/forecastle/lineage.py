@@ -37,8 +37,8 @@ ALIASES = ("champion", "challenger")
 class Lineage:
     """What a forecast or a model rests on; ``missing`` names the answers that the archive no longer holds.
 
-    Answers of a task that this one joins are named ``<task>: <name>``. One that brought nothing new may have been pruned
-    since: nothing rests on it, and it is not listed then.
+    Answers of a task that this one joins are named ``<task>: <name>``. One that brought nothing new may have been
+    pruned since: nothing rests on it, and it is not listed then.
     ``forecast`` is the journal's row. ``data`` is None where the workspace has no record of the data version.
     """
 

@@ -123,7 +123,7 @@ def _require_stores(manifest: dict[str, Any], local: dict[str, Path]) -> None:
         raise UserError(
             f"FORECASTLE_STORES to be {'a folder' if apart else 'empty'}, as when the backup was made",
             str(local.get(STORES, "none")),
-            "Restore with it set so; docs/storage.md says how history and archive move.",
+            "Restore with it set so; history and archive can be copied to another place after that.",
         )
     elif apart and local[HOME].is_relative_to(local[STORES]):
         raise UserError(

@@ -99,10 +99,10 @@ class Needs:
 
 
 def needs(settings: Settings, task: Task, journal: Journal, joining: Sequence[Task] = ()) -> Needs:
-    """Return what must stay, whatever its age: what lineage needs, and every answer that brought rows the history holds.
+    """Return what must stay, whatever its age: what lineage needs, and the answers that brought what the history holds.
 
-    ``joining`` are tasks that read columns of this one's history. Those not told rest on the rows all the same. Of a task
-    of events all answers stay: several together tell a row. Raises OutsideError where a store does not answer.
+    ``joining`` are tasks that read columns of this one's history. Those not told rest on the rows all the same.
+    Of a task of events all answers stay: several together tell a row. Raises OutsideError where a store does not answer.
     """
     alive = registry.held(settings, task)
     current = pointer.published(settings, task)
