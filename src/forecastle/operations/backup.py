@@ -3,7 +3,8 @@
 Stores are copied against the flow of the data: first what refers (journal, pointers, the ledger of collecting), then
 what it refers to (models, registry, training tables, history, admissions, archive). All of that is only ever added to,
 so whatever an earlier copy names is in a later one, and what a later copy has beyond an earlier one is as after a crash
-between two steps: the next run heals it. Databases are copied by SQLite's own online backup; files that a merge of segments takes away meanwhile are
+between two steps: the next run heals it.
+Databases are copied by SQLite's own online backup; files that a merge of segments takes away meanwhile are
 in the file it wrote before, which the next look at the folder finds. Prunes wait until the copy is done.
 
     <backup>/backup.json    the manifest, written last: every file with its SHA-256, formats, what lies elsewhere

@@ -102,7 +102,7 @@ def needs(settings: Settings, task: Task, journal: Journal, joining: Sequence[Ta
     """Return what must stay, whatever its age: what lineage needs, and the answers that brought what the history holds.
 
     ``joining`` are tasks that read columns of this one's history. Those not told rest on the rows all the same.
-    Of a task of events all answers stay: several together tell a row. Raises OutsideError where a store does not answer.
+    Of events all answers stay: several together tell a row. Raises OutsideError where a store does not answer.
     """
     alive = registry.held(settings, task)
     current = pointer.published(settings, task)
