@@ -16,6 +16,8 @@ from typing import Any
 
 from forecastle.data import admissions, versioning
 from forecastle.data.archive import Archive
+from forecastle.data.history import History
+from forecastle.data.providers import gives_events
 from forecastle.data.store import task_stores
 from forecastle.data.versioning import Record
 from forecastle.errors import UserError
@@ -35,6 +37,8 @@ ALIASES = ("champion", "challenger")
 class Lineage:
     """What a forecast or a model rests on; ``missing`` names the answers that the archive no longer holds.
 
+    Answers of a task that this one joins are named ``<task>: <name>``. One that brought nothing new may have been
+    pruned since: nothing rests on it, and it is not listed then.
     ``forecast`` is the journal's row. ``data`` is None where the workspace has no record of the data version.
     """
 
@@ -64,7 +68,7 @@ class Lineage:
 @dataclass(frozen=True)
 class Needed:
     """What the lineage of live models rests on, by the names the stores use; ``runs`` are MLflow's, ``folders`` those
-    of our own runs (``runs/<name>``)."""
+    of our own runs (``runs/<name>``). Archived answers of joined tasks are named ``<task>: <name>``."""
 
     archived: frozenset[str]
     data_versions: frozenset[str]
@@ -103,9 +107,8 @@ def needed(settings: Settings, task: Task, journal: Journal) -> Needed:
     unknown = data - {one.version for one in records}
     # A table without a record may rest on anything that was ever let in.
     until = None if unknown else max((one.as_of for one in records if one.as_of), default=None)
-    let_in = admissions.admitted(settings.task_folder(task.name), until) if data else ()
     return Needed(
-        archived=frozenset(admissions.answers(let_in)),
+        archived=frozenset(admissions.rested_on(settings, task, until) if data else ()),
         data_versions=frozenset(data),
         model_versions=frozenset(models),
         runs=frozenset(known[version].run_id for version in models if version in known),
@@ -120,12 +123,34 @@ def _of_model(settings: Settings, task: Task, model: ModelVersion) -> Lineage:
 def _of_data(
     settings: Settings, task: Task, forecast: dict[str, Any] | None, model: ModelVersion | None, data_version: str
 ) -> Lineage:
-    folder = settings.task_folder(task.name)
     data = versioning.record(settings, task, data_version)
-    answers = admissions.answers(admissions.admitted(folder, data.as_of)) if data is not None and data.as_of else ()
-    archive = Archive(task_stores(settings, task.name) / "archive")
-    missing = tuple(name for name in answers if not archive.holds(name))
-    return Lineage(task.name, forecast, model, data_version, data, answers, missing)
+    let_in = admissions.rested_on(settings, task, data.as_of) if data is not None and data.as_of else ()
+    gone: dict[str, list[str]] = {}
+    for name in let_in:
+        owner, archived = _owner(task, name)
+        if not Archive(task_stores(settings, owner) / "archive").holds(archived):
+            gone.setdefault(owner, []).append(name)
+    missing = {name for owner, names in gone.items() for name in _brought(settings, task, owner, names)}
+    idle = {name for names in gone.values() for name in names} - missing
+    answers = tuple(name for name in let_in if name not in idle)
+    return Lineage(
+        task.name, forecast, model, data_version, data, answers, tuple(name for name in answers if name in missing)
+    )
+
+
+def _owner(task: Task, name: str) -> tuple[str, str]:
+    """Return the task an answer was collected for, and its name in that task's archive."""
+    owner, marked, archived = name.partition(": ")
+    return (owner, archived) if marked else (task.name, name)
+
+
+def _brought(settings: Settings, task: Task, owner: str, names: Sequence[str]) -> list[str]:
+    """Return those of a task's answers that brought rows its history holds; of events, any may have."""
+    if owner == task.name and gives_events(task):
+        return list(names)
+    times = History(task_stores(settings, owner) / "history", ()).collections()
+    brought = {f"{one:%Y/%m/%d/%H%M%S}" for one in times}
+    return [name for name in names if _owner(task, name)[1][:17] in brought]
 
 
 def _model(settings: Settings, task: Task, name: str) -> ModelVersion:

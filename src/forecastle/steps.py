@@ -440,8 +440,8 @@ def _seconds(duration: timedelta) -> int:
 
 
 def _answers(run: Run) -> tuple[str, ...]:
-    """Return the archived answers whose observations were in the history as of now."""
-    return admissions.answers(admissions.admitted(run.home, run.now))
+    """Return the archived answers whose observations were in the history as of now, those of joined tasks too."""
+    return admissions.rested_on(run.settings, run.task, run.now)
 
 
 def _made(path: Path) -> Path:

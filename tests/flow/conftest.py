@@ -188,6 +188,15 @@ def site(tmp_path: Path, trained: Path, described: dict[str, Any], weather: pl.D
 
 
 @pytest.fixture
+def joining_site(site: Site, described: dict[str, Any]) -> Site:
+    """A site in the same home whose task takes a column from the history of the first one's; nothing has run yet."""
+    columns = {"temperature_2m": described["columns"]["temperature_2m"]}
+    columns["temperature_2m"] = columns["temperature_2m"] | {"max_null_share": 0.2}
+    columns["damp"] = {"task": site.task.name, "column": "relative_humidity_2m"}
+    return Site(make_task(described | {"name": "joining", "columns": columns}), site.settings, site.weather, site.now)
+
+
+@pytest.fixture
 def empty_site(tmp_path: Path, described: dict[str, Any], weather: pl.DataFrame) -> Site:
     """A site where nothing has run yet."""
     return Site(make_task(described), settings_at(tmp_path / "home"), weather)

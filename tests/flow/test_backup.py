@@ -16,6 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from forecastle.data.archive import Archive
+from forecastle.data.budget import open_ledger
 from forecastle.errors import FormatError, UserError
 from forecastle.models import bundle, pointer, registry
 from forecastle.operations import backup as backups
@@ -223,3 +224,59 @@ def test_a_journal_and_a_remote_outside_the_home_are_backed_up_and_restored_to_w
     assert sorted(path.name for path in (tmp_path / "r").rglob("*")) == sorted(
         path.name for path in (apart / "remote").rglob("*")
     )
+
+
+def with_stores(site, to: str):
+    return replace(site, settings=site.settings.model_copy(update={"stores": to}))
+
+
+@pytest.mark.parametrize("where", ["other", "home/apart"])
+def test_history_and_archive_in_another_folder_are_backed_up_and_restored_to_where_the_settings_say(
+    site, tmp_path: Path, where: str
+) -> None:
+    site.pass_hours(2)
+    expected, before = site.state(), tmp_path / where
+    for name in ("history", "archive"):
+        (before / site.task.name).mkdir(parents=True, exist_ok=True)
+        shutil.move(site.folder / name, before / site.task.name / name)
+    apart = with_stores(site, str(before))
+    made = back_up(apart.settings, tmp_path / "copy.tar", WHEN)
+    assert made.elsewhere == {}
+    back = with_stores(at(site, tmp_path / "home-2"), str(tmp_path / "stores-2"))
+    (tmp_path / "stores-2").mkdir()  # as a mounted disk is there
+    with pytest.raises(UserError, match="FORECASTLE_STORES to be a folder"):
+        restore(at(site, tmp_path / "home-3").settings, made.path, WHEN)
+    restore(back.settings, made.path, WHEN)
+    assert sorted(one.name for one in back.folder.iterdir() if one.name in ("history", "archive")) == []
+    for name in ("history", "archive"):
+        shutil.copytree(tmp_path / "stores-2" / site.task.name / name, back.folder / name)
+    assert back.state() == expected
+    back.pass_hours(1)
+
+
+def test_a_bucket_of_history_and_archive_is_named_with_what_to_do(site, tmp_path: Path) -> None:
+    made = back_up(with_stores(site, "s3://bucket/prefix").settings, tmp_path / "copy", WHEN)
+    assert "history and archive" in made.elsewhere["stores"]
+    assert "stores" in json.loads((made.path / "backup.json").read_text(encoding="utf-8"))["elsewhere"]
+
+
+def test_the_order_of_copying_leaves_no_claim_without_its_rows_and_no_row_without_its_admission(
+    site, tmp_path: Path
+) -> None:
+    order: list[str] = []
+    back_up(site.settings, tmp_path / "copy", WHEN, lambda store, _: order.append(store))
+    wanted = ["collecting", *(f"{site.task.name}/{name}" for name in ("history", "admitted", "archive"))]
+    assert [store for store in order if store in wanted] == wanted
+
+
+def test_the_ledger_of_collecting_is_copied_with_what_its_journal_holds(site, tmp_path: Path) -> None:
+    ledger = open_ledger(site.settings)
+    with sqlite3.connect(site.settings.home / "collecting.db") as held:
+        held.execute("PRAGMA journal_mode=WAL")
+        held.execute("SELECT count(*) FROM sqlite_master").fetchone()  # an open reader keeps the journal
+        ledger.cover(site.task.name, "all", WHEN - timedelta(days=1), WHEN)
+        made = back_up(site.settings, tmp_path / "copy", WHEN)
+    back = at(site, tmp_path / "home-2")
+    restore(back.settings, made.path, WHEN)
+    assert open_ledger(back.settings).stretches(site.task.name, "all") == ledger.stretches(site.task.name, "all")
+    assert ledger.stretches(site.task.name, "all")

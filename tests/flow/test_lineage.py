@@ -183,3 +183,14 @@ def task_file(folder: Path, described: dict[str, Any]) -> Path:
     path = folder / "task.toml"
     path.write_text("\n".join(f"{key} = {toml(value)}" for key, value in described.items()), encoding="utf-8")
     return path
+
+
+def test_answers_of_a_joined_task_are_listed_marked_by_its_name_and_missed(site, joining_site) -> None:
+    joining_site.must_run("train")
+    found = lineage(joining_site, "champion")
+    own = {name for name in found.answers if ": " not in name}
+    theirs = [name.removeprefix(f"{site.task.name}: ") for name in found.answers if name not in own]
+    assert own == set(notes(joining_site)) and set(theirs) == set(notes(site))
+    assert found.data.answers == len(found.answers) and found.missing == ()
+    (site.folder / "archive" / theirs[0]).unlink()
+    assert lineage(joining_site, "champion").missing == (f"{site.task.name}: {theirs[0]}",)

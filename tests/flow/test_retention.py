@@ -14,8 +14,9 @@ import pytest
 
 from forecastle.data.archive import GRACE, Archive
 from forecastle.http import Answer
+from forecastle.lineage import trace
 from forecastle.models import bundle, pointer, registry
-from forecastle.operations.retention import Pruned, prune
+from forecastle.operations.retention import Pruned, needs, prune
 
 DAY = timedelta(days=1)
 
@@ -83,14 +84,44 @@ def test_the_answers_a_live_model_was_trained_on_stay_and_those_that_brought_not
     assert not any(b"maintenance" in body for body in site.bodies())
 
 
-def test_answers_after_the_training_go_by_age_and_the_history_stays(site) -> None:
+def test_answers_after_the_training_stay_for_the_next_one_where_they_brought_rows_and_else_go(site) -> None:
     site.pass_hours(5)
-    known = site.history.versions()
+    site.now += timedelta(minutes=1)
+    site.must_run("live")  # nothing new in it
+    before, known = {one.name for one in Archive(site.folder / "archive").notes()}, site.history.versions()
     site.now += timedelta(days=30)
     age(site.folder)
-    assert pruned(kept_for(site, archive=7))["archive"].items == 5
+    assert pruned(kept_for(site, archive=7))["archive"].items == 1
+    left = {one.name for one in Archive(site.folder / "archive").notes()}
+    assert before - left == {max(before)}
     assert site.history.versions().equals(known)
-    assert site.pass_hours(1)["watch"]
+    site.must_run("train")
+    with site.journal() as journal:
+        found = trace(site.settings, site.task, journal, "2")
+    assert found.missing == () and left <= set(found.answers) and max(before) not in found.answers
+
+
+def test_what_a_joining_tasks_model_rests_on_stays_though_the_joined_one_is_pruned_alone(site, joining_site) -> None:
+    site.pass_hours(3)
+    joining_site.now = site.now
+    joining_site.must_run("train")
+    site.now += timedelta(days=60)
+    age(site.folder)
+    pruned(kept_for(site, archive=7))
+    with site.journal() as journal:
+        found = trace(site.settings, joining_site.task, journal, "champion")
+        stays = needs(site.settings, joining_site.task, journal)
+        alone = needs(site.settings, site.task, journal, [joining_site.task])
+    theirs = [name for name in found.answers if name.startswith(f"{site.task.name}: ")]
+    assert theirs and found.missing == () and stays.answers >= set(theirs)
+    assert alone.answers >= {name.partition(": ")[2] for name in theirs}
+
+
+def test_what_a_task_that_joins_another_needs_is_found(joining_site) -> None:
+    joining_site.must_run("train")
+    with joining_site.journal() as journal:
+        found = needs(joining_site.settings, joining_site.task, journal)
+    assert {one.name for one in Archive(joining_site.folder / "archive").notes()} <= found.answers
 
 
 def test_a_body_that_another_note_names_stays(tmp_path: Path, site) -> None:

@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import to_json
+from forecastle.settings import Settings
+from forecastle.task import Task
 
 FOLDER = "admitted"
 LOCK_SECONDS = 60.0
@@ -72,6 +74,18 @@ def admitted(folder: Path, as_of: datetime | None = None) -> tuple[Admission, ..
 def answers(admissions: Sequence[Admission]) -> tuple[str, ...]:
     """Return the names of the archived answers of these batches, each once, in order."""
     return tuple(dict.fromkeys(name for one in admissions for name in one.archived))
+
+
+def rested_on(settings: Settings, task: Task, as_of: datetime | None = None) -> tuple[str, ...]:
+    """Return the answers that what a task had learnt as of a time rests on, those of the tasks it joins too.
+
+    An answer of another task is named ``<task>: <name>``. Raises StorageUnavailable where they cannot be read.
+    """
+    own = answers(admitted(settings.task_folder(task.name), as_of))
+    joined = [
+        f"{other}: {name}" for other in task.others for name in answers(admitted(settings.task_folder(other), as_of))
+    ]
+    return (*own, *joined)
 
 
 def _months(folder: Path, as_of: datetime | None) -> list[Path]:

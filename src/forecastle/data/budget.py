@@ -50,7 +50,7 @@ UNLIMITED = Budget()
 LONGEST_HOLD = DAY
 """For no longer is a source left alone because it says so; what lies further ahead is a mistake, or a clock's."""
 
-_LEDGER = "collecting.db"
+LEDGER = "collecting.db"
 _MOST = 10**9
 _TRIAL = timedelta(minutes=2)  # for so long the one that tries a failing host is the only one
 _KEPT = max(SPANS.values()).total_seconds() + 60
@@ -61,7 +61,7 @@ _NAMED = {span: re.compile(rf"\b{span}(ly)?\b", re.IGNORECASE) for span in SPANS
 
 def open_ledger(settings: Settings) -> Ledger:
     """Return the ledger of the home folder."""
-    return Ledger(settings.home / _LEDGER)
+    return Ledger(settings.home / LEDGER)
 
 
 @cache

@@ -1,9 +1,10 @@
 """A backup of all stores by one command, taken while live runs go on; ``restoring`` puts it back.
 
-Stores are copied against the flow of the data: first what refers (journal, pointers), then what it refers to (models,
-registry, training tables, history, archive). All of that is only ever added to, so whatever an earlier copy names is
-in a later one, and what a later copy has beyond an earlier one is as after a crash between two steps: the next run
-heals it. Databases are copied by SQLite's own online backup; files that a merge of segments takes away meanwhile are
+Stores are copied against the flow of the data: first what refers (journal, pointers, the ledger of collecting), then
+what it refers to (models, registry, training tables, history, admissions, archive). All of that is only ever added to,
+so whatever an earlier copy names is in a later one, and what a later copy has beyond an earlier one is as after a crash
+between two steps: the next run heals it.
+Databases are copied by SQLite's own online backup; files that a merge of segments takes away meanwhile are
 in the file it wrote before, which the next look at the folder finds. Prunes wait until the copy is done.
 
     <backup>/backup.json    the manifest, written last: every file with its SHA-256, formats, what lies elsewhere
@@ -30,10 +31,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from forecastle import __version__
-from forecastle.data import formats
+from forecastle.data import admissions, formats
+from forecastle.data.budget import LEDGER
 from forecastle.errors import StorageUnavailable, UserError
 from forecastle.frame import write_json
-from forecastle.operations.places import HOME, JOURNAL, REGISTRY, REMOTE, Places, places
+from forecastle.operations.places import HOME, JOURNAL, REGISTRY, REMOTE, STORES, Places, places
 from forecastle.operations.retention import PRUNED, alone
 from forecastle.settings import Settings
 
@@ -41,10 +43,17 @@ MANIFEST = "backup.json"
 FORMAT = 1
 CHUNK = 1 << 20
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
-ORDER = ("models", "series.json", "task.json", "backfilled.json", "runs", "reports", "quarantine", "history", "archive")
-"""What of a task is copied in which order; what is not named comes between the runs and the history. The pointer lies
-in ``models`` and is copied before all else of it."""
-LEFT_OUT = ("journal.db", "mlflow.db", "dvc-remote", "restoring.json")  # of the home folder; copied apart, or never
+FIRST = ("models", "series.json", "task.json", "backfilled.json")
+LAST = ("reports", "quarantine", "history", admissions.FOLDER, "archive")
+"""What of a task is copied in which order; the rest comes between. The pointer lies in ``models`` and is copied before
+all else of it. A row is written after its admission, and that after its answer."""
+LEFT_OUT = (
+    "journal.db",
+    "mlflow.db",
+    LEDGER,
+    "dvc-remote",
+    "restoring.json",
+)  # of the home folder; copied apart, or never
 VERSIONS = "versions"
 WORKSPACE_LEFT_OUT = (".dvc/cache", ".dvc/tmp")  # what the remote has, and what a running process leaves
 LOCK_SECONDS = 300.0
@@ -123,7 +132,7 @@ def is_file(path: Path) -> bool:
 def _require_target(to: Path, where: Places) -> None:
     if to.exists():
         raise UserError(f"no {to} yet", "one", "Name a backup that does not exist; each is whole by itself.")
-    if to.is_relative_to(where.local[HOME]):
+    if any(to.is_relative_to(where.local[name]) for name in (HOME, STORES) if name in where.local):
         raise UserError("--to outside the home folder", f"{to}", "A backup beside its stores is lost with them.")
     if not any(path.exists() for path in where.local.values()):
         raise UserError(f"stores in {where.local[HOME]}", "none", "Check FORECASTLE_HOME.")
@@ -132,7 +141,9 @@ def _require_target(to: Path, where: Places) -> None:
 def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
     """Copy the stores in their order and return every file's bytes and digest by its path in the backup."""
     home = where.local[HOME]
-    tasks = sorted(one for one in home.iterdir() if _is_task(one)) if home.is_dir() else []
+    apart = where.local.get(STORES)
+    tasks = sorted(one for one in home.iterdir() if _is_task(one) and one != apart) if home.is_dir() else []
+    inside = {apart.as_posix()} if apart is not None else set()
     files: dict[str, Any] = {}
 
     def copied(store: str, found: dict[str, Any]) -> None:
@@ -144,10 +155,12 @@ def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
             held.enter_context(alone(task))
         if JOURNAL in where.local:
             copied("journal", _copy_database(where.local[JOURNAL], part, JOURNAL))
+        # It says which stretches of the past are in the history: of none that is not in the copy of that.
+        copied("collecting", _copy_database(home / LEDGER, part, f"{HOME}/{LEDGER}"))
         pointers = [path for task in tasks for path in sorted((task / "models").glob("*.json"))]
         copied("pointers", _copy_files(pointers, home, part / HOME, HOME))
         known = set(files)
-        for name in ORDER[: ORDER.index("runs")]:
+        for name in FIRST:
             for task in tasks:
                 copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known))
         if REGISTRY in where.local:
@@ -160,9 +173,16 @@ def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
             remote = where.local[REMOTE]
             copied("training tables", _copy_tree(remote, remote, part / REMOTE, REMOTE, known))
         for task in tasks:
-            names = sorted({one.name for one in task.iterdir()} - set(ORDER) - {"models"})
-            for name in ["runs", *names, "reports", "quarantine", "history", "archive"]:
-                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known))
+            names = sorted({one.name for one in task.iterdir()} - {*FIRST, "runs", *LAST})
+            for name in ["runs", *names, *LAST[:-3]]:
+                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, inside))
+        for name in LAST[-3:]:  # these lie in two places where the stores are apart, and keep their order over both
+            if apart is not None and name != admissions.FOLDER:
+                for folder in sorted(apart.glob(f"*/{name}")):
+                    found = _copy_tree(folder, apart, part / STORES, STORES, known)
+                    copied(f"{folder.parent.name}/{name}", found)
+            for task in tasks:
+                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, inside))
         rest = [one for one in sorted(home.iterdir()) if one.is_file() and one.name not in LEFT_OUT]
         copied("home", _copy_files([one for one in rest if _belongs(one)], home, part / HOME, HOME))
     return files
@@ -177,6 +197,7 @@ def _copy_database(path: Path, part: Path, name: str) -> dict[str, Any]:
     """Copy a SQLite database as it is at one moment, whoever writes to it meanwhile."""
     if not path.exists():
         return {}
+    (part / name).parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(part / name)) as target:
             source.backup(target)
@@ -216,7 +237,7 @@ def _copy_files(paths: list[Path], base: Path, into: Path, prefix: str) -> dict[
 
 
 def _files(root: Path, skip: set[str]) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in () if root.as_posix() in skip else os.walk(root):
         here = Path(folder)
         folders[:] = [one for one in folders if (here / one).as_posix() not in skip and not one.startswith(PRUNED)]
         yield from (path for name in names if _belongs(path := here / name) and not path.is_symlink())

@@ -5,6 +5,7 @@ home/          the home folder: every task's archive, history, quarantine, model
 journal.db     the journal, where it is SQLite
 mlflow.db      MLflow's tracking store and registry, where it is SQLite
 dvc-remote/    the DVC remote, where it is a folder
+stores/        every task's archive and history, where FORECASTLE_STORES names another folder than the home folder
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from forecastle.settings import Settings
 
-HOME, JOURNAL, REGISTRY, REMOTE = "home", "journal.db", "mlflow.db", "dvc-remote"
+HOME, JOURNAL, REGISTRY, REMOTE, STORES = "home", "journal.db", "mlflow.db", "dvc-remote", "stores"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ def places(settings: Settings) -> Places:
         elsewhere[REMOTE] = "turn on the bucket's versioning, or copy it after this backup"
     else:
         local[REMOTE] = Path(settings.remote).resolve()
+    if "://" in settings.stores:
+        elsewhere[STORES] = (
+            "history and archive are there: turn on the bucket's versioning, or copy it after this backup"
+        )
+    elif settings.stores and Path(settings.stores).resolve() != local[HOME]:
+        local[STORES] = Path(settings.stores).resolve()
     return Places(local, elsewhere)
 
 

@@ -23,7 +23,7 @@ from forecastle.data import formats
 from forecastle.errors import StorageUnavailable, UserError
 from forecastle.frame import write_json
 from forecastle.operations.backup import FORMAT, MANIFEST, Tell, digest_of, is_file
-from forecastle.operations.places import HOME, REGISTRY, places
+from forecastle.operations.places import HOME, REGISTRY, STORES, places
 from forecastle.settings import Settings
 
 STAGE = ".restoring"
@@ -60,6 +60,7 @@ def restore(
     local = places(settings).local
     with _opened(source) as folder:
         manifest = _manifest(folder, source)
+        _require_stores(manifest, local)
         _require_free(local, force)
         try:
             home = local[HOME]
@@ -110,6 +111,24 @@ def _manifest(folder: Path, source: Path) -> dict[str, Any]:
     if strange:
         raise UserError(f"a backup of forecastle in {source}", f"the file {strange[0]}", "Take another backup.")
     return found
+
+
+def _require_stores(manifest: dict[str, Any], local: dict[str, Path]) -> None:
+    """Raise UserError where the settings want history and archive in the home folder and the backup has them apart, or
+    the other way round; leave the place alone where they lay on another machine."""
+    apart = STORES in manifest["places"]
+    if STORES in manifest["elsewhere"]:
+        local.pop(STORES, None)
+    elif apart != (STORES in local):
+        raise UserError(
+            f"FORECASTLE_STORES to be {'a folder' if apart else 'empty'}, as when the backup was made",
+            str(local.get(STORES, "none")),
+            "Restore with it set so; history and archive can be copied to another place after that.",
+        )
+    elif apart and local[HOME].is_relative_to(local[STORES]):
+        raise UserError(
+            "the home folder outside that of FORECASTLE_STORES", f"{local[HOME]}", "Restore with two folders."
+        )
 
 
 def _require_free(local: dict[str, Path], force: bool) -> None:
@@ -179,9 +198,12 @@ def _put_in_place(home: Path, local: dict[str, Path]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in (f"{path}-wal", f"{path}-shm", f"{path}-journal"):
             Path(left).unlink(missing_ok=True)
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-        shutil.move(staged, path)
+        if staged.is_dir():
+            path.mkdir(exist_ok=True)  # it may be a mounted disk, which cannot be taken away
+            for one in sorted(staged.iterdir()):
+                shutil.move(one, path / one.name)
+        else:
+            shutil.move(staged, path)
     shutil.rmtree(stage)
 
 

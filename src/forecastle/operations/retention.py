@@ -2,8 +2,9 @@
 
 Never touched is what a live model rests on. Alive are champion, challenger, the newest version and the one that served
 before; each rests on its registered run and published folder, on the data version it was trained on (those are never
-pruned), on every archived answer that brought rows known when it was made, and on the outcomes its intervals follow.
-Observations are never pruned either: whatever else goes, the history can be trained on again.
+pruned), on the archived answers that were let in by then, and on the outcomes its intervals follow. Observations are
+never pruned either: whatever else goes, the history can be trained on again. Since the next model, and the tasks that
+join this one, will rest on them, the answers that brought what the history holds stay whatever their age.
 
 Everything goes in an order in which a crash leaves nothing half: what is named goes after what names it, folders are
 renamed out of sight before they are emptied. Two prunes of one task take turns.
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 from forecastle import lineage
 from forecastle.data import formats, identity
 from forecastle.data.archive import Archive, Note
-from forecastle.data.derivation import open_history
+from forecastle.data.history import History
 from forecastle.data.providers import gives_events
 from forecastle.data.store import task_stores
 from forecastle.errors import StorageUnavailable
@@ -68,7 +69,8 @@ def prune(settings: Settings, tasks: Sequence[Task], now: datetime, dry_run: boo
             identity.require(task, folder)
             if folder.is_dir():
                 with alone(folder):
-                    yield from _prune_task(settings, task, journal, now, dry_run)
+                    joining = [one for one in tasks if task.name in one.others]
+                    yield from _prune_task(settings, task, joining, journal, now, dry_run)
 
 
 @contextmanager
@@ -96,31 +98,35 @@ class Needs:
     folders: frozenset[str] = frozenset()
 
 
-def needs(settings: Settings, task: Task, journal: Journal) -> Needs:
-    """Return what must stay, whatever its age: what lineage needs, and every answer that brought a row known then.
+def needs(settings: Settings, task: Task, journal: Journal, joining: Sequence[Task] = ()) -> Needs:
+    """Return what must stay, whatever its age: what lineage needs, and the answers that brought what the history holds.
 
-    Raises OutsideError where a store does not answer.
+    ``joining`` are tasks that read columns of this one's history. Those not told rest on the rows all the same.
+    Of events all answers stay: several together tell a row. Raises OutsideError where a store does not answer.
     """
     alive = registry.held(settings, task)
     current = pointer.published(settings, task)
     if current is not None and current.version not in alive:
         alive[current.version] = bundle.load(current.folder, current.version).created_at
-    newest = max(alive.values(), default=datetime.min.replace(tzinfo=UTC))
-    used = [one for one in _notes(settings, task) if one.collected_at <= newest]
-    if not gives_events(task):  # of events, several answers together tell a row
-        brought = open_history(task, task_stores(settings, task.name) / "history").collections()
+    used = list(_notes(settings, task))
+    if not gives_events(task):
+        brought = History(task_stores(settings, task.name) / "history", ()).collections()
         used = [one for one in used if one.collected_at in brought]
     traced = lineage.needed(settings, task, journal)
     answers = traced.archived | {one.name for one in used}
+    for one in joining:
+        answers |= {name.removeprefix(f"{task.name}: ") for name in lineage.needed(settings, one, journal).archived}
     return Needs(traced.model_versions | alive.keys(), answers, traced.folders)
 
 
-def _prune_task(settings: Settings, task: Task, journal: Journal, now: datetime, dry_run: bool) -> Iterator[Pruned]:
+def _prune_task(
+    settings: Settings, task: Task, joining: Sequence[Task], journal: Journal, now: datetime, dry_run: bool
+) -> Iterator[Pruned]:
     folder = settings.task_folder(task.name)
     if not dry_run:
         for left in folder.glob(f"*/{PRUNED}*"):
             shutil.rmtree(left, ignore_errors=True)
-    live = needs(settings, task, journal)
+    live = needs(settings, task, journal, joining)
     if settings.keep_quarantine:
         yield _folders(task, "quarantine", folder / "quarantine", settings.keep_quarantine, now, dry_run, live)
     if settings.keep_runs:
