@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?=
 KEEP ?=
+DELAYS ?=
 UPGRADE ?=
 WORKERS ?= 2
 BIN := .venv/bin
@@ -31,8 +32,8 @@ $(STAMP):
 	@touch $@
 
 .PHONY: demo
-demo: setup  ## run the whole system on recorded weather; KEEP=1 leaves the service up
-	@$(BIN)/forecastle demo $(if $(KEEP),--keep)
+demo: setup  ## run the whole system on recorded weather; DELAYS=1 tells the second task too, KEEP=1 leaves the service up
+	@$(BIN)/forecastle demo $(if $(DELAYS),--delays) $(if $(KEEP),--keep)
 
 .PHONY: lint
 lint: setup  ## formatting, style, types and the layers of the code

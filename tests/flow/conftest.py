@@ -175,8 +175,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, described: dict[str, Any],
 
 
 def copy_home(home: Path, to: Path) -> None:
-    """Copy a home folder to stand for itself: its registry names no file of the one it was copied from."""
+    """Copy a home folder to stand for itself: its registry and its versions name no file of the one it was copied
+    from."""
     shutil.copytree(home, to)
+    restoring.rewrite_remote(to / "versions" / ".dvc" / "config", home, to)
     restoring.rewrite_uris(to / "mlflow.db", home, to)
 
 

@@ -75,6 +75,8 @@ def test_training_goes_on_from_a_restored_home(site, tmp_path: Path) -> None:
     back = at(site, tmp_path / "home-2")
     restore(back.settings, made.path, WHEN)
     shutil.rmtree(site.settings.home)
+    config = (back.settings.versions / ".dvc" / "config").read_text(encoding="utf-8")
+    assert f"url = {back.settings.remote}" in config
     back.now += timedelta(days=2)
     assert back.must_run("train")["train"]["model_version"] == "2"
     log = subprocess.run(

@@ -252,7 +252,6 @@ def test_the_same_seed_and_data_give_the_same_bytes():
     task, table = task_of("regular"), observed(0, hours=300)
     digests = []
     for _ in range(2):
-        estimators._binned.cache_clear()
         panel = build_panel(table, task)
         examples = make_examples(make_recipe(task, panel), panel, np.arange(panel.size))
         trained = train(task, examples, "d41d", {}, NOW)

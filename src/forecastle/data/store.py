@@ -122,7 +122,7 @@ class Folder:
     def list(self) -> list[str]:
         """Return the files below; those whose name starts with a dot are not objects."""
         with self._answering():
-            return sorted(path.relative_to(self.path).as_posix() for path in self._files())
+            return sorted(_names(str(self.path)))
 
     def entries(self) -> builtins.list[Entry]:
         """Return the files below with their size and time of change."""
@@ -151,7 +151,7 @@ class Folder:
         return True
 
     def _files(self) -> Iterator[Path]:
-        return (path for path in self.path.rglob("[!.]*") if not path.is_dir())
+        return (self.path / name for name in _names(str(self.path)))
 
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""
@@ -276,6 +276,19 @@ class Bucket:
             if isinstance(error, FileNotFoundError) and not found.endswith(_NO_BUCKET):
                 raise
             raise StorageUnavailable(f"an answer from {self.uri}", found, _action(found)) from None
+
+
+def _names(folder: str, prefix: str = "") -> Iterator[str]:
+    """Yield the files below a folder, by their names from there; none where there is no such folder."""
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _names(entry.path, f"{prefix}{entry.name}/")
+        elif not entry.name.startswith("."):
+            yield prefix + entry.name
 
 
 Place = Path | Store

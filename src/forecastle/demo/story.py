@@ -45,7 +45,7 @@ SCORE_NAMES = ("rmse", "mae", "r2", "skill", "coverage", "n", "horizons")
 HORIZON_NAMES = ("horizon", "rmse", "mae", "r2", "skill", "coverage")
 
 
-def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
+def tell(folder: Path, keep: bool, plain: bool, days: int, delays_too: bool = False) -> bool:
     """Tell the whole story in ``folder`` (made anew each time) and return whether every chapter did what it says.
 
     Raises UserError for a folder that holds something else.
@@ -54,24 +54,27 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     _make_room(folder)
     telling = Telling(plain)
     task = shipped_task(TASK)
-    here = {"home": folder / "data", "host": "127.0.0.1", "port": 0, "git": True}
+    here = {"home": folder / "data", "host": "127.0.0.1", "port": 0, "git": True, "profile": "plain"}
     settings = load_settings(**here, **dict.fromkeys(("journal", "mlflow_uri", "dvc_remote", "dagshub"), ""))
     flights = load_nyc_flights()
     stage: Stage
     app = replay_app(load_nyc_weather(), lambda: stage.now, None, lambda: stage.fault, True, flights)
     source, delays = asgi_transport(app), departures.shipped()
-    quick = settings.model_copy(update={"profile": "plain"})  # the first task shows the pages of every series
     with (
         pipeline.open_run(task, settings, "train", START, source) as opened,
-        pipeline.open_run(delays, quick, "train", START, source) as beside,
+        pipeline.open_run(delays, settings, "train", START, source) as beside,
     ):
-        stage = Stage(folder, task, settings, opened, telling, days, beside=Beside(beside, flights))
-        ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:BEFORE_SERVING]]
+        second = Beside(beside, flights) if delays_too else None
+        stage = Stage(folder, task, settings, opened, telling, days, beside=second)
+        chapters = [chapter for chapter in CHAPTERS if delays_too or chapter != DELAYS]
+        before = next(number for number, (_, work) in enumerate(chapters) if work is live)
+        ended = [_chapter(stage, name, work) for name, work in chapters[:before]]
         fine = all(chapter["ok"] for chapter in ended)
-        serving = running(settings, [task, delays], lambda: stage.now, SIMULATED) if fine else nullcontext("")
+        served = [task, delays] if delays_too else [task]
+        serving = running(settings, served, lambda: stage.now, SIMULATED) if fine else nullcontext("")
         with serving as stage.address:
             if fine:
-                ended += [_chapter(stage, name, work) for name, work in CHAPTERS[BEFORE_SERVING:]]
+                ended += [_chapter(stage, name, work) for name, work in chapters[before:]]
                 fine = all(chapter["ok"] for chapter in ended)
             _write_summary(stage, ended, time.perf_counter() - began)
             telling.end(fine, time.perf_counter() - began, folder)
@@ -224,16 +227,16 @@ def compare(stage: Stage) -> Iterator[Claim]:
     )
 
 
+DELAYS: tuple[str, Callable[[Stage], Iterator[Claim]]] = ("a second task: departure delays", departures.begin)
 CHAPTERS: tuple[tuple[str, Callable[[Stage], Iterator[Claim]]], ...] = (
     ("collect", collect),
     ("gate, features, version", prepare),
     ("train and promote", learn),
-    ("a second task: departure delays", departures.begin),
+    DELAYS,
     ("serve and forecast, hour by hour", live),
     ("a bad hour", bad_hour),
     ("promise against delivery", compare),
 )
-BEFORE_SERVING = 4
 
 
 def _chapter(stage: Stage, name: str, work: Callable[[Stage], Iterator[Claim]]) -> dict[str, Any]:
@@ -262,6 +265,7 @@ def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float)
         steps = [{key: one.get(key) for key in HORIZON_NAMES} for one in found.get("horizons", ())]
         return {key: found.get(key) for key in SCORE_NAMES} | {"horizons": steps}
 
+    second = {name: scores(f"second {name}") for name in ("backtest", "live")}
     write_json(
         stage.folder / "summary.json",
         {
@@ -269,7 +273,7 @@ def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float)
             "chapters": chapters,
             "backtest": scores("backtest"),
             "live": scores("live"),
-            "second": {"task": departures.TASK, "backtest": scores("second backtest"), "live": scores("second live")},
+            **({"second": {"task": departures.TASK, **second}} if stage.beside else {}),
             "latency_ms": _latency(stage) if len(stage.latencies) > 1 else {"p50": None, "p99": None},
             "drift_ratio": stage.measured.get("drift_ratio"),
         },

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class Options:
     ridge_rows: int = 60_000  # origins a step ahead ridge sees at most, fewer where there are many steps
     rounds: int = 300
     seed: int = 0
+    threads: int = THREADS
 
     def pairs(self, steps: int) -> int:
         """Return how many pairs boosters see of so many steps ahead.
@@ -191,9 +192,16 @@ def fit_boosted(offset: str) -> Callable[[Examples, int, Options], Fitted]:
     """Return the fit of boosted trees on the target minus an offset: ``level``, ``change`` or ``seasonal``."""
 
     def fit(examples: Examples, until: int, options: Options) -> Fitted:
-        pairs, data = _binned(examples, until, options)
-        data.set_label(tamed(pairs.pick(examples.truth) - pairs.pick(offset_of(offset, examples))))
-        booster = load_lightgbm().train(_parameters(options, len(pairs.row)), data, options.rounds)
+        pairs = thinned(labelled(examples, until), examples, options.pairs(examples.steps))
+        parameters = _parameters(options, len(pairs.row))
+        data = load_lightgbm().Dataset(
+            pairs.matrix,
+            tamed(pairs.pick(examples.truth) - pairs.pick(offset_of(offset, examples))),
+            feature_name=tree_names(pairs.names),
+            categorical_feature=[pairs.names.index("series")],
+            params=parameters,
+        )
+        booster = load_lightgbm().train(parameters, data, options.rounds)
         return Fitted(f"lightgbm_{offset}", {"offset": offset}, Trees(booster.model_to_string()))
 
     return fit
@@ -288,6 +296,18 @@ def fit(name: str, examples: Examples, until: int, options: Options) -> Fitted:
     return ESTIMATORS[name].fit(examples, until, options)
 
 
+def fit_all(names: Iterable[str], examples: Examples, until: int, options: Options) -> dict[str, Fitted]:
+    """Fit several estimators, two at a time, each by one thread: that is sooner done than one after the other by two.
+
+    What is learnt does not depend on it: every fit has data of its own and is deterministic.
+    """
+    alone = replace(options, threads=1)
+    load_lightgbm()  # once, before threads that would both import it
+    with ThreadPoolExecutor(THREADS) as pool:
+        fits = {name: pool.submit(fit, name, examples, until, alone) for name in names}
+        return {name: one.result() for name, one in fits.items()}
+
+
 NAIVE = ("persistence", "seasonal_naive")
 LEARNERS = tuple(name for name in ESTIMATORS if name not in NAIVE)
 
@@ -297,14 +317,9 @@ def predict(fitted: Fitted, examples: Examples) -> Floats:
     return ESTIMATORS[fitted.name].predict(fitted, examples)
 
 
-def forget() -> None:
-    """Let go of the training matrix that fits share; else the last one stays in memory for as long as the process."""
-    _binned.cache_clear()
-
-
-def fit_threads(rows: int) -> int:
+def fit_threads(rows: int, most: int = THREADS) -> int:
     """Return how many threads learn from so many rows; little work is done sooner by one than by two that wait."""
-    return THREADS if rows >= ENOUGH else 1
+    return most if rows >= ENOUGH else 1
 
 
 def tree_names(names: Sequence[str]) -> list[str]:
@@ -316,18 +331,12 @@ def tree_names(names: Sequence[str]) -> list[str]:
 def _parameters(options: Options, rows: int) -> dict[str, Any]:
     """Return LightGBM's parameters; where there is much to learn from, trees are larger."""
     leaves = 63 if rows >= MANY else 31
-    return {**BOOSTING, "num_leaves": leaves, "num_threads": fit_threads(rows), "seed": options.seed + 1}
-
-
-@lru_cache(maxsize=1)
-def _binned(examples: Examples, until: int, options: Options) -> tuple[Pairs, Any]:
-    """Return the pairs a booster learns from and LightGBM's binned form of them, which all offsets share."""
-    pairs = thinned(labelled(examples, until), examples, options.pairs(examples.steps))
-    parameters = _parameters(options, len(pairs.row))
-    names, series = tree_names(pairs.names), [pairs.names.index("series")]
-    return pairs, load_lightgbm().Dataset(
-        pairs.matrix, feature_name=names, categorical_feature=series, params=parameters
-    )
+    return {
+        **BOOSTING,
+        "num_leaves": leaves,
+        "num_threads": fit_threads(rows, options.threads),
+        "seed": options.seed + 1,
+    }
 
 
 def offset_of(kind: str, examples: Examples) -> Floats:

@@ -19,7 +19,7 @@ from forecastle.models.estimators import (
     Fitted,
     Options,
     Pairs,
-    fit,
+    fit_all,
     labelled,
     predict,
     spread_out,
@@ -156,8 +156,5 @@ def _validate(
     within = replace(options, rows=rows)
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)
-    made = {}
-    for name in ESTIMATORS:
-        fitted: Fitted = fit(name, examples, cut, within)
-        made[name] = local.pick(predict(fitted, few))
-    return pairs, made
+    fitted = fit_all(ESTIMATORS, examples, cut, within)
+    return pairs, {name: local.pick(predict(one, few)) for name, one in fitted.items()}

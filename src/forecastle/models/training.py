@@ -26,8 +26,7 @@ from forecastle.models.estimators import (
     Fitted,
     Options,
     all_pairs,
-    fit,
-    forget,
+    fit_all,
     labelled,
     predict,
     spread_out,
@@ -73,8 +72,7 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
     test = default_origins(examples, cut)
     past = examples.take(examples.origins <= cut).known_by(int(test.issued_at.min()))
     judged = judge(task, past, test, cut, options)
-    final = {name: fit(name, examples, int(examples.times.max()), options) for name in judged.choice.weights}
-    forget()
+    final = fit_all(judged.choice.weights, examples, int(examples.times.max()), options)
     model = assemble(task, examples, judged.choice, final, [*judged.choice.errors, judged.errors])
     bundle = Bundle(
         task=task.name,
@@ -104,8 +102,7 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
             "Collect more history first, or mend the column.",
         )
     choice = choose(past, until, options)
-    fitted = {name: fit(name, past, until, options) for name in ESTIMATORS}
-    forget()
+    fitted = fit_all(ESTIMATORS, past, until, options)
     model = assemble(task, past, choice, fitted, choice.errors)
     forecasts = {name: predict(one, test) for name, one in fitted.items()}
     made = combine(model, test, [forecasts[name] for name in choice.weights])

@@ -21,7 +21,7 @@ from typing import Any
 
 from forecastle.data import formats
 from forecastle.errors import StorageUnavailable, UserError
-from forecastle.frame import write_json
+from forecastle.frame import write_json, write_text
 from forecastle.operations.backup import FORMAT, MANIFEST, Tell, digest_of, is_file
 from forecastle.operations.places import HOME, REGISTRY, STORES, places
 from forecastle.settings import Settings
@@ -71,6 +71,7 @@ def restore(
             _put_in_place(home, local)
             if (local.get(REGISTRY) or home / "none").exists():
                 rewrite_uris(local[REGISTRY], Path(manifest["places"][HOME]), home)
+            rewrite_remote(home / "versions" / ".dvc" / "config", Path(manifest["places"][HOME]), home)
             (home / formats.RESTORING).unlink()
         except (OSError, sqlite3.Error) as error:
             raise StorageUnavailable(
@@ -205,6 +206,13 @@ def _put_in_place(home: Path, local: dict[str, Path]) -> None:
         else:
             shutil.move(staged, path)
     shutil.rmtree(stage)
+
+
+def rewrite_remote(config: Path, before: Path, now: Path) -> None:
+    """Let DVC look for its data where it is now, if its remote is a folder of the home."""
+    if config.exists() and before != now:
+        text = config.read_text(encoding="utf-8")
+        write_text(config, text.replace(f"url = {before}/", f"url = {now}/"))
 
 
 def rewrite_uris(database: Path, before: Path, now: Path) -> None:
