@@ -23,7 +23,6 @@ from forecastle.data.starter import file_task
 from forecastle.data.transformation import make_recipe
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP, conform
 from forecastle.models import bundle as bundles
-from forecastle.models import estimators
 from forecastle.models.estimators import ESTIMATORS, LEARNERS, Fitted, Options, predict
 from forecastle.models.evaluation import scores
 from forecastle.models.model import Model, apply
