@@ -8,7 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecastle.data.examples import make_examples
+from forecastle.data.panel import build_panel, moment
 from forecastle.data.recipe import Recipe
+from forecastle.data.transformation import make_recipe
 from forecastle.models import har
 from forecastle.models.estimators import ESTIMATORS, candidates, predict
 from forecastle.models.learning import Options
@@ -101,3 +104,18 @@ def test_no_forecast_leaves_the_range_seen_in_training(examples, quick):
     forecast = predict(fitted, wild)
     assert low == np.nanmin(examples.truth) and high == np.nanmax(examples.truth)
     assert forecast.min() >= low and forecast.max() <= high
+
+
+def test_a_row_served_from_its_look_back_alone_has_the_bits_it_had_in_training(small_task, observations):
+    task = small_task(domain="financial", columns={"y": {}})
+    table = volatility(observations(hours=24 * 50)).filter(pl.int_range(pl.len()) % 7 != 3)
+    panel = build_panel(table, task)
+    recipe = make_recipe(task, panel)
+    whole = make_examples(recipe, panel, np.arange(panel.size))
+    for row in (5, 800, panel.size - 1):
+        origin = moment(panel.timestamps[row])
+        recent = table.filter(pl.col("timestamp").is_between(origin - recipe.lookback, origin))
+        short = build_panel(recent, task, until=origin)
+        place = short.rows_of(panel.series_ids[panel.series_of[row]]).stop - 1
+        served = make_examples(recipe, short, np.array([place]), panel.issued_at[[row]])
+        assert served.origin.tobytes() == whole.origin[[row]].tobytes()
