@@ -29,14 +29,11 @@ def demo(
     plain: Plain = False,
     folder: Annotated[Path, typer.Option(help="Where the demo keeps everything.")] = Path("demo"),
     days: Annotated[int, typer.Option(min=14, help="Simulated days of live forecasting.")] = 14,
-    delays: Annotated[
-        bool, typer.Option("--delays", help="Tell the second task too: departure delays, with the weather.")
-    ] = False,
 ) -> int:
     """Run the whole system on recorded real data, from the first request to the first scored forecasts."""
     from forecastle.demo.story import tell
 
-    fine = tell(folder, keep=keep, plain=plain or not sys.stdout.isatty(), days=days, delays_too=delays)
+    fine = tell(folder, keep=keep, plain=plain or not sys.stdout.isatty(), days=days)
     return 0 if fine else UNEXPECTED_EXIT
 
 
