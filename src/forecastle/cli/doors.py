@@ -91,6 +91,15 @@ def init(
     typer.echo(f"Wrote {file}. Next: forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}")
 
 
+@app.command(epilog="Example: forecastle schema > task.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of task files, by which an editor completes and checks them."""
+    from forecastle.cli.options import print_json
+    from forecastle.task import task_schema
+
+    print_json(task_schema())
+
+
 @app.command(epilog="Example: forecastle serve --tasks tasks/ --port 8000")
 def serve(
     tasks: Annotated[list[Path], typer.Option(help="Task files, or folders of them.")],
