@@ -150,8 +150,7 @@ def run_step(run: Run, step: Step) -> Outcome:
     A step whose predecessors have not succeeded in this run does not start: GateError, in the CLI and in a DAG alike.
     """
     started = time.perf_counter()
-    later = [one.name for one in itertools.dropwhile(lambda one: one.name != step.name, FLOWS[run.flow])]
-    for name in (step.name, *later):  # what a former try said of this step and after holds no more
+    for name in _resting_on(step, FLOWS[run.flow]):  # what a former try said of these holds no more
         _note(run, name).unlink(missing_ok=True)
     summary: Summary = {}
     error: ForecastleError | None = None
@@ -168,6 +167,15 @@ def run_step(run: Run, step: Step) -> Outcome:
     if run.flow == "live":
         _tell_of_failure(run, step, error)
     return Outcome(step.name, seconds, summary, error, run.pages)
+
+
+def _resting_on(step: Step, flow: Sequence[Step]) -> set[str]:
+    """Return the names of a step and of all that come after it, however far: not of those that may run beside it."""
+    found = {step.name}
+    for one in flow:
+        if not found.isdisjoint(one.after):
+            found.add(one.name)
+    return found
 
 
 def _require_identity(task: Task, settings: Settings) -> None:
