@@ -124,7 +124,8 @@ class House:
             "OMP_THREAD_LIMIT": 1,
             "PATH": f"{AIRFLOW}:{os.environ['PATH']}",
         }
-        return os.environ | {name: str(value) for name, value in told.items()}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("FORECASTLE_", "AIRFLOW_"))}
+        return others | {name: str(value) for name, value in told.items()}
 
     @property
     def task_file(self) -> Path:

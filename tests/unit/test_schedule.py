@@ -71,6 +71,12 @@ def test_a_mistaken_file_stops_no_other_and_says_what_is_wrong(root: Path, tmp_p
     assert str(tmp_path / "a.toml") in found["c-mistake"].description
 
 
+def test_a_mistaken_file_of_any_name_has_a_job_whose_name_a_scheduler_takes(tmp_path: Path) -> None:
+    (tmp_path / "my tâsk (2).toml").write_text("", encoding="utf-8")
+    (job,) = jobs([tmp_path])
+    assert (job.id, job.task, job.file) == ("my-t-sk--2--mistake", "my-t-sk--2-", str(tmp_path / "my tâsk (2).toml"))
+
+
 @pytest.fixture
 def commands_known() -> set[str]:
     from typer.main import get_command
