@@ -42,7 +42,7 @@ AIRFLOW = ROOT / ".cache" / "airflow" / "bin"
 FORECASTLE = Path(sys.executable).with_name("forecastle")
 HOUR = timedelta(hours=1)
 TRAINED_AT = datetime(2013, 11, 20, 0, 5, tzinfo=UTC)
-PATIENCE = 300.0  # seconds, on a busy machine
+PATIENCE = 600.0  # seconds, on a busy machine
 PASSWORD = "of the test"
 
 TASK = """
@@ -362,6 +362,11 @@ def test_a_flow_is_triggered_by_the_api_and_waited_for_and_its_exit_code_is_the_
     assert [f"{step.name:<14} success" for step in FLOWS["live"]] == [
         line for line in good.stdout.splitlines() if line.endswith("success")
     ]
+    run = good.stdout.split()[1]
+    buttons = hour.rest(f"/api/v2/dags/small-live/dagRuns/{run}/taskInstances/watch/links")["extra_links"]
+    pages = "http://pages.example/forecastle/small"
+    assert buttons["Gate report"] == f"{pages}/runs/live-{hour.now:%Y%m%dT%H%M%SZ}/quality.html"
+    assert buttons["Profile"] == f"{pages}/reports/profile.html"
     hour.now += HOUR
     hour.faults = ["nulls", "for ever"]
     bad = hour.forecastle(*words[:-1], hour.now.isoformat(), *options)
