@@ -78,7 +78,8 @@ def test_a_task_on_an_object_store_ends_as_it_does_on_a_folder(server, task, wea
 def test_a_backup_of_a_bucket_comes_back_in_another_bucket_and_prunes_there(server, task, weather, tmp_path) -> None:
     settings = _settings(tmp_path / "home", server, server.uri(server.bucket(), "deep/er"))
     _live(task, settings, weather)
-    Archive(task_stores(settings, task.name) / "archive").save(Answer("http://refused", 200, {}, b"<html>"), START)
+    refused = Answer("http://source", 200, {}, b"<html>")
+    Archive(task_stores(settings, task.name) / "archive").save(refused, START + HOUR / 2)  # brought nothing
     made = back_up(settings, tmp_path / "copy.tar.gz", START)
     assert made.elsewhere == {}
     back = _settings(tmp_path / "home-2", server, server.uri(server.bucket(), "p"))
