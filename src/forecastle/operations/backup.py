@@ -35,7 +35,7 @@ from forecastle import __version__
 from forecastle.data import admissions, formats
 from forecastle.data.budget import LEDGER
 from forecastle.data.store import Store
-from forecastle.errors import StorageUnavailable, UserError
+from forecastle.errors import StorageUnavailable, UserError, plainly
 from forecastle.frame import write_json
 from forecastle.operations import buckets
 from forecastle.operations.places import HOME, JOURNAL, REGISTRY, REMOTE, STORES, Places, places
@@ -76,8 +76,7 @@ class Backup:
 
 
 def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda store, files: None) -> Backup:
-    """Copy every store on this machine, and archive and history in a bucket, to a folder or .tar(.gz) file that does not
-    exist yet.
+    """Copy every store on this machine, and archive and history in a bucket, to a folder or .tar(.gz) that is new.
 
     Raises UserError where the target exists, lies in the home folder, or there is nothing to back up; FormatError where
     the stores are of another version; StorageUnavailable where a disk or bucket refuses.
@@ -106,7 +105,9 @@ def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda sto
         _put_in_place(part, to)
     except OSError as error:
         raise StorageUnavailable(
-            f"to back up to {to}", str(error.strerror or error), "Free some space, or choose another place with --to."
+            f"to back up to {to}",
+            plainly(error),
+            "Free some space there, or name a place with --to that can be written.",
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Every task's archive and history in a bucket: copied into a backup, put back, moved aside.
 
-What lies there is named ``<task>/history/…`` and ``<task>/archive/…``, as in a folder that FORECASTLE_STORES names, and it is
-so in a backup too: a backup of a bucket can be restored to a folder, and one of a folder to a bucket.
+What lies there is named ``<task>/history/…`` and ``<task>/archive/…``, as in a folder that FORECASTLE_STORES names, and
+it is so in a backup too: a backup of a bucket can be restored to a folder, and one of a folder to a bucket.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ KINDS = ("history", "archive")
 
 
 def names(place: Store, kind: str = "") -> list[str]:
-    """Return the names of all tasks' objects of a kind ("history", "archive", "": both), by task; not what else lies
-    there, nor what was moved aside."""
+    """Return the names of all tasks' objects of a kind ("history", "archive"; "": both).
+
+    What else lies there, and what was moved aside, is left out.
+    """
     kinds = (kind,) if kind else KINDS
     return [name for name in place.list() if _kind(name) in kinds]
 

@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from forecastle.data.store import Store, open_store
+from forecastle.monitoring.tables import make_engine
 from forecastle.settings import Settings
 
 HOME, JOURNAL, REGISTRY, REMOTE, STORES = "home", "journal.db", "mlflow.db", "dvc-remote", "stores"
@@ -48,6 +49,8 @@ def places(settings: Settings) -> Places:
     ):
         path = _sqlite(url)
         if path is None:
+            if name == JOURNAL:
+                make_engine(url).dispose()  # an address that cannot be is a mistake, and no other machine's
             elsewhere[name] = advice
         else:
             local[name] = path

@@ -21,10 +21,10 @@ from typing import Any
 
 from forecastle.data import formats
 from forecastle.data.store import Store
-from forecastle.errors import StorageUnavailable, UserError
+from forecastle.errors import StorageUnavailable, UserError, plainly
 from forecastle.frame import write_json, write_text
 from forecastle.operations import buckets
-from forecastle.operations.backup import FORMAT, MANIFEST, Tell, digest_of, is_file
+from forecastle.operations.backup import ARCHIVES, FORMAT, MANIFEST, Tell, digest_of, is_file
 from forecastle.operations.places import HOME, REGISTRY, STORES, Places, places
 from forecastle.settings import Settings
 
@@ -79,7 +79,7 @@ def restore(
             (home / formats.RESTORING).unlink()
         except (OSError, sqlite3.Error) as error:
             raise StorageUnavailable(
-                f"to restore to {local[HOME]}", str(error), "Mend the disk, then restore again with --force."
+                f"to restore to {local[HOME]}", plainly(error), "Mend the disk, then restore again with --force."
             ) from error
     files = manifest["files"].values()
     made_at = datetime.fromisoformat(manifest["made_at"])
@@ -92,6 +92,9 @@ def _opened(source: Path) -> Iterator[Path]:
     if not source.exists():
         raise UserError(f"a backup at {source}", "nothing", "Name one that forecastle backup has made.")
     if not is_file(source):
+        if not source.is_dir():
+            kinds = ", ".join(ARCHIVES)
+            raise UserError(f"a folder, or a file of {kinds}, at {source}", "another file", "Name a backup.")
         yield source
         return
     with TemporaryDirectory(dir=source.parent, prefix=".unpacking-") as unpacked:
@@ -99,7 +102,8 @@ def _opened(source: Path) -> Iterator[Path]:
             with tarfile.open(source) as archive:
                 archive.extractall(unpacked, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise UserError(f"a whole backup in {source}", str(error), "Take another backup.") from error
+            found = plainly(error) if isinstance(error, OSError) and error.strerror else "no tar file, or a torn one"
+            raise UserError(f"a whole backup in {source}", found, "Take another backup.") from error
         yield Path(unpacked)
 
 
@@ -110,7 +114,9 @@ def _manifest(folder: Path, source: Path) -> dict[str, Any]:
         formats.require(int(found["formats"]["home"] or 0), formats.FORMAT, f"the stores in the backup {source}", found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"a whole backup in {source}", f"no manifest that can be read ({error})", "Take another backup."
+            f"a whole backup in {source}",
+            f"no manifest that can be read ({MANIFEST}: {plainly(error)})",
+            "Take another backup.",
         ) from error
     strange = [name for name in found["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
     if strange:
