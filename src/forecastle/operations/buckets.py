@@ -25,7 +25,7 @@ def names(place: Store, kind: str = "") -> list[str]:
 
 
 def copy_out(place: Store, kind: str, to: Path) -> list[str]:
-    """Copy all tasks' objects of a kind into a folder, looking again until a look finds nothing new; return their names.
+    """Copy all tasks' objects of a kind into a folder, looking again until there is nothing new; return their names.
 
     What a merge takes away meanwhile is left out: what it wrote instead was there before, and the next look finds it.
     """
