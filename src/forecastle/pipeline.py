@@ -90,16 +90,19 @@ def open_run(
 
     The transport is the seam for a source that is not reached over the network (replay); default: the network.
     ``clock`` tells the real time to whoever collects from a real source: only then are budgets and failures counted.
-    Raises TaskError where the task's schedule asks its source for more than that allows, or its stores were begun for
-    something else; FormatError where they are of another version.
+    Raises TaskError where the task's schedule, with those of other live runs on this home, asks its source for more
+    than that allows, or its stores were begun for something else; FormatError where they are of another version.
     """
     formats.open_home(settings.home)
     _require_identity(task, settings)
     moment = now or _newest_run(settings.task_folder(task.name), flow)
     guard = None
     if clock is not None and task.source.provider != "file":
-        budget.check_schedule([task], settings, moment)
-        guard = budget.BudgetGuard.of(task, settings, clock)
+        if flow == "live":
+            budget.hold_schedule(task, settings, clock())
+        else:
+            budget.check_schedule([task], settings, moment)
+        guard = budget.BudgetGuard.of(task, settings, clock, at_every_step=flow == "live")
     with Client(settings, transport, guard=guard) as client, Journal(settings.journal_url) as journal:
         yield Run(task, settings, flow, moment, client, journal, clock)
 
