@@ -13,7 +13,7 @@ import pytest
 
 from forecastle.errors import FormatError, RegistryUnavailable
 from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, load, save
-from forecastle.models.estimators import ESTIMATORS, LEARNERS
+from forecastle.models.estimators import BOOSTED, ESTIMATORS, LEARNERS
 from forecastle.models.learning import all_pairs
 from forecastle.models.intervals import Errors, calibrate
 from forecastle.models.model import Model, apply
@@ -60,7 +60,7 @@ def test_saving_twice_gives_the_same_bytes_and_leaves_nothing_else(bundle, tmp_p
     assert [str(path) for path in files] == [
         DIGEST,
         FILE,
-        *(f"trees/{name}.txt" for name in sorted((*LEARNERS[1:], "spread"))),
+        *(f"trees/{name}.txt" for name in sorted((*BOOSTED, "spread"))),
     ]
     assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
 
