@@ -36,7 +36,17 @@ from forecastle.errors import (
     UserError,
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training, untrained
+from forecastle.models import (
+    bundle,
+    explanation,
+    pointer,
+    predictor,
+    promotion,
+    publishing,
+    registry,
+    training,
+    untrained,
+)
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
 from forecastle.reporting import figures
@@ -159,7 +169,8 @@ def train(run: Run) -> Summary:
     profiles = [run.home / "reports" / name for name in ("profile.html", "profile")]
     reports = [*profiles, *_gate_reports(run), run.folder / "backtest.parquet", run.folder / "figures"]
     gate = str(_load(run.folder / "quality.json")["verdict"])
-    registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports, gate)
+    data = versioning.record(run.settings, run.task, version_note["version"])
+    registered = registry.log_training(run.settings, run.task, made, folder, reports, gate, data)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
     return {
         "model_version": registered.version,
@@ -175,10 +186,11 @@ def promote(run: Run) -> Summary:
     if current is not None and current.version == challenger.version:
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
     decision = judged(run).decision
+    why = " ".join(decision.reasons)
     if decision.promote:
-        registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
+        publishing.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, why, run.id)
     else:
-        registry.set_alias(run.settings, run.task, "challenger", challenger)
+        publishing.challenge(run.settings, run.task, challenger, run.now, why, run.id)
     return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
 
 

@@ -78,7 +78,7 @@ def test_a_changed_byte_anywhere_is_refused(bundle, tmp_path):
         content = bytearray(path.read_bytes())
         content[random.integers(len(content))] ^= int(random.integers(1, 256))
         path.write_bytes(content)
-        with pytest.raises(RegistryUnavailable, match="forecastle promote"):
+        with pytest.raises(RegistryUnavailable, match="forecastle registry sync"):
             load(folder)
 
 
