@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,9 @@ def promote(run: Run) -> Summary:
     current = pointer.published(run.settings, run.task)
     if current is not None and current.version == challenger.version:
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
+    if registry.REJECTED in challenger.tags:
+        by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
+        return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
     decision = judged(run).decision
     why = " ".join(decision.reasons)
     if decision.promote:
@@ -415,7 +419,14 @@ def _champion(run: Run) -> bundle.Bundle:
             reasons = " ".join(_load(judged[-1])["reasons"])
             found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
         raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
+    _examine(current.folder, current.version, current.digest)
     return bundle.load(current.folder, current.version)
+
+
+@lru_cache(maxsize=16)
+def _examine(folder: Path, version: str, _digest: str) -> None:
+    """Let a champion pass its self-check before it forecasts: once in the life of a process."""
+    bundle.self_check(bundle.load(folder, version))
 
 
 def _newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:

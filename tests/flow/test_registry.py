@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forecastle import pipeline
 from forecastle.cli import main
 from forecastle.data import versioning
-from forecastle.models import registry
+from forecastle.models import publishing, registry
 from forecastle.models.estimators import ESTIMATORS
 from forecastle.reporting.figures import FIGURES
 
@@ -64,6 +66,16 @@ def test_the_commands_list_and_show_what_serves(call) -> None:
     shown = call("list")[1] + call("show", "1")[1] + call("list", "--events")[1]
     assert "Production (champion)" in shown and "What its trees learnt from" in shown
     assert f"{event['by']}: promote version 1. {event['why']}" in " ".join(shown.split())
+
+
+def test_a_rejected_model_is_promoted_by_no_run(site) -> None:
+    site.now += timedelta(hours=1)
+    site.must_run("train", until="train")
+    publishing.reject(site.settings, site.task, "2", site.now, "A sensor was moved.", "ann")
+    with pipeline.open_run(site.task, site.settings, "train", site.now, site.source) as run:
+        said = pipeline.run_step(run, pipeline.TRAIN[-1]).summary
+    assert said == {"promoted": False, "version": "2", "reasons": ["ann has rejected it: A sensor was moved."]}
+    assert registry.alias(site.settings, site.task, "champion").version == "1"
 
 
 def test_the_commands_decide_with_who_when_and_why(call, site) -> None:
