@@ -34,7 +34,6 @@ from forecastle.errors import (
     RegistryUnavailable,
     SourceUnavailable,
     TaskError,
-    UserError,
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import (
@@ -228,8 +227,8 @@ def judged(run: Run) -> Comparison:
 
 def forecast(run: Run) -> Summary:
     """Forecast every series from the newest hour known, and journal it."""
-    model = _champion(run)
-    newest, panel, examples = _newest_origins(run, model)
+    model = champion(run)
+    newest, panel, examples = newest_origins(run, model)
     known = untrained.known(model.recipe, panel)[examples.series]
     ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now)
@@ -249,26 +248,6 @@ def forecast(run: Run) -> Summary:
         "untrained": naive,
         "data_age_seconds": _seconds(run.task.age(newest, run.now)),
     }
-
-
-def explain(run: Run, series_id: str, horizon: int) -> explanation.Explanation:
-    """Say what moves the champion's forecast of a series, so many steps ahead of the newest hour known.
-
-    Raises UserError for a series that it has not learnt, and for more steps than it forecasts.
-    """
-    model = _champion(run)
-    if not 1 <= horizon <= model.recipe.steps:
-        raise UserError(f"a horizon from 1 to {model.recipe.steps} steps", f"{horizon}", "Name one of those steps.")
-    _, panel, examples = _newest_origins(run, model)
-    panel.rows_of(series_id)  # which names those there are
-    if series_id not in model.recipe.series_ids:
-        raise UserError(
-            f"a series that model {model.version} has learnt: {', '.join(model.recipe.series_ids)}",
-            f"{series_id!r}, which is forecast by the season before until a model is trained on it",
-            "Train: forecastle run train --task FILE",
-        )
-    own = examples.take(examples.series == panel.series_ids.index(series_id))
-    return explanation.explain(model.model, own, horizon)[0]
 
 
 def score(run: Run) -> Summary:
@@ -301,6 +280,36 @@ def watch(run: Run) -> Summary:
         "opened": list(opened),
         "closed": list(closed),
     }
+
+
+def champion(run: Run) -> bundle.Bundle:
+    """Return the champion that serves, which has passed its self-check. Raises NotEnoughHistory where there is none."""
+    current = pointer.published(run.settings, run.task)
+    if current is None:
+        judged = sorted(run.home.glob("runs/train-*/decision.json"))
+        if not judged:
+            found, action = "none", "Train one: forecastle run train --task FILE"
+        else:
+            reasons = " ".join(_load(judged[-1])["reasons"])
+            found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
+        raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
+    _examine(current.folder, current.version, current.digest)
+    return bundle.load(current.folder, current.version)
+
+
+def newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
+    """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
+    newest = _newest(run)
+    if newest is None:
+        raise NotEnoughHistory(
+            f"observations of task {run.task.name!r} known at {iso(run.now)}",
+            "none",
+            "Collect some: forecastle run live --task FILE",
+        )
+    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
+    panel = _panel(run, model.recipe, start, newest)
+    rows = panel.last_rows
+    return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
 
 
 def _welcome(run: Run) -> list[str]:
@@ -409,39 +418,10 @@ def _tell_of_withheld(run: Run, report: QualityReport) -> None:
         run.journal.close_incident(run.task.name, "series-withheld", run.now, "Every series passes again.")
 
 
-def _champion(run: Run) -> bundle.Bundle:
-    current = pointer.published(run.settings, run.task)
-    if current is None:
-        judged = sorted(run.home.glob("runs/train-*/decision.json"))
-        if not judged:
-            found, action = "none", "Train one: forecastle run train --task FILE"
-        else:
-            reasons = " ".join(_load(judged[-1])["reasons"])
-            found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
-        raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
-    _examine(current.folder, current.version, current.digest)
-    return bundle.load(current.folder, current.version)
-
-
 @lru_cache(maxsize=16)
 def _examine(folder: Path, version: str, _digest: str) -> None:
     """Let a champion pass its self-check before it forecasts: once in the life of a process."""
     bundle.self_check(bundle.load(folder, version))
-
-
-def _newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
-    """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
-    newest = _newest(run)
-    if newest is None:
-        raise NotEnoughHistory(
-            f"observations of task {run.task.name!r} known at {iso(run.now)}",
-            "none",
-            "Collect some: forecastle run live --task FILE",
-        )
-    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
-    panel = _panel(run, model.recipe, start, newest)
-    rows = panel.last_rows
-    return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
 
 
 def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:

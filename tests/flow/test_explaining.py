@@ -13,8 +13,8 @@ import pytest
 from forecastle import pipeline
 from forecastle.cli import main
 from forecastle.errors import TaskError, UserError
+from forecastle.explaining import explain
 from forecastle.models import bundle, pointer
-from forecastle.steps import explain
 
 
 def explained(site, series: str, horizon: int):
