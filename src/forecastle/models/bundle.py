@@ -24,8 +24,8 @@ from forecastle.data.recent import newest_origins
 from forecastle.data.recipe import Recipe
 from forecastle.errors import ForecastleError, RegistryUnavailable
 from forecastle.frame import KEYS, SERIES, TIME, TIMESTAMP, iso, to_json, write_text
-from forecastle.models.estimators import Fitted
 from forecastle.models.intervals import Spread
+from forecastle.models.learning import Fitted
 from forecastle.models.model import Model, apply
 from forecastle.models.trees import Trees
 

@@ -13,8 +13,8 @@ from forecastle.data.examples import Examples, make_examples
 from forecastle.data.panel import build_panel
 from forecastle.data.transformation import make_recipe
 from forecastle.models.bundle import Bundle, examined
-from forecastle.models.estimators import Fitted, Options
 from forecastle.models.intervals import Spread
+from forecastle.models.learning import Fitted, Options
 from forecastle.models.model import Model
 from forecastle.settings import Settings
 from forecastle.task import Task
