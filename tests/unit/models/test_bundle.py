@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from forecastle.errors import FormatError, RegistryUnavailable
+from forecastle.frame import to_json
 from forecastle.models import bundle as bundles
 from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, examined, load, save, self_check
 from forecastle.models.estimators import ESTIMATORS, LEARNERS
@@ -212,6 +213,18 @@ def test_a_bundle_from_before_there_were_self_checks_passes(bundle, tmp_path):
     files = {str(path.relative_to(folder)): path.read_bytes() for path in (*folder.rglob("*.txt"), folder / FILE)}
     (folder / DIGEST).write_text(digest(files) + "\n")
     self_check(load(folder))
+
+
+def test_an_interval_that_cannot_be_told_is_no_failure_and_one_that_comes_from_nowhere_is(
+    bundle, observations, tmp_path
+):
+    spread = replace(bundle.model.spread, quantiles=(float("nan"), 1.0, 1.0))
+    unknown = replace(bundle, model=replace(bundle.model, spread=spread))
+    made = examined(unknown, observations(hours=200))
+    assert np.isnan(np.array(made.check["forecasts"]["half"])).any()
+    self_check(replace(made, check=json.loads(to_json(made.check))))
+    with pytest.raises(RegistryUnavailable, match="another half"):
+        self_check(replace(made, model=bundle.model))
 
 
 def test_a_long_history_is_examined_by_its_newest_rows(bundle, observations):
