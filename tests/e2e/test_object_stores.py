@@ -26,6 +26,9 @@ from forecastle.data.replay import load_nyc_weather, replay_app
 from forecastle.data.store import Bucket, open_store, task_stores
 from forecastle.errors import StorageUnavailable, UserError
 from forecastle.http import Answer, asgi_transport
+from forecastle.models import audit
+from forecastle.models.audit import Event
+from forecastle.models.pointer import ModelVersion, folder_digest, publish, published, withdraw
 from forecastle.monitoring.journal import Journal
 from forecastle.operations.backup import back_up
 from forecastle.operations.restoring import restore
@@ -91,6 +94,27 @@ def test_a_backup_of_a_bucket_comes_back_in_another_bucket_and_prunes_there(serv
     (archive,) = prune(hasty, [task], START + 100 * 24 * HOUR)
     assert archive.items == 1 and archive.needed > 0  # what the history's rows came in stays
     assert _stored(task, back)["versions"] == _stored(task, settings)["versions"]
+
+
+def test_a_model_that_is_published_to_an_object_store_is_served_by_another_machine(server, task, tmp_path) -> None:
+    uri = server.uri(server.bucket(), "models")
+    trainer, other = (_settings(tmp_path / name, server, uri) for name in ("trainer", "other"))
+    folder = tmp_path / "bundle"
+    (folder / "trees").mkdir(parents=True)
+    assert published(other, task) is None
+    for number in ("1", "2"):
+        (folder / "model.json").write_text(number)
+        (folder / "trees" / "spread.txt").write_text(f"tree {number}")
+        here = publish(trainer, task, ModelVersion(task.name, number, f"run-{number}", "abc"), folder, START)
+        there = published(other, task)
+        assert there is not None and (there.version, there.digest) == (number, here.digest)
+        assert folder_digest(there.folder) == folder_digest(folder)
+        assert published(other, task) == there
+        audit.record(trainer, task, Event(START, "ann", "promote", number, "", "Better."))
+    assert [one.version for one in audit.events(other, task)] == ["1", "2"]
+    withdraw(trainer, task, "1")
+    left = {name.partition("/")[0] for name in (task_stores(trainer, task.name) / "models").list()}
+    assert len(left) == 3 and {"champion.json", "audit"} < left
 
 
 def test_two_collectors_at_once_leave_what_one_leaves(server, task, weather, tmp_path) -> None:
