@@ -63,8 +63,9 @@ def predict_har(fitted: Fitted, examples: Examples) -> Floats:
         for term in terms.values():  # in a fixed order, so that one row alone has the bits it has among many
             base = base + term
         answer[:, step - 1] = _levels(fitted, base, step)
-    bounded: Floats = np.clip(answer, *fitted.numbers["limits"])
-    return bounded
+    low, high = fitted.numbers["limits"]
+    within: Floats = np.clip(answer, low, high)
+    return within
 
 
 def har_terms(fitted: Fitted, examples: Examples, step: int) -> tuple[Floats, dict[str, Floats]]:
