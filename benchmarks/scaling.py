@@ -1,4 +1,4 @@
-"""How training grows with the number of series: 10, 100 and 1 000 of them, 1 000 hours each, six hours ahead.
+"""How training grows with the number of series: 10, 100 and 1 000 of them, 720 hours each, six hours ahead.
 
 Timed is all of it, from observations to a trained model: the grid, the features, the choice among all candidates on
 rolling origins, the back-test, the final fit and the intervals. Time grows linearly at most (what is learnt from is
@@ -30,7 +30,7 @@ RACES = (
         NAME,
         "Training on 10, 100 and 1 000 series",
         "scaling",
-        1_000,
+        720,
         0,
         tuple(f"{count} series" for count in COUNTS),
         (
@@ -75,14 +75,14 @@ def draw(found: dict[str, Any], path: Path) -> None:
         seen = [min(run[key] for run in found["runs"][f"{count} series"]) for count in COUNTS]
         own.loglog(COUNTS, seen, marker="o", label="measured")
         own.loglog(COUNTS, [seen[-1] * count / COUNTS[-1] for count in COUNTS], ls=":", color="grey", label="linear")
-        own.set_xlabel("series of 1 000 hours")
+        own.set_xlabel("series of 720 hours")
         own.set_ylabel(unit)
         own.legend()
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def _train(held: list[pl.DataFrame]) -> object:
-    task = hourly_task(horizon="6h", training={"min_history": "30d"})
+    task = hourly_task(horizon="6h", training={"min_history": "20d"})
     panel = build_panel(held.pop(), task)
     examples = make_examples(make_recipe(task, panel), panel, np.arange(panel.size))
     del panel

@@ -209,6 +209,13 @@ class Training(Part):
     coverage: float = Field(default=0.9, gt=0.5, lt=1)
     series_tolerance: float = Field(default=0.05, ge=0)
     seed: int = 0
+    tune: Duration | None = None
+
+    @model_validator(mode="after")
+    def _has_time_to_tune(self) -> Training:
+        if self.tune is not None and self.tune <= timedelta(0):
+            raise ValueError("tune is how long to search for better parameters, such as '5m'")
+        return self
 
 
 class Monitoring(Part):

@@ -6,6 +6,7 @@ a gap of at least the step ahead between what was learnt and what is forecast.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -49,7 +50,7 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     The blend's weights are those of least squared error, none negative, summing to one. Persistence serves unless the
     blend saves more squared error than one standard error of the saving, and where there is too little to validate on.
     """
-    folds = [fold for share in FOLDS if (fold := _validate(examples, until, share, options)) is not None]
+    folds = [fold for share in FOLDS if (fold := validate(examples, until, share, options)) is not None]
     if not folds:
         return _persistence(examples, until)
     truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])
@@ -127,10 +128,10 @@ def _persistence(examples: Examples, until: int) -> Choice:
     return Choice({"persistence": 1.0}, 0.0, 0.0, (errors,), {})
 
 
-def _validate(
-    examples: Examples, until: int, share: tuple[float, float], options: Options
+def validate(
+    examples: Examples, until: int, share: tuple[float, float], options: Options, names: Iterable[str] | None = None
 ) -> tuple[Pairs, dict[str, Floats]] | None:
-    """Fit every candidate up to a fold's cut and forecast the pairs after it; None where there are none."""
+    """Fit every candidate (or those named) up to a fold's cut and forecast the pairs after it; None where none are."""
     start = int(examples.origins.min())
     cut, stop = (start + int((until - start) * part) for part in share)
     known = labelled(examples, stop) & (examples.origins >= cut)[:, None]
@@ -146,5 +147,5 @@ def _validate(
     within = replace(options, rows=rows)
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)
-    fitted = fit_all(candidates(examples.recipe), examples, cut, within)
+    fitted = fit_all(names or candidates(examples.recipe), examples, cut, within)
     return pairs, {name: local.pick(predict(one, few)) for name, one in fitted.items()}

@@ -8,8 +8,9 @@ assemble  the same members fitted on all data, intervals calibrated by every out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from forecastle.models.intervals import Errors, Spread, adapt, calibrate
 from forecastle.models.learning import Fitted, Options, all_pairs, labelled, spread_out, thinned
 from forecastle.models.model import Model, apply, combine
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
+from forecastle.models.tuning import tune
 from forecastle.task import Task, duration_text
 
 BACKTEST_PAIRS = 120_000  # (origin, step) pairs at most, all series together
@@ -51,9 +53,17 @@ class Trained:
     backtest: pl.DataFrame
 
 
-def train(task: Task, examples: Examples, data_version: str, reference: dict[str, Any], now: datetime) -> Trained:
+def train(
+    task: Task,
+    examples: Examples,
+    data_version: str,
+    reference: dict[str, Any],
+    now: datetime,
+    folder: Path | None = None,
+) -> Trained:
     """Train a task's model on all examples and judge it on the last ``training.backtest_share`` of them.
 
+    Where the task asks for tuning, its study lies in ``folder``.
     Raises NotEnoughHistory where the examples span less than ``training.min_history``.
     """
     _require_history(task, examples, now)
@@ -62,6 +72,11 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
     cut = first + int((last - first) * (1 - task.training.backtest_share))
     test = default_origins(examples, cut)
     past = examples.take(examples.origins <= cut).known_by(int(test.issued_at.min()))
+    tuned = None
+    if task.training.tune and folder is not None:
+        seconds = task.training.tune.total_seconds()
+        tuned = tune(past, cut, options, seconds, folder, f"{task.digest}-{data_version}")
+        options = replace(options, boosting=tuned.boosting) if tuned else options
     judged = judge(task, past, test, cut, options)
     final = fit_all(judged.choice.weights, examples, int(examples.times.max()), options)
     model = assemble(task, examples, judged.choice, final, [*judged.choice.errors, judged.errors])
@@ -74,7 +89,7 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
         trained_until=moment(last),
         model=model,
         features=examples.names,
-        backtest=_report(judged, cut, last),
+        backtest=_report(judged, cut, last) | ({"tuning": asdict(tuned)} if tuned else {}),
         reference=reference,
     )
     return Trained(bundle, judged.rows)
