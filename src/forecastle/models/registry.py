@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,9 @@ BUNDLE = "model"
 MADE = "created_at"  # the tag that says when a model was made, by the task's clock
 LONGEST_PARAM = 6000
 GATE = "gate"
+NO_REGISTRY = re.compile(
+    r"/(registered-models|model-versions)\b.* 404 ", re.DOTALL
+)  # what MLflow says of such a server
 
 
 def log_training(
@@ -258,15 +262,22 @@ def _registry(settings: Settings) -> Iterator[MlflowClient]:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing mlflow sets it to INFO
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        yield MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.tracking_uri)
+        yield MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri)
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
         address = _without_password(settings.tracking_uri)
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise RegistryUnavailable(
             f"the model registry at {address} to answer",
             said[0].replace(settings.tracking_uri, address)[:500],
-            "Check the address in FORECASTLE_MLFLOW_URI and the server, then run the same command again.",
+            _action(settings, str(error)),
         ) from error
+
+
+def _action(settings: Settings, said: str) -> str:
+    if NO_REGISTRY.search(said) and not settings.mlflow_registry:
+        own = f"FORECASTLE_MLFLOW_REGISTRY={settings.own_registry}"
+        return f"It has no model registry, as old servers have none: keep it here with {own} (see docs/dagshub.md)."
+    return "Check the address in FORECASTLE_MLFLOW_URI and the server, then run the same command again."
 
 
 def _experiment(client: MlflowClient, settings: Settings, task: Task) -> str:
