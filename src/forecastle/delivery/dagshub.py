@@ -16,7 +16,7 @@ from typing import Any
 
 from forecastle.data import versioning
 from forecastle.errors import ForecastleError, OutsideError, RegistryUnavailable, SettingsError, StorageUnavailable
-from forecastle.http import Answer, Client, Request, excerpt
+from forecastle.http import Answer, Client, Request, excerpt, without_password
 from forecastle.settings import PREFIX, Settings, load_settings
 
 GIT_REMOTE = "dagshub"
@@ -112,7 +112,13 @@ def _addresses(settings: Settings) -> dict[str, str]:
 
 def _enter(hub: Hub) -> None:
     """Raise SettingsError where the repository is not there or the token does not open it."""
-    address = hub.settings.at_dagshub("git")
+    address, base = hub.settings.at_dagshub("git"), hub.settings.dagshub_url
+    if without_password(base) != base:
+        raise SettingsError(
+            f"{PREFIX}DAGSHUB_URL without a name or password, since it is written into files",
+            without_password(base),
+            f"Put the token into {PREFIX}DAGSHUB_TOKEN.",
+        )
     answer = hub.ask(".git/info/refs", service="git-upload-pack")
     if answer.status in REFUSED:
         raise SettingsError(
@@ -179,13 +185,13 @@ def _tracking(hub: Hub) -> Iterator[Finding]:
 
 
 def _models(hub: Hub, address: str) -> Finding:
-    kept = f"versions and aliases are kept in {hub.settings.mlflow_registry}"
+    settings = hub.settings
+    kept = f"versions and aliases are kept in {without_password(settings.mlflow_registry or settings.own_registry)}"
     answer = hub.mlflow("mlflow/registered-models/search", max_results="1")
     if answer.status == 200:
-        elsewhere = f", but {kept}, as {PREFIX}MLFLOW_REGISTRY says" if hub.settings.mlflow_registry else ""
+        elsewhere = f", but {kept}, as {PREFIX}MLFLOW_REGISTRY says" if settings.mlflow_registry else ""
         return Finding(REGISTRY, True, address, f"has a model registry{elsewhere}", lacks=bool(elsewhere))
     if answer.status in ABSENT:
-        kept = f"versions and aliases are kept in {hub.settings.mlflow_registry or hub.settings.own_registry}"
         return Finding(REGISTRY, True, address, f"NO MODEL REGISTRY on this old server: {kept}", lacks=True)
     return _failed(REGISTRY, address, answer)
 
@@ -194,7 +200,7 @@ def _runs(hub: Hub, address: str) -> str | Finding:
     """Make a run and remove it again; return where its files would lie, or what went wrong."""
     answer = hub.mlflow("mlflow/experiments/search", max_results="1")
     if answer.status != 200:
-        return _failed("runs", address, answer)
+        return _failed("mlflow", address, answer, f"MLflow at {address} to take runs")
     found = _json(answer).get("experiments", [])
     if found:
         experiment = found[0]["experiment_id"]
@@ -203,7 +209,7 @@ def _runs(hub: Hub, address: str) -> str | Finding:
     started = {"experiment_id": experiment, "run_name": MARK, "start_time": int(time.time() * 1000)}
     answer = hub.mlflow("mlflow/runs/create", "POST", started)
     if answer.status != 200:
-        return _failed("runs", address, answer)
+        return _failed("mlflow", address, answer, f"MLflow at {address} to take runs")
     run = _json(answer)["run"]["info"]
     hub.mlflow("mlflow/runs/delete", "POST", {"run_id": run["run_id"]})
     return str(run["artifact_uri"])

@@ -268,7 +268,7 @@ def _registry(settings: Settings) -> Iterator[MlflowClient]:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise RegistryUnavailable(
             f"the model registry at {address} to answer",
-            said[0].replace(settings.tracking_uri, address)[:500],
+            said[0].replace(settings.tracking_uri, address).replace(settings.registry_uri, "the registry")[:500],
             _action(settings, str(error)),
         ) from error
 
