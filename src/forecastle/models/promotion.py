@@ -113,10 +113,10 @@ def _against_naive(task: Task, name: str, errors: Mapping[str, Floats], rmse: Ma
 def _against_champion(task: Task, rmse: Mapping[str, float], better: float, worse: float) -> tuple[bool, str]:
     figures = f"RMSE {_number(task, rmse[CHALLENGER])} against {_number(task, rmse[CHAMPION])}"
     if better < SIGNIFICANCE:
-        return True, f"The challenger is better than the champion on the same rows: {figures}, p = {better:.3f}."
+        return True, f"The challenger is better than the champion on the same rows: {figures}, {_p(better)}."
     if worse < SIGNIFICANCE:
-        return False, f"The challenger is worse than the champion on the same rows: {figures}, p = {worse:.3f}."
-    said = f"{figures}, p = {better:.3f} that it is better"
+        return False, f"The challenger is worse than the champion on the same rows: {figures}, {_p(worse)}."
+    said = f"{figures}, {_p(better)}"
     return False, f"There is no difference that chance would not make, so the champion stays: {said}."
 
 
@@ -148,6 +148,10 @@ def _coverage(task: Task, rows: pl.DataFrame) -> tuple[bool, str]:
     if beyond > 0 and above_zero(rows["origin"], excess, task.steps) < SIGNIFICANCE:
         return False, f"{said}: more than {100 * COVERAGE_ROOM:.0f} points beside it."
     return True, f"{said}."
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
 def _number(task: Task, value: float) -> str:
