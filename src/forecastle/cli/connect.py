@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forecastle.cli.options import AsJson, print_json, working
+from forecastle.cli.options import AsJson, moment, print_json, working
 
 app = typer.Typer(
     help="Connect with a service, and try what works there.",
@@ -35,7 +35,7 @@ def dagshub(
     given: dict[str, Any] = {"dagshub": repository} | ({} if user is None else {"dagshub_user": user})
     settings, failed = load_settings(**given), None
     with Client(settings) as client, working("Trying git, DVC and MLflow…"):
-        for finding in connect(settings, client):
+        for finding in connect(settings, client, moment(None)):
             if as_json:
                 print_json(finding.as_dict())
             else:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Hub:
 
     settings: Settings
     client: Client
+    now: datetime
 
     def ask(self, path: str, method: str = "GET", body: Mapping[str, Any] | None = None, **params: str) -> Answer:
         """Return the answer to a path that begins with ``.git`` or ``.mlflow``; the token is in no part of it."""
@@ -73,14 +74,14 @@ class Hub:
         return self.ask(f".mlflow/api/2.0/{path}", method, body, **params)
 
 
-def connect(settings: Settings, client: Client) -> Iterator[Finding]:
+def connect(settings: Settings, client: Client, now: datetime) -> Iterator[Finding]:
     """Write down where DagsHub is, and try everything; yields what came of each as it is known.
 
     Written are ``.env`` in the working folder (addresses, no secret), the git and DVC remotes of the workspace of
     versioned tables, and, into a file that git ignores, the login for plain DVC. Nothing is written where the
     repository is not there or the token does not let us in: SettingsError. Doing it again does no harm.
     """
-    hub = Hub(settings, client)
+    hub = Hub(settings, client, now)
     _enter(hub)
     write_env(_addresses(settings))
     yield from _settings(settings)
@@ -206,7 +207,7 @@ def _runs(hub: Hub, address: str) -> str | Finding:
         experiment = found[0]["experiment_id"]
     else:
         experiment = _json(hub.mlflow("mlflow/experiments/create", "POST", {"name": MARK})).get("experiment_id", "0")
-    started = {"experiment_id": experiment, "run_name": MARK, "start_time": int(time.time() * 1000)}
+    started = {"experiment_id": experiment, "run_name": MARK, "start_time": int(hub.now.timestamp() * 1000)}
     answer = hub.mlflow("mlflow/runs/create", "POST", started)
     if answer.status != 200:
         return _failed("mlflow", address, answer, f"MLflow at {address} to take runs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from forecastle.http import Client, asgi_transport
 from forecastle.settings import Settings
 
 TOKEN = "hunter2hunter2"
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 RUN = {"run": {"info": {"run_id": "r", "artifact_uri": "mlflow-artifacts:/0/r/artifacts"}}}
 NOTHING = JSONResponse({"error_code": "RESOURCE_DOES_NOT_EXIST"}, 404)
 
@@ -55,7 +57,7 @@ def tried(changes: dict[str, Callable[[Request], Response]] | None = None, **giv
     found: dict[str, object] = {"dagshub": "alice/weather", "dagshub_token": TOKEN, "dvc_remote": "remote"}
     settings = Settings(**(found | given))
     with Client(settings, asgi_transport(app), lambda seconds: None) as client:
-        return {one.what: one for one in connect(settings, client)}
+        return {one.what: one for one in connect(settings, client, NOON)}
 
 
 def test_what_works_is_said_of_each() -> None:
