@@ -143,3 +143,16 @@ def test_to_replace_a_champion_intervals_have_to_cover_what_they_promise(
     said = [reason for reason in decision.reasons if "lie inside the challenger's intervals, 90% promised" in reason]
     assert len(said) == 1 and ("points beside" in said[0]) is not promoted
     assert decide(task, made).promote, "where nothing serves yet, a wrong width is said and keeps nobody out"
+
+
+def test_of_many_series_none_is_called_worse_by_chance(task: Task) -> None:
+    moments = [START + timedelta(hours=number) for number in range(40)]
+    keys = pl.DataFrame({"series_id": [f"s{number:02}" for number in range(80)]}).join(
+        pl.DataFrame({"origin": moments, "horizon": 1}), how="cross"
+    )
+    harmed = 0
+    for seed in range(6):
+        weather, own, other = np.random.default_rng(seed).standard_t(5, (3, keys.height))
+        rows = keys.with_columns(actual=0.0, value=3 * weather + own, last=9 * weather, naive=9 * weather)
+        harmed += decide(task, rows, keys.with_columns(value=3 * weather + other)).worse
+    assert harmed <= 1
