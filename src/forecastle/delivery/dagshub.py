@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from forecastle.data import versioning
+from forecastle.data import remotes, versioning
 from forecastle.errors import ForecastleError, OutsideError, RegistryUnavailable, SettingsError, StorageUnavailable
 from forecastle.http import Answer, Client, Request, excerpt, without_password
 from forecastle.settings import PREFIX, Settings, load_settings
@@ -83,6 +83,7 @@ def connect(settings: Settings, client: Client, now: datetime) -> Iterator[Findi
     """
     hub = Hub(settings, client, now)
     _enter(hub)
+    remotes.remote(settings)  # raises where an address holds a secret, which would be committed
     write_env(_addresses(settings))
     yield from _settings(settings)
     workspace = versioning.connect(settings, (GIT_REMOTE, settings.at_dagshub("git")), local_login=True)

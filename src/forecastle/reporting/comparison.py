@@ -129,7 +129,7 @@ def _truth_chart(task: Task, shared: pl.DataFrame) -> str:
     """Draw the newest forecasts of the first series, as few steps ahead as there are, against what came true."""
     name = str(shared["series_id"].min())
     first = shared.filter(pl.col("series_id") == name)
-    step = first["horizon"].min()
+    step = int(first.select(pl.min("horizon")).item())
     last = first.filter(pl.col("horizon") == step).sort("origin").tail(POINTS)
     drawn = [method for method in (CHAMPION, CHALLENGER) if method in last.columns]
     lines = {"truth": last["actual"].to_list(), **{method: last[method].to_list() for method in drawn}}

@@ -166,6 +166,12 @@ def test_a_password_in_the_address_is_refused_before_anything_is_asked(tmp_path:
     assert "pass1" not in str(refused.value) and list(tmp_path.iterdir()) == []
 
 
+def test_a_secret_in_the_address_of_the_tables_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="FORECASTLE_DVC_REMOTE"):
+        tried(dvc_remote="https://me:pass1@example.org/x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_git_no_remote_is_named() -> None:
     found = tried(git=False)
     assert found["git"].works and "FORECASTLE_GIT is false" in found["git"].said
