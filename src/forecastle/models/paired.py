@@ -19,6 +19,7 @@ MOST_CHANCE = 0.2
 MOST_PERSISTENCE = 0.9  # of loss differences that is taken out before their variance is estimated
 LEVEL = 0.05  # at which MOST_CHANCE is asked for
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 def smaller_errors(rows: pl.DataFrame, own: Floats, other: Floats, steps: int) -> float:
@@ -37,20 +38,22 @@ def smaller_errors(rows: pl.DataFrame, own: Floats, other: Floats, steps: int) -
     The p-value is below 5 % where the first is and the second is below MOST_CHANCE; and it is 1 where the errors'
     squares are not smaller at all.
     """
-    found = rows.select("series_id", "origin", "horizon").with_columns(own=own, other=other)
-    size, passed_on = pl.col("own") ** 2 + pl.col("other") ** 2, _times_the_one_before("own", "other")
-    share = (_of_chain(passed_on.sum()) / _of_chain(size.sum())).fill_nan(0).clip(-MOST_TAKEN, MOST_TAKEN)
-    found = found.with_columns(share=share)
-    found = found.with_columns(_of_chain(_fresh(name)).alias(f"fresh_{name}") for name in ("own", "other"))
-    gains = {"plain": ("own", "other"), "fresh": ("fresh_own", "fresh_other")}
-    moments = found.group_by("origin").agg(
-        (pl.col(two) ** 2 - pl.col(one) ** 2).mean().alias(name) for name, (one, two) in gains.items()
-    )
-    plain, fresh = (moments.sort("origin")[name].to_numpy() for name in gains)
     if np.mean(own**2) > np.mean(other**2):
         return 1.0
-    doubt = diebold_mariano(plain, steps)
-    return max(diebold_mariano(_drawn_in(fresh), steps), doubt * LEVEL / MOST_CHANCE)
+    keys = rows.select("series_id", "horizon", "origin").with_row_index("row").sort("series_id", "horizon", "origin")
+    keys = keys.select(
+        "row",
+        chain=pl.struct("series_id", "horizon").rle_id().cast(pl.Int64),
+        moment=pl.col("origin").rank("dense").cast(pl.Int64) - 1,
+    )
+    order, chain, moment = (keys[name].to_numpy() for name in ("row", "chain", "moment"))
+    errors = np.stack([own[order], other[order]])
+    fresh = _fresh(errors, chain)
+    doubt = diebold_mariano(_by_moment(errors[1] ** 2 - errors[0] ** 2, moment), steps)
+    return max(
+        diebold_mariano(_drawn_in(_by_moment(fresh[1] ** 2 - fresh[0] ** 2, moment)), steps),
+        doubt * LEVEL / MOST_CHANCE,
+    )
 
 
 def above_zero(origins: pl.Series, gain: Floats, steps: int) -> float:
@@ -86,19 +89,19 @@ def diebold_mariano(gain: Floats, horizon: int) -> float:
     return float(stdtr(size - 1, -statistic))
 
 
-def _of_chain(what: pl.Expr) -> pl.Expr:
-    """Return what is computed within each series and horizon, in time order."""
-    return what.over("series_id", "horizon", order_by="origin")
+def _fresh(errors: Floats, chain: Integers) -> Floats:
+    """Return what is new in errors, two rows of them in time order within each chain; the first of a chain has none
+    before, and is brought to the others' size."""
+    first = np.diff(chain, prepend=-1) != 0
+    before = np.where(first, 0.0, np.roll(errors, 1, axis=1))
+    passed_on, size = (np.bincount(chain, weights) for weights in ((errors * before).sum(0), (errors**2).sum(0)))
+    share = np.divide(passed_on, size, out=np.zeros_like(size), where=size > 0).clip(-MOST_TAKEN, MOST_TAKEN)[chain]
+    return np.where(first, np.sqrt(1 - share**2) * errors, errors - share * before)
 
 
-def _times_the_one_before(*names: str) -> pl.Expr:
-    return pl.sum_horizontal(pl.col(name) * pl.col(name).shift(1) for name in names)
-
-
-def _fresh(name: str) -> pl.Expr:
-    """Return what is new in errors; the first of a chain has none before and is brought to the others' size."""
-    share = pl.col("share")
-    return (pl.col(name) - share * pl.col(name).shift(1)).fill_null((1 - share**2).sqrt() * pl.col(name))
+def _by_moment(gain: Floats, moment: Integers) -> Floats:
+    """Return the mean of the rows of each moment, in time order."""
+    return np.bincount(moment, gain) / np.bincount(moment)
 
 
 def _drawn_in(means: Floats) -> Floats:
