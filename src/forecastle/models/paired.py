@@ -96,7 +96,8 @@ def _fresh(errors: Floats, chain: Integers) -> Floats:
     before = np.where(first, 0.0, np.roll(errors, 1, axis=1))
     passed_on, size = (np.bincount(chain, weights) for weights in ((errors * before).sum(0), (errors**2).sum(0)))
     share = np.divide(passed_on, size, out=np.zeros_like(size), where=size > 0).clip(-MOST_TAKEN, MOST_TAKEN)[chain]
-    return np.where(first, np.sqrt(1 - share**2) * errors, errors - share * before)
+    fresh: Floats = np.where(first, np.sqrt(1 - share**2) * errors, errors - share * before)
+    return fresh
 
 
 def _by_moment(gain: Floats, moment: Integers) -> Floats:
