@@ -20,7 +20,7 @@ from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
 from forecastle.data.quality_check import judge as judge_quality
 from forecastle.data.store import Store, task_stores
 from forecastle.data.transformation import make_recipe
-from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
+from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError, plainly
 from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
 from forecastle.http import Client
 from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series, skill_interval
@@ -118,7 +118,9 @@ def _read_origins(path: Path, task: Task) -> pl.DataFrame:
         ).unique()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise TaskError(
-            f"a Parquet table with series_id and origin at {path}", str(error), "Write the origins as such a table."
+            f"a Parquet table with series_id and origin at {path}",
+            plainly(error).partition(" (os error")[0],
+            "Write the origins as such a table.",
         ) from None
 
 

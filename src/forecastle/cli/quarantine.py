@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, TaskFile, enter, moment, print_json
+from forecastle.cli.options import AsJson, By, Now, TaskFile, enter, moment, print_json, user
 
 app = typer.Typer(
     help="List, show and release what the quality gate refused.",
@@ -19,7 +19,6 @@ SomeTask = Annotated[
     Path | None, typer.Option("--task", help="The task file (TOML); default: every task of the home folder.")
 ]
 Name = Annotated[str, typer.Argument(help="The batch, as list names it.", show_default=False)]
-By = Annotated[str | None, typer.Option(help="Who decides this; default: the user who runs the command.")]
 
 
 @app.command("list", epilog="Example: forecastle quarantine list --task tasks/nyc-temperature.toml")
@@ -76,29 +75,27 @@ def release(
     now: Now = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a batch into the history against the gate; what the gate masks stays masked, and who decided it is noted."""
+    """Let a batch into the history against the gate; what the gate masks stays masked, and who decided it is noted.
+    Of a batch that was released before, that decision stays."""
     from forecastle.data.intake import release as let_pass
+    from forecastle.data.quarantine import find
     from forecastle.data.store import task_stores
 
     settings, loaded = enter(task)
     home, stores = settings.task_folder(loaded.name), task_stores(settings, loaded.name)
-    intake = let_pass(loaded, home, name, by or _user(), moment(now), because, stores)
+    before = find(home, name).released
+    intake = let_pass(loaded, home, name, by or user(), moment(now), because, stores)
     appended = intake.appended
+    figures = {"new": appended.new, "revised": appended.revised, "known": appended.known}
     if as_json:
-        print_json({"name": name, "new": appended.new, "revised": appended.revised, "known": appended.known})
+        print_json({"name": name, **figures, "released": find(home, name).released})
+    elif before is not None and before["done"]:
+        reason = f" because {before['because']!r}" if before["because"] else ""
+        typer.echo(
+            f"{name} was released before, by {before['by']} at {before['at']:%Y-%m-%d %H:%M} UTC{reason}; that stays."
+        )
     else:
         typer.echo(
             f"Released {name}: {appended.new} new rows in the history, {appended.revised} revised, "
             f"{appended.known} known already."
         )
-
-
-def _user() -> str:
-    from getpass import getuser
-
-    from forecastle.errors import UserError
-
-    try:
-        return getuser()
-    except (OSError, KeyError):
-        raise UserError("to know who releases the batch", "a user without a name", "Say it: --by NAME") from None

@@ -13,7 +13,7 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import ESTIMATORS, LEARNERS, fit_all, predict
+from forecastle.models.estimators import NAIVE, candidates, fit_all, predict
 from forecastle.models.intervals import Errors
 from forecastle.models.learning import Fitted, Options, Pairs, labelled, spread_out, tamed, thinned
 
@@ -53,10 +53,11 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     if not folds:
         return _persistence(examples, until)
     truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])
-    made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in ESTIMATORS}
+    made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in folds[0][1]}
+    learners = [name for name in made if name not in NAIVE]
     rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
-    weights = blend_weights(np.column_stack([tamed(made[name] - truth) for name in LEARNERS]))
-    kept = {name: weight for name, weight in zip(LEARNERS, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
+    weights = blend_weights(np.column_stack([tamed(made[name] - truth) for name in learners]))
+    kept = {name: weight for name, weight in zip(learners, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
     weighed = {name: weight / sum(kept.values()) for name, weight in kept.items()}
     blend = sum(weight * made[name] for name, weight in weighed.items())
     rmse["blend"] = float(np.sqrt(np.mean((blend - truth) ** 2)))
@@ -145,5 +146,5 @@ def _validate(
     within = replace(options, rows=rows)
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)
-    fitted = fit_all(ESTIMATORS, examples, cut, within)
+    fitted = fit_all(candidates(examples.recipe), examples, cut, within)
     return pairs, {name: local.pick(predict(one, few)) for name, one in fitted.items()}

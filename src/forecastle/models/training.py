@@ -21,7 +21,7 @@ from forecastle.data.panel import Booleans, Floats, Integers, micros, moment
 from forecastle.errors import NotEnoughHistory
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
-from forecastle.models.estimators import ESTIMATORS, fit_all, predict
+from forecastle.models.estimators import candidates, fit_all, predict
 from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
 from forecastle.models.learning import Fitted, Options, all_pairs, labelled, spread_out, thinned
@@ -93,17 +93,17 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
             "Collect more history first, or mend the column.",
         )
     choice = choose(past, until, options)
-    fitted = fit_all(ESTIMATORS, past, until, options)
+    fitted = fit_all(candidates(past.recipe), past, until, options)
     model = assemble(task, past, choice, fitted, choice.errors)
     forecasts = {name: predict(one, test) for name, one in fitted.items()}
     made = combine(model, test, [forecasts[name] for name in choice.weights])
     half = adapt(test, made.value, made.half, model.coverage)
     rows = forecast_rows(test, made.value, made.value - half, made.value + half)
-    candidates = {name: score_candidate(rows, test, value) for name, value in forecasts.items()}
+    figures = {name: score_candidate(rows, test, value) for name, value in forecasts.items()}
     pairs = thinned(labelled(test, FOREVER), test, VALIDATION_PAIRS)
     fold = np.full(len(pairs.row), len(choice.errors))
     errors = Errors(pairs, pairs.pick(made.value), pairs.pick(test.truth), fold)
-    return Judged(choice, rows, candidates, errors)
+    return Judged(choice, rows, figures, errors)
 
 
 def assemble(

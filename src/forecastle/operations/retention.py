@@ -31,7 +31,8 @@ from forecastle.data.providers import gives_events
 from forecastle.data.store import task_stores
 from forecastle.errors import StorageUnavailable
 from forecastle.models import bundle, pointer, registry
-from forecastle.monitoring.journal import LATEST_TRUTH, Journal
+from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -176,6 +177,7 @@ def _models(settings: Settings, task: Task, live: Needs, now: datetime, dry_run:
         freed += _size(published)
         if not dry_run:
             _remove(published)
+            pointer.withdraw(settings, task, one.version)
             registry.forget(settings, task, one)
     return Pruned(task.name, "models", settings.keep_models, len(gone), freed, len(live.versions))
 
