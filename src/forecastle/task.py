@@ -20,7 +20,7 @@ from forecastle.coherence import incoherent
 from forecastle.declaration import HttpJson
 from forecastle.duration import DAY as DAY  # noqa: F401  # where others look for these three
 from forecastle.duration import Duration
-from forecastle.duration import duration_text as duration_text
+from forecastle.duration import duration_text as duration_text  # noqa: F401
 from forecastle.duration import parse_duration as parse_duration  # noqa: F401
 from forecastle.errors import TaskError, plainly
 from forecastle.frame import to_json
