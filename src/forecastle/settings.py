@@ -21,6 +21,7 @@ PREFIX = "FORECASTLE_"
 
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where --json speaks
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "YDATA_PROFILING_NO_ANALYTICS": "true",
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
     stores_allow_http: bool = Field(default=False, description="Whether that server may be spoken to without TLS.")
     journal: str = Field(default="", description="SQLAlchemy URL of the journal; empty: SQLite in the home folder.")
     mlflow_uri: str = Field(default="", description="MLflow tracking URI; empty: SQLite in the home folder.")
+    mlflow_registry: str = Field(
+        default="",
+        description="MLflow registry URI where the tracking server has no model registry; empty: the tracking server.",
+    )
     dvc_remote: str = Field(
         default="",
         description="DVC remote: a folder, `s3://…`, `azure://…`, `https://…`; empty: DagsHub's, or a folder in the "
@@ -134,6 +139,22 @@ class Settings(BaseSettings):
     http_max_bytes: int = Field(default=50_000_000, gt=0, description="Largest answer accepted, in bytes.")
     host: str = Field(default="127.0.0.1", description="Address the service listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port the service listens on; 0 takes a free one.")
+    pages_url: str = Field(
+        default="",
+        description="Address at which a browser finds the home folder, for links to its pages; empty: file addresses.",
+    )
+    bin: str = Field(
+        default="",
+        description="For Airflow's DAGs: this command in its own environment, as an absolute path; see "
+        "[Airflow](airflow.md).",
+    )
+    tasks: str = Field(default="", description="For Airflow's DAGs: the folder of the task files.")
+    airflow_url: str = Field(default="", description="Base address of Airflow's API server.")
+    airflow_user: str = Field(default="admin", description="User name at Airflow.")
+    airflow_password: SecretStr = Field(default=SecretStr(""), description="Password of that user.")
+    airflow_token: SecretStr = Field(
+        default=SecretStr(""), description="Token at Airflow; with one, user and password are not needed."
+    )
     keep_archive: int = Field(
         default=0, ge=0, description="Days archived answers are kept by `forecastle prune`; 0 keeps them for ever."
     )
@@ -157,7 +178,17 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """The address of MLflow's tracking store and registry."""
-        return self.mlflow_uri or self.at_dagshub("mlflow") or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+        return self.mlflow_uri or self.at_dagshub("mlflow") or self.own_registry
+
+    @property
+    def registry_uri(self) -> str:
+        """The address of MLflow's model registry."""
+        return self.mlflow_registry or self.tracking_uri
+
+    @property
+    def own_registry(self) -> str:
+        """The address of a registry in the home folder, for a tracking server that has none."""
+        return f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
 
     @property
     def remote(self) -> str:
@@ -198,6 +229,12 @@ class Settings(BaseSettings):
                 f"a key or token in {PREFIX}{name.upper()}", "none", "Get one from its issuer and set that variable."
             )
         return key.get_secret_value().strip()
+
+    def page(self, path: Path) -> str:
+        """Return the address at which a browser finds a file of the home folder."""
+        if not self.pages_url:
+            return path.resolve().as_uri()
+        return f"{self.pages_url.rstrip('/')}/{path.relative_to(self.home).as_posix()}"
 
     def task_folder(self, task: str) -> Path:
         """The folder of one task's archive, history, quarantine, runs, reports and published models."""
