@@ -19,6 +19,9 @@ from forecastle.task import Provider, nearest
 
 PREFIX = "FORECASTLE_"
 
+SECRETS = Path("/run/secrets")
+"""Where containers find secrets: a file named as the setting in lower case, such as forecastle_journal, holds its value."""
+
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -128,6 +131,14 @@ class Settings(BaseSettings):
     http_timeout: float = Field(default=20.0, gt=0, description="Seconds a source may take to answer.")
     http_attempts: int = Field(default=4, ge=1, description="Tries per request before a source counts as unavailable.")
     http_max_bytes: int = Field(default=50_000_000, gt=0, description="Largest answer accepted, in bytes.")
+    model_source: Literal["registry", "image"] = Field(
+        default="registry",
+        description="Which champion the service serves: `registry` the published one, and the baked one only where that "
+        "cannot be reached; `image` the baked one alone.",
+    )
+    baked: str = Field(
+        default="", description="Folder of the champions that an image carries (`forecastle bake`); empty: none."
+    )
     host: str = Field(default="127.0.0.1", description="Address the service listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port the service listens on; 0 takes a free one.")
     keep_archive: int = Field(
@@ -201,7 +212,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings from the environment and ``.env``; overrides win. Raises SettingsError naming every bad one."""
+    """Read the settings from the environment, ``.env`` and files of SECRETS, in that order; overrides win.
+
+    Raises SettingsError naming every bad one.
+    """
     import os
 
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -214,7 +228,7 @@ def load_settings(**overrides: object) -> Settings:
             f"only settings that exist ({PREFIX}…)", listing, "Rename or unset them; see docs/settings.md."
         )
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         listing = "; ".join(
             f"{PREFIX}{'.'.join(map(str, entry['loc'])).upper()}: {entry['msg'].lower()}" for entry in error.errors()
