@@ -13,9 +13,9 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,12 +47,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended: its summary, or the error that ended it."""
+    """How a step ended: its summary, or the error that ended it, and the addresses of the pages there are by then."""
 
     step: str
     seconds: float
     summary: Summary
     error: ForecastleError | None = None
+    pages: Mapping[str, str] = field(default_factory=dict)
 
 
 COLLECT = (
@@ -166,7 +167,7 @@ def run_step(run: Run, step: Step) -> Outcome:
     write_json(_note(run, step.name), said)
     if run.flow == "live":
         _tell_of_failure(run, step, error)
-    return Outcome(step.name, seconds, summary, error)
+    return Outcome(step.name, seconds, summary, error, run.pages)
 
 
 def _require_identity(task: Task, settings: Settings) -> None:
