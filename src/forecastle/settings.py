@@ -91,6 +91,10 @@ class Settings(BaseSettings):
     dagshub_url: str = Field(default="https://dagshub.com", description="Base address of DagsHub.")
     dagshub_user: str = Field(default="", description="User name at DagsHub; empty: the repository's owner.")
     dagshub_token: SecretStr = Field(default=SecretStr(""), description="Access token at DagsHub.")
+    github_url: str = Field(default="https://api.github.com", description="Base address of GitHub's API.")
+    github_token: SecretStr = Field(
+        default=SecretStr(""), description="Token with which reports are posted to pull requests."
+    )
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")
     open_meteo_url: str = Field(

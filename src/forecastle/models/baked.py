@@ -3,17 +3,18 @@
     <baked>/<task>/models/champion.json    laid out as the published ones, so that the same code reads both
     <baked>/<task>/models/<version>/
 
-A baked champion is a copy of the one that was published when the image was built. It is never written to afterwards.
+A baked champion is what the registry's alias named when the image was built. It is never written to afterwards.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from forecastle.errors import NotEnoughHistory, OutsideError, RegistryUnavailable
-from forecastle.models import bundle
-from forecastle.models.pointer import ModelVersion, Pointer, publish, published
+from forecastle.errors import NotEnoughHistory, OutsideError
+from forecastle.models import bundle, registry
+from forecastle.models.pointer import Pointer, publish, published
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -41,22 +42,20 @@ def carried(settings: Settings, task: Task) -> Pointer | None:
 
 
 def bake(settings: Settings, task: Task, folder: Path, now: datetime) -> Pointer:
-    """Copy the published champion into a folder that an image is built with; it is loaded once, so it can be.
+    """Fetch the registry's champion into a folder laid out as a home; it is loaded once, so it can be.
 
-    Raises NotEnoughHistory where nothing was published, RegistryUnavailable where the copy does not load.
+    Raises NotEnoughHistory where the registry has no champion, RegistryUnavailable where it does not answer or what it
+    has does not load.
     """
-    current = published(settings, task)
-    if current is None:
+    version = registry.alias(settings, task, "champion")
+    if version is None:
         raise NotEnoughHistory(
-            f"a published champion of task {task.name!r}", "none", "Publish one: forecastle promote --task FILE"
+            f"a champion of task {task.name!r} in the registry", "none", "Train one: forecastle run train --task FILE"
         )
-    version = ModelVersion(task.name, current.version, current.run_id, current.data_version)
-    pointer = publish(_at(settings, folder), task, version, current.folder, now)
-    if bundle.load(pointer.folder).task != task.name:
-        raise RegistryUnavailable(
-            f"a model of task {task.name!r}", f"another in {pointer.folder}", "Publish the champion again."
-        )
-    return pointer
+    with TemporaryDirectory() as aside:
+        fetched = registry.download(settings, version, Path(aside) / "bundle")
+        bundle.load(fetched)
+        return publish(_at(settings, folder), task, version, fetched, now)
 
 
 def _at(settings: Settings, folder: Path) -> Settings:
