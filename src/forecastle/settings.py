@@ -24,6 +24,7 @@ SECRETS = Path("/run/secrets")
 
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "true",
     "YDATA_PROFILING_NO_ANALYTICS": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -35,7 +35,7 @@ from forecastle.errors import (
     TaskError,
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training, untrained
+from forecastle.models import baked, bundle, explanation, pointer, predictor, promotion, registry, training, untrained
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
 from forecastle.reporting import figures
@@ -382,7 +382,7 @@ def _tell_of_withheld(run: Run, report: QualityReport) -> None:
 
 
 def _champion(run: Run) -> bundle.Bundle:
-    current = pointer.published(run.settings, run.task)
+    current = baked.serving(run.settings, run.task)
     if current is None:
         judged = sorted(run.home.glob("runs/train-*/decision.json"))
         if not judged:
