@@ -62,4 +62,6 @@ def bake(
         if as_json:
             print_json({"task": one.name, "version": pointer.version, "data_version": pointer.data_version})
         else:
-            typer.echo(f"{one.name}: champion {pointer.version} of data {pointer.data_version[:12]} in {pointer.folder}")
+            typer.echo(
+                f"{one.name}: champion {pointer.version} of data {pointer.data_version[:12]} in {pointer.folder}"
+            )
