@@ -62,7 +62,9 @@ def test_every_action_is_githubs_own_and_pinned_by_commit(workflow) -> None:
 def test_every_step_is_one_call_of_a_make_target_that_exists(workflow, root: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
-    assert [step for step in steps if not (found := re.fullmatch(r"make ([a-z]+)", step)) or found[1] not in targets] == []
+    assert [
+        step for step in steps if not (found := re.fullmatch(r"make ([a-z]+)", step)) or found[1] not in targets
+    ] == []
 
 
 def test_no_step_may_fail_unseen_and_no_secret_stands_in_a_command(workflow) -> None:
