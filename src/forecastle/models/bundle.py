@@ -17,8 +17,8 @@ from forecastle.data import formats
 from forecastle.data.recipe import Recipe
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import iso, to_json, write_text
-from forecastle.models.estimators import Fitted
 from forecastle.models.intervals import Spread
+from forecastle.models.learning import Fitted
 from forecastle.models.model import Model
 from forecastle.models.trees import Trees
 

@@ -24,7 +24,7 @@ from forecastle import __version__
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import iso, to_json
 from forecastle.models.evaluation import METRICS
-from forecastle.models.estimators import BOOSTING, Options
+from forecastle.models.learning import BOOSTING, Options
 from forecastle.models.pointer import ModelVersion, Pointer, folder_digest, publish
 from forecastle.settings import Settings, apply_library_defaults
 from forecastle.task import Task

@@ -11,7 +11,7 @@ import pytest
 from forecastle.data.examples import Examples, make_examples
 from forecastle.data.panel import build_panel
 from forecastle.data.transformation import make_recipe
-from forecastle.models.estimators import Options
+from forecastle.models.learning import Options
 from forecastle.task import Task
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from forecastle.errors import FormatError, RegistryUnavailable
 from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, load, save
-from forecastle.models.estimators import ESTIMATORS, LEARNERS, all_pairs
+from forecastle.models.estimators import ESTIMATORS, LEARNERS
+from forecastle.models.learning import all_pairs
 from forecastle.models.intervals import Errors, calibrate
 from forecastle.models.model import Model, apply
 

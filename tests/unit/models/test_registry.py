@@ -17,7 +17,7 @@ from forecastle.data.transformation import make_recipe
 from forecastle.errors import RegistryUnavailable
 from forecastle.models import registry
 from forecastle.models.bundle import Bundle, load, save
-from forecastle.models.estimators import Fitted
+from forecastle.models.learning import Fitted
 from forecastle.models.intervals import Spread
 from forecastle.models.model import Model
 from forecastle.models.pointer import ModelVersion, folder_digest, published
