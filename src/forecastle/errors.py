@@ -4,6 +4,7 @@
     ├─ UserError       exit 2, never retried: the user can mend it
     │  ├─ TaskError         a task file that cannot be (every bad field at once)
     │  ├─ SettingsError     an environment variable that cannot be
+    │  ├─ RequestError      a request to the service that cannot be
     │  └─ FormatError       a store that another version of forecastle wrote
     ├─ GateError       exit 3, never retried: the data must not go on
     │  ├─ QualityGateFailed the mandatory gate said no
@@ -52,6 +53,10 @@ class TaskError(UserError):
 
 class SettingsError(UserError):
     """Name a setting that cannot be."""
+
+
+class RequestError(UserError):
+    """Name what is wrong with the body or a parameter of a request."""
 
 
 class FormatError(UserError):

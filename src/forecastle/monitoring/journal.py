@@ -2,6 +2,7 @@
 
     forecasts    one row a forecast; ``state`` is waiting, scored or never_came
     outcomes     one row a scored forecast: the forecast beside what came true
+    predictions  one row for each series a request was answered about, with its forecasts; see ``predictions``
     heads        the newest origin of each series, so that "the current forecasts" is one look-up
     incidents    what went wrong, from when to when; one open incident a task and kind
     heartbeats   when each kind of work last succeeded, and how often it did
@@ -31,7 +32,7 @@ from forecastle.frame import TIME
 from forecastle.models.intervals import outcome_weight
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
-from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, make_engine
+from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, PREDICTIONS, make_engine
 
 FORECAST: dict[str, pl.DataType] = {
     "forecast_id": pl.String(),
@@ -188,7 +189,7 @@ class Journal:
 
     def forget(self, task: str, before: datetime, kept: Collection[str], dry_run: bool = False) -> dict[str, int]:
         """Remove what is over and done since before a time: forecasts scored or given up, their outcomes, incidents
-        closed; return how many of each.
+        closed, predictions on request; return how many of each.
 
         The forecasts and outcomes of the model versions in ``kept`` stay, whose intervals follow them; so do those that
         wait for their truth, and the current ones of every series.
@@ -202,10 +203,12 @@ class Journal:
             & sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).not_in(heads)
         )
         closed = (INCIDENTS.c.task == task) & (INCIDENTS.c.closed_at < before)
+        asked = (PREDICTIONS.c.task == task) & (PREDICTIONS.c.issued_at < before)
         where = {
             OUTCOMES: OUTCOMES.c.forecast_id.in_(sql.select(FORECASTS.c.forecast_id).where(over)),
             FORECASTS: over,
             INCIDENTS: closed,
+            PREDICTIONS: asked,
         }
         with self._transaction() as connection:
             if dry_run:
@@ -288,26 +291,40 @@ class Journal:
         return found
 
     def predictions(self, task: str) -> int:
-        """Return how many predictions (a series at an origin) were ever recorded."""
-        query = sql.select(sql.func.count()).where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1))
+        """Return how many predictions (a series at an origin) were ever recorded, live and on request."""
+        count = sql.func.count()
+        live = sql.select(count).where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1)).scalar_subquery()
+        asked = sql.select(count).where(PREDICTIONS.c.task == task).scalar_subquery()
         with self._transaction() as connection:
-            return int(connection.execute(query).scalar_one())
+            return int(connection.execute(sql.select(live + asked)).scalar_one())
+
+    def record_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record what requests were answered, all or none: the columns of PREDICTIONS; one that is there stays."""
+        insert = self._insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
+        with self._transaction() as connection:
+            connection.execute(insert, list(rows))
+
+    def asked(self, task: str, limit: int = 1000) -> tuple[dict[str, Any], ...]:
+        """Return the newest predictions made on request, at most so many, the newest first."""
+        query = sql.select(PREDICTIONS).where(PREDICTIONS.c.task == task).order_by(PREDICTIONS.c.issued_at.desc())
+        with self._transaction() as connection:
+            return tuple(dict(row) for row in connection.execute(query.limit(limit)).mappings())
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
 
-        Only predictions issued by ``now`` count, and only those of a model.
+        Those made live and those made on request count alike, if issued by ``now`` and made by a model.
         """
-        issued = (FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1) & (FORECASTS.c.issued_at <= now)
-        issued &= FORECASTS.c.model_version != UNTRAINED
-        query = (
-            sql.select(FORECASTS.c.drifted)
-            .where(issued)
-            .order_by(FORECASTS.c.issued_at.desc(), FORECASTS.c.forecast_id)
-            .limit(limit)
-        )
+        found: list[tuple[datetime, bool]] = []
         with self._transaction() as connection:
-            return tuple(connection.execute(query).scalars())
+            for table, key in ((FORECASTS, FORECASTS.c.forecast_id), (PREDICTIONS, PREDICTIONS.c.prediction_id)):
+                issued = (table.c.task == task) & (table.c.issued_at <= now) & (table.c.model_version != UNTRAINED)
+                issued &= (table.c.horizon == 1) if table is FORECASTS else sql.true()
+                query = sql.select(table.c.issued_at, table.c.drifted).where(issued)
+                newest = query.order_by(table.c.issued_at.desc(), key).limit(limit)
+                found += [(at, drifted) for at, drifted in connection.execute(newest)]
+        found.sort(key=lambda one: one[0], reverse=True)
+        return tuple(drifted for _, drifted in found[:limit])
 
     def open_incident(self, task: str, kind: str, reason: str, now: datetime) -> bool:
         """Open an incident; return False where one of this task and kind is open already (it stays as it is)."""

@@ -25,7 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from forecastle import __version__
 from forecastle.errors import ForecastleError, OutsideError, TaskError
 from forecastle.monitoring import metrics
-from forecastle.serving import docs, page, problems, schemas
+from forecastle.monitoring.predictions import PredictionLog
+from forecastle.serving import docs, page, posting, problems, schemas
 from forecastle.serving.board import Board
 from forecastle.serving.snapshot import Details, Snapshot
 from forecastle.settings import Settings
@@ -47,15 +48,8 @@ HEADERS = {
 UNMATCHED = "unmatched"
 
 _ABOUT = "Forecasts with their intervals, the age and version of what they were made from, and what came true."
-_Responses = dict[int | str, dict[str, Any]]
-_DOWN: _Responses = {
-    503: {"model": schemas.Problem, "description": "A store does not answer and nothing is known yet."}
-}
-_NAMED: _Responses = {
-    404: {"model": schemas.Problem, "description": "No such task or series; the nearest is named."},
-    422: {"model": schemas.Problem, "description": "A parameter that cannot be."},
-    **_DOWN,
-}
+_DOWN = problems.refusals(503)
+_NAMED = problems.refusals(404, 422, 503)
 
 
 def create_app(
@@ -68,10 +62,12 @@ def create_app(
     Nothing is read before the first request, so an app can be made while a store is down.
     """
     board = Board(settings, tasks, poll_every)
+    log = PredictionLog(board.journal, settings.home)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        log.close()
         board.close()
 
     app = FastAPI(
@@ -82,12 +78,14 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    app.state.predictions = log
     app.add_middleware(Envelope)
     for kind, handler in problems.HANDLERS.items():
         app.add_exception_handler(kind, _outside(handler) if kind is Exception else handler)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     _operations(app, board, clock)
     _tasks(app, board, clock)
+    posting.add_routes(app, settings, board, log, clock)
     _pages(app, board, clock, note)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

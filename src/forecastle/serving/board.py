@@ -21,7 +21,7 @@ from forecastle.data import roster
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
 from forecastle.data.store import task_stores
-from forecastle.errors import ForecastleError, OutsideError, TaskError
+from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.models.bundle import Bundle, load
 from forecastle.models.pointer import Pointer, published
@@ -31,7 +31,9 @@ from forecastle.monitoring.journal import FIGURES, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
 from forecastle.serving.schemas import Model, Scores
+from forecastle.serving import workbench
 from forecastle.serving.snapshot import Details, Snapshot, build, window
+from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
 
@@ -59,6 +61,10 @@ class Board:
     def tasks(self) -> tuple[Task, ...]:
         """The tasks in the order they were given."""
         return tuple(entry.task for entry in self._entries.values())
+
+    def task(self, name: str) -> Task:
+        """Return a task of this service; TaskError with the nearest name where it has none."""
+        return self._entry(name).task
 
     def is_due(self, name: str, now: datetime) -> bool:
         """Tell whether the stores are to be asked before the next answer."""
@@ -110,13 +116,42 @@ class Board:
         since = now - SCORED
         if snapshot.fault:
             return Details(since, snapshot.forecasts.clear(), None, ())
-        outcomes = self._open().outcomes(name, since, DRAWN)
+        outcomes = self.journal().outcomes(name, since, DRAWN)
         ours = of_models(outcomes)
         scores = Scores.model_validate(live_scores(ours)) if ours.height else None
-        incidents = self._open().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
+        incidents = self.journal().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
         details = Details(since, outcomes, scores, incidents)
         entry.details = (revision, details)
         return details
+
+    def bench(self, name: str) -> Workbench | None:
+        """Return what the task's forecasts on request are made with, if nothing newer is to be built."""
+        entry = self._entry(name)
+        known = entry.bench
+        return known[1] if known is not None and known[0] == entry.revision else None
+
+    def build_bench(self, name: str, now: datetime) -> Workbench:
+        """Build that anew; where another thread is at it, go on with the one before.
+
+        Raises NotEnoughHistory where no model serves yet.
+        """
+        entry = self._entry(name)
+        if not entry.bench_lock.acquire(blocking=entry.bench is None):
+            assert entry.bench is not None, "only the first one is waited for"
+            return entry.bench[1]
+        try:
+            if (known := self.bench(name)) is not None:
+                return known
+            revision, champion = entry.revision, entry.champion
+            if champion is None:
+                raise NotEnoughHistory(
+                    f"a champion of task {name!r}", "none that could be loaded", "Train one: forecastle run train"
+                )
+            made = workbench.build(self._settings, entry.task, champion[1], self.journal(), now)
+            entry.bench = (revision, made)
+            return made
+        finally:
+            entry.bench_lock.release()
 
     def readings(self, name: str, now: datetime) -> tuple[Reading, ...]:
         """Return what the metrics say about a task, from its stores; asked again after five polls' time."""
@@ -125,7 +160,7 @@ class Board:
             snapshot = self.snapshot(name)
             newest = max(snapshot.newest.values(), default=None)
             known = None if newest is None else newest + entry.task.knowable_after
-            found = list(metrics.readings(self._open(), name, now, known))
+            found = list(metrics.readings(self.journal(), name, now, known))
             if snapshot.model is not None:
                 model = snapshot.model
                 found.append(metrics.model_reading(name, model.version, model.data_version, model.estimator))
@@ -149,7 +184,8 @@ class Board:
                 "GET /v1/tasks lists them.",
             ) from None
 
-    def _open(self) -> Journal:
+    def journal(self) -> Journal:
+        """Return the journal, opened when first asked for."""
         with self._journal_lock:
             if self._journal is None:
                 self._journal = Journal(self._settings.journal_url)
@@ -158,7 +194,7 @@ class Board:
     def _revision(self, entry: _Entry) -> _Revision:
         """Return a value that differs after anything changed that a snapshot or its details hold."""
         return _Revision(
-            published(self._settings, entry.task), entry.history.state(), self._open().revision(entry.task.name)
+            published(self._settings, entry.task), entry.history.state(), self.journal().revision(entry.task.name)
         )
 
     def _read(self, entry: _Entry, revision: _Revision) -> Snapshot:
@@ -171,7 +207,7 @@ class Board:
             promise=Scores.model_validate(champion.backtest) if champion is not None else None,
             model_fault=fault,
             observed=_observed(task, entry.history),
-            forecasts=self._open().latest(task.name),
+            forecasts=self.journal().latest(task.name),
         )
 
 
@@ -195,6 +231,8 @@ class _Entry:
     snapshot: Snapshot | None = None
     details: tuple[_Revision | None, Details] | None = None
     champion: tuple[Pointer, Bundle] | None = None
+    bench: tuple[_Revision | None, Workbench] | None = None
+    bench_lock: Lock = field(default_factory=Lock)
     readings: tuple[float, tuple[Reading, ...]] | None = None
 
 
@@ -220,7 +258,7 @@ def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
     if pointer is None or (entry.champion is not None and entry.champion[0] == pointer):
         return None
     try:
-        entry.champion = (pointer, load(pointer.folder))
+        entry.champion = (pointer, load(pointer.folder, pointer.version))
     except ForecastleError as error:
         return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
     return None

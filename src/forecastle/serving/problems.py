@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from forecastle.errors import ForecastleError, GateError, OutsideError, TaskError, UserError
+from forecastle.errors import ForecastleError, GateError, OutsideError, RequestError, TaskError, UserError
 from forecastle.serving.schemas import Problem
 from forecastle.task import nearest
 
@@ -18,6 +19,23 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 10
 
 Handler = Callable[[Request, Exception], Response]
+MEANINGS = {
+    400: "A request that cannot be.",
+    401: "No key, where one is needed, or none that is valid.",
+    403: "A key without the scope that is needed.",
+    404: "No such task or series; the nearest is named.",
+    408: "The body did not come in time.",
+    409: "The data must not go on: the gate refused it, or there is too little.",
+    413: "A body of too many bytes.",
+    415: "A body of a kind that is not taken.",
+    422: "A parameter or body that cannot be; the place is named.",
+    503: "A store does not answer and nothing is known yet, or what is known is too old.",
+}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI document says of these refusals."""
+    return {status: {"model": Problem, "description": MEANINGS[status]} for status in statuses}
 
 
 def _problem(
@@ -71,6 +89,7 @@ def _on_fault(request: Request, error: Exception) -> Response:
 
 _STATUS: dict[type[ForecastleError], int] = {
     TaskError: 404,
+    RequestError: 422,
     UserError: 400,
     GateError: 409,
     OutsideError: 503,

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from forecastle.data.history import History
+from forecastle.data.present import Present
 from forecastle.data.recipe import Recipe
 from forecastle.frame import conform
 from forecastle.models import bundle, pointer
@@ -110,7 +111,7 @@ def publish_champion(settings: Settings, task: Task, version: str = "3") -> None
         created_at=NOW - timedelta(days=14),
         trained_until=NOW - timedelta(days=15),
         model=model,
-        features=(task.target,),
+        features=Present(recipe).names or (task.target,),
         backtest={**pooled, "horizons": horizons, "candidates": {}},
         reference={},
     )

@@ -271,7 +271,8 @@ def test_the_openapi_document_describes_errors_as_problem_documents(ask) -> None
     refusals = [
         list(answer["content"])
         for path, operations in document["paths"].items()
-        for status, answer in operations["get"]["responses"].items()
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
         if int(status) >= 400 and path != "/ready"
     ]
     assert refusals and all(types == ["application/problem+json"] for types in refusals)
