@@ -57,7 +57,8 @@ def settings(tmp_path: Path) -> Settings:
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder that holds four made-up days of the shipped task, and its champion; to be copied."""
     home = tmp_path_factory.mktemp("stores") / "home"
-    settings, task = Settings(home=home, _env_file=None), load_task(ROOT / "tasks" / "nyc-temperature.toml")  # type: ignore[call-arg]
+    settings = Settings(home=home, _env_file=None)  # type: ignore[call-arg]
+    task = load_task(ROOT / "tasks" / "nyc-temperature.toml")
     MADE_UP.fill(settings, task)
     MADE_UP.publish_champion(settings, task)
     return home
