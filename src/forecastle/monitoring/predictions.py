@@ -20,9 +20,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sql
+
 from forecastle.errors import ForecastleError, StorageUnavailable
 from forecastle.frame import to_json, write_text
 from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.tables import PREDICTIONS
 
 LOG = logging.getLogger("forecastle.service")
 
@@ -34,6 +37,13 @@ SUFFIX = ".jsonl"
 _MOMENTS = ("origin", "issued_at")
 
 Row = Mapping[str, Any]
+
+
+def asked(journal: Journal, task: str, limit: int = 1000) -> tuple[dict[str, Any], ...]:
+    """Return the newest predictions made on request, at most so many, the newest first."""
+    query = sql.select(PREDICTIONS).where(PREDICTIONS.c.task == task).order_by(PREDICTIONS.c.issued_at.desc())
+    with journal.transaction() as connection:
+        return tuple(dict(row) for row in connection.execute(query.limit(limit)).mappings())
 
 
 class PredictionLog:

@@ -15,6 +15,7 @@ from forecastle.data.examples import make_examples
 from forecastle.data.panel import build_panel, micros
 from forecastle.models import bundle, pointer, predictor
 from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.predictions import asked
 from forecastle.serving import asking, schemas, workbench
 from forecastle.serving.app import create_app
 
@@ -142,7 +143,7 @@ def test_every_forecast_that_was_answered_is_journalled_apart_and_counts_in_drif
         app.state.predictions.flush()
         assert journal.predictions(task.name) == before + 3
         assert len(journal.drift_flags(task.name, 10_000, clock.now)) == flags + 3
-        kept = journal.asked(task.name)
+        kept = asked(journal, task.name)
     by_id = {one["prediction_id"]: one for one in kept}
     for answer in answers:
         (made,) = answer["predictions"]
