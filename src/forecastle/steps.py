@@ -33,6 +33,7 @@ from forecastle.errors import (
     RegistryUnavailable,
     SourceUnavailable,
     TaskError,
+    UserError,
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training, untrained
@@ -147,7 +148,8 @@ def train(run: Run) -> Summary:
         run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now
     )
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
-    folder = bundle.save(trained.bundle, run.folder / "bundle")
+    made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))
+    folder = bundle.save(made, run.folder / "bundle")
     write_table(run.folder / "backtest.parquet", trained.backtest)
     scores = trained.bundle.backtest
     figures.save_figures(run.folder / "figures", trained.backtest, run.task)
@@ -211,17 +213,7 @@ def judged(run: Run) -> Comparison:
 def forecast(run: Run) -> Summary:
     """Forecast every series from the newest hour known, and journal it."""
     model = _champion(run)
-    newest = _newest(run)
-    if newest is None:
-        raise NotEnoughHistory(
-            f"observations of task {run.task.name!r} known at {iso(run.now)}",
-            "none",
-            "Collect some: forecastle run live --task FILE",
-        )
-    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
-    panel = _panel(run, model.recipe, start, newest)
-    rows = panel.last_rows
-    examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+    newest, panel, examples = _newest_origins(run, model)
     known = untrained.known(model.recipe, panel)[examples.series]
     ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now)
@@ -241,6 +233,26 @@ def forecast(run: Run) -> Summary:
         "untrained": naive,
         "data_age_seconds": _seconds(run.task.age(newest, run.now)),
     }
+
+
+def explain(run: Run, series_id: str, horizon: int) -> explanation.Explanation:
+    """Say what moves the champion's forecast of a series, so many steps ahead of the newest hour known.
+
+    Raises UserError for a series that it has not learnt, and for more steps than it forecasts.
+    """
+    model = _champion(run)
+    if not 1 <= horizon <= model.recipe.steps:
+        raise UserError(f"a horizon from 1 to {model.recipe.steps} steps", f"{horizon}", "Name one of those steps.")
+    _, panel, examples = _newest_origins(run, model)
+    panel.rows_of(series_id)  # which names those there are
+    if series_id not in model.recipe.series_ids:
+        raise UserError(
+            f"a series that model {model.version} has learnt: {', '.join(model.recipe.series_ids)}",
+            f"{series_id!r}, which is forecast by the season before until a model is trained on it",
+            "Train: forecastle run train --task FILE",
+        )
+    own = examples.take(examples.series == panel.series_ids.index(series_id))
+    return explanation.explain(model.model, own, horizon)[0]
 
 
 def score(run: Run) -> Summary:
@@ -392,6 +404,28 @@ def _champion(run: Run) -> bundle.Bundle:
             found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
         raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
     return bundle.load(current.folder, current.version)
+
+
+def _newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
+    """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
+    newest = _newest(run)
+    if newest is None:
+        raise NotEnoughHistory(
+            f"observations of task {run.task.name!r} known at {iso(run.now)}",
+            "none",
+            "Collect some: forecastle run live --task FILE",
+        )
+    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
+    panel = _panel(run, model.recipe, start, newest)
+    rows = panel.last_rows
+    return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+
+
+def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:
+    """Return the newest observations known now, as far back as a recipe's features look."""
+    newest = _newest(run)
+    start = None if newest is None or recipe.lookback is None else newest - recipe.lookback
+    return roster.in_service(run.task, run.history.read(as_of=run.now, start=start))
 
 
 def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from forecastle.data.examples import make_examples
 from forecastle.data.panel import build_panel
 from forecastle.data.present import Present
-from forecastle.data.recent import make_recent
+from forecastle.data.dense import make_recent
 from forecastle.data.transformation import make_recipe
 
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -23,7 +23,7 @@ from forecastle.data.history import History
 from forecastle.data.panel import Floats, build_panel, micros, moment
 from forecastle.data.present import Present
 from forecastle.data.profiling import Reference
-from forecastle.data.recent import NOTHING, Recent, lay, make_recent
+from forecastle.data.dense import NOTHING, Recent, lay, make_recent
 from forecastle.data.store import task_stores
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP, conform
 from forecastle.models import predictor
