@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 import polars as pl
+from starlette.concurrency import run_in_threadpool
 
 from forecastle.data import roster
 from forecastle.data.derivation import open_history
@@ -23,7 +24,7 @@ from forecastle.data.history import History
 from forecastle.data.store import task_stores
 from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
-from forecastle.models.bundle import Bundle, load
+from forecastle.models.bundle import Bundle, load, self_check
 from forecastle.models.pointer import Pointer, published
 from forecastle.models.untrained import of_models
 from forecastle.monitoring import metrics
@@ -40,6 +41,7 @@ from forecastle.task import Task, nearest
 SCORED = timedelta(days=30)
 RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
+REFUSED = "champion-refused"
 READING_POLLS = 5
 DRAWN = (*FIGURES, "timestamp", "issued_at", "forecast_id")  # of an outcome: what scores and the page are made of
 
@@ -74,6 +76,12 @@ class Board:
         at, real = entry.checked
         return monotonic() - real >= self._poll_every or abs((now - at).total_seconds()) >= self._poll_every
 
+    async def state(self, name: str, now: datetime) -> Snapshot:
+        """Return a task's state, after the stores were asked for a newer one if that is due."""
+        if self.is_due(name, now):
+            await run_in_threadpool(self.refresh, name, now)
+        return self.snapshot(name)
+
     def snapshot(self, name: str) -> Snapshot:
         """Return the state last read; there is one after a ``refresh`` that raised nothing.
 
@@ -95,7 +103,7 @@ class Board:
             revision = self._revision(entry)
             again = monotonic() - entry.read > RELOAD_SECONDS
             if entry.snapshot is None or entry.revision != revision or entry.snapshot.fault or again:
-                entry.snapshot = self._read(entry, revision)
+                entry.snapshot = self._read(entry, revision, now)
                 entry.revision, entry.read = revision, monotonic()
         except OutsideError as error:
             if entry.snapshot is None:
@@ -197,9 +205,10 @@ class Board:
             published(self._settings, entry.task), entry.history.state(), self.journal().revision(entry.task.name)
         )
 
-    def _read(self, entry: _Entry, revision: _Revision) -> Snapshot:
+    def _read(self, entry: _Entry, revision: _Revision, now: datetime) -> Snapshot:
         task = entry.task
         fault = _load_champion(entry, revision.pointer)
+        self._tell(entry, fault, now)
         pointer, champion = entry.champion or (None, None)
         return build(
             task,
@@ -209,6 +218,16 @@ class Board:
             observed=_observed(task, entry.history),
             forecasts=self.journal().latest(task.name),
         )
+
+    def _tell(self, entry: _Entry, fault: str | None, now: datetime) -> None:
+        """Open an incident while the published champion is refused, and close it when one serves again."""
+        if fault == entry.told:
+            return
+        if fault is not None:
+            self.journal().open_incident(entry.task.name, REFUSED, f"{fault[0].upper()}{fault[1:]}.", now)
+        else:
+            self.journal().close_incident(entry.task.name, REFUSED, now, "The published champion serves.")
+        entry.told = fault
 
 
 @dataclass(frozen=True)
@@ -231,6 +250,7 @@ class _Entry:
     snapshot: Snapshot | None = None
     details: tuple[_Revision | None, Details] | None = None
     champion: tuple[Pointer, Bundle] | None = None
+    told: str | None = ""  # of the champion, so that an incident is opened or closed once; at first nothing was told
     bench: tuple[_Revision | None, Workbench] | None = None
     bench_lock: Lock = field(default_factory=Lock)
     readings: tuple[float, tuple[Reading, ...]] | None = None
@@ -254,11 +274,17 @@ def _model(task: Task, pointer: Pointer, champion: Bundle) -> Model:
 
 
 def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
-    """Load the published champion if it is another; one that cannot be loaded is named, and the one before stays."""
+    """Load the published champion if it is another, and have it examine itself.
+
+    One that cannot be loaded, or does not forecast what it did when it was made, is refused: it is named, and the one
+    before stays.
+    """
     if pointer is None or (entry.champion is not None and entry.champion[0] == pointer):
         return None
     try:
-        entry.champion = (pointer, load(pointer.folder, pointer.version))
+        champion = load(pointer.folder, pointer.version)
+        self_check(champion)
     except ForecastleError as error:
         return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
+    entry.champion = (pointer, champion)
     return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from math import isfinite
 from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI, Request
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -19,7 +20,7 @@ from forecastle.data.store import task_stores
 from forecastle.errors import AnswerChanged, RequestError, SourceUnavailable
 from forecastle.http import Answer
 from forecastle.models.bundle import Bundle
-from forecastle.monitoring import metrics
+from forecastle.monitoring import incidents, metrics
 from forecastle.monitoring.predictions import PredictionLog, Row
 from forecastle.serving import asking, bodies, schemas
 from forecastle.serving.board import Board
@@ -31,6 +32,23 @@ from forecastle.task import Task
 
 FEW = 8  # series forecast at once; more would hold up the answers of others
 
+_ALERTS: dict[str, Any] = {
+    "type": "object",
+    "required": ["alerts"],
+    "properties": {
+        "alerts": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "status": {"type": "string", "enum": ["firing", "resolved"]},
+                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
+                },
+            },
+        }
+    },
+}
 _KINDS: dict[str, Any] = {
     "text/csv": {"schema": {"type": "string"}},
     "application/json": {"schema": {"type": "array", "items": {"type": "object"}}},
@@ -82,10 +100,27 @@ def add_routes(
         taken = await run_in_threadpool(_take_in, settings, known, body, clock())
         return Response(taken.model_dump_json(), media_type="application/json")
 
+    @app.post(
+        "/v1/alerts",
+        response_model=schemas.Alerted,
+        tags=["operation"],
+        responses=refusals(400, 408, 413, 415, 422, 503),
+        openapi_extra=_body({"application/json": {"schema": _ALERTS}}),
+    )
+    async def take_alerts(request: Request) -> Response:
+        """Take in the webhook of Alertmanager or Grafana: what fires opens an incident, what is resolved closes it."""
+        body = await bodies.read(request, settings.max_body)
+        try:
+            told = from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise RequestError("a body in JSON", str(error), "Send what the webhook receivers send.") from None
+        names = [one.name for one in board.tasks]
+        found = await run_in_threadpool(incidents.receive, board.journal(), settings, names, told, clock())
+        return Response(to_json(asdict(found)), media_type="application/json")
+
 
 async def _bench(board: Board, task: str, now: datetime) -> Workbench:
-    if board.is_due(task, now):
-        await run_in_threadpool(board.refresh, task, now)
+    await board.state(task, now)
     bench = board.bench(task)
     return bench if bench is not None else await run_in_threadpool(board.build_bench, task, now)
 

@@ -38,9 +38,10 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": MEANINGS[status]} for status in statuses}
 
 
-def _problem(
+def refuse(
     request: Request, status: int, kind: str, parts: tuple[str, str, str], headers: dict[str, str] | None = None
 ) -> Response:
+    """Return a problem document; its parts are what was expected, what was found and what to do."""
     expected, found, action = parts
     problem = Problem(
         type=f"urn:forecastle:problem:{kind}",
@@ -60,7 +61,7 @@ def _on_forecastle_error(request: Request, error: Exception) -> Response:
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
     headers = {"retry-after": str(RETRY_SECONDS)} if error.retried else None
     kind = "".join(f"-{one.lower()}" if one.isupper() else one for one in type(error).__name__).lstrip("-")
-    return _problem(request, status, kind, (error.expected, error.found, error.action), headers)
+    return refuse(request, status, kind, (error.expected, error.found, error.action), headers)
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
@@ -73,18 +74,18 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     }
     fallback = ("a request this service can answer", str(error.detail), "GET /docs shows how to ask.")
     headers = dict(error.headers or {})
-    return _problem(request, error.status_code, "http", parts.get(error.status_code, fallback), headers)
+    return refuse(request, error.status_code, "http", parts.get(error.status_code, fallback), headers)
 
 
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return _problem(request, 422, "invalid", ("valid parameters", found, "GET /docs shows them."))
+    return refuse(request, 422, "invalid", ("valid parameters", found, "GET /docs shows them."))
 
 
 def _on_fault(request: Request, error: Exception) -> Response:
     parts = ("to answer", f"an unexpected fault ({type(error).__name__})", "Look at the service's log.")
-    return _problem(request, 500, "fault", parts)
+    return refuse(request, 500, "fault", parts)
 
 
 _STATUS: dict[type[ForecastleError], int] = {

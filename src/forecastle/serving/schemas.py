@@ -237,6 +237,21 @@ class Accepted(Answer):
     withheld: tuple[str, ...] = Field(description="Series that the gate keeps in quarantine.")
 
 
+class Part(Answer):
+    """Where a forecast starts from, in the target's unit."""
+
+    name: str
+    adds: float
+
+
+class FeaturePart(Answer):
+    """What a feature was (null: missing), and what it adds to the forecast in the target's unit."""
+
+    name: str
+    value: float | None
+    adds: float
+
+
 class Explanation(Answer):
     """A forecast as a sum: where it starts from, and what each feature adds, in the target's unit."""
 
@@ -247,8 +262,8 @@ class Explanation(Answer):
     horizon: int
     model_version: str
     value: float
-    start: dict[str, float]
-    features: dict[str, float] = Field(description="The largest first; features that add nothing are left out.")
+    start: tuple[Part, ...]
+    features: tuple[FeaturePart, ...] = Field(description="The largest first; features that add nothing are left out.")
 
 
 class IncidentStep(Answer):

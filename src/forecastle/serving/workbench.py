@@ -85,8 +85,7 @@ class Workbench:
             fitting.append(one)
         for examples, missing in self._examples(fitting, now):
             made = predictor.answer(self.bundle, examples, self.widths)
-            for one in self._told(examples, made, missing, masked, now):
-                found[one.series_id] = one
+            found |= {one.series_id: one for one in self._told(examples, made, missing, masked, now)}
         return [found[one.series_id] for one in asked]
 
     def current(self, series_id: str, origin: datetime, now: datetime) -> Examples:

@@ -296,3 +296,49 @@ def test_every_json_answer_is_what_the_openapi_document_promises(ask) -> None:
 def test_the_page_says_what_whoever_serves_it_wants_said(filled, task, clock, get) -> None:
     app = create_app(filled, [task], clock, poll_every=0, note="The clock is simulated.")
     assert "The clock is simulated." in get(app, "/").text
+
+
+def test_an_explanation_sums_to_the_current_forecast(ask, made_up) -> None:
+    for horizon in (1, 6):
+        answer = ask(f"{TASK}/explain/JFK?horizon={horizon}").json()
+        assert schemas.Explanation.model_validate(answer)
+        parts = [*answer["start"], *answer["features"]]
+        assert sum(one["adds"] for one in parts) == pytest.approx(answer["value"])
+        assert (answer["origin"], answer["horizon"]) == ("2013-12-16T19:00:00Z", horizon)
+
+
+def test_what_cannot_be_explained_is_refused(ask) -> None:
+    assert ask(f"{TASK}/explain/EWX").status_code == 404
+    assert ask(f"{TASK}/explain/JFK?horizon=7").status_code == 422
+    assert ask(f"{TASK}/explain/JFK?horizon=soon").status_code == 422
+
+
+def test_incidents_are_listed_newest_first_and_narrowed_down(ask, filled, task, clock) -> None:
+    with Journal(filled.journal_url) as journal:
+        journal.open_incident(task.name, "data-drift", "Much is new.", clock.now)
+    listed = ask("/v1/incidents").json()["incidents"]
+    assert [one["kind"] for one in listed] == ["data-drift", "quality-gate"]
+    assert [one["kind"] for one in ask("/v1/incidents?open_only=true").json()["incidents"]] == ["data-drift"]
+    assert ask("/v1/incidents?task=another").json()["incidents"] == []
+    assert len(ask("/v1/incidents?limit=1").json()["incidents"]) == 1
+    assert ask("/v1/incidents?limit=0").status_code == 422
+
+
+def test_an_alert_opens_an_incident_and_its_end_closes_it(post, ask, task) -> None:
+    alert = {
+        "status": "firing",
+        "labels": {"task": task.name, "rule": "data-drift"},
+        "annotations": {"summary": "New."},
+    }
+    told = post("/v1/alerts", json={"version": "4", "status": "firing", "alerts": [alert]})
+    assert (told.status_code, told.json()["opened"]) == (200, ["nyc-temperature: data-drift"])
+    assert ask("/v1/incidents?open_only=true").json()["incidents"][0]["reason"] == "New."
+    resolved = {"alerts": [alert | {"status": "resolved"}]}
+    assert post("/v1/alerts", json=resolved).json()["closed"] == ["nyc-temperature: data-drift"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"alerts": 3}', b'{"alerts": ["x"]}'])
+def test_what_is_no_webhook_of_alerts_is_a_problem_document(post, body: bytes) -> None:
+    answer = post("/v1/alerts", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -101,9 +101,9 @@ def test_many_series_are_answered_in_the_order_they_were_asked_for_each_as_if_al
     each = [body(name, last=datetime(2013, 12, 16, 19 - len(name), tzinfo=UTC))["series"][0] for name in names]
     made = post(PREDICT, json={"series": each}).json()["predictions"]
     assert [one["series_id"] for one in made] == names
-    for one, asked in zip(made, each, strict=True):
+    for one, own in zip(made, each, strict=True):
         if one["series_id"] in ("JFK", "S7", "EWR"):
-            (alone,) = post(PREDICT, json={"series": [asked]}).json()["predictions"]
+            (alone,) = post(PREDICT, json={"series": [own]}).json()["predictions"]
             assert alone | {"prediction_id": ""} == one | {"prediction_id": ""}
 
 

@@ -3,6 +3,8 @@
 It only adds, so that an older forecastle that is still at work goes on undisturbed.
 """
 
+from typing import Any
+
 import sqlalchemy as sql
 from alembic import op
 
@@ -16,7 +18,7 @@ def _text(name: str) -> sql.Column[str]:
     return sql.Column(name, sql.String, nullable=False)
 
 
-def _moment(name: str) -> sql.Column:
+def _moment(name: str) -> sql.Column[Any]:
     return sql.Column(name, sql.DateTime(timezone=True), nullable=False)
 
 
