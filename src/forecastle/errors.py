@@ -12,6 +12,7 @@
     │  └─ AnswerChanged     the source answered something else than agreed
     └─ OutsideError    exit 4, retried: somebody else's machine
        ├─ SourceUnavailable   no answer, an empty one, 429, 5xx
+       │  ├─ DataTooOld          what is known is too old to forecast from
        │  └─ NothingThere        an answer without a row of what was asked
        ├─ StorageUnavailable  a folder, bucket or database that does not answer
        └─ RegistryUnavailable the model registry does not answer
@@ -90,6 +91,14 @@ class OutsideError(ForecastleError):
 
 class SourceUnavailable(OutsideError):
     """Say which source did not answer, or answered with nothing."""
+
+
+class DataTooOld(SourceUnavailable):
+    """Say how old the newest value is, and how old it may be; ``retry_after`` is when to ask again, in seconds."""
+
+    def __init__(self, expected: str, found: str, action: str, retry_after: int) -> None:
+        super().__init__(expected, found, action)
+        self.retry_after = retry_after
 
 
 class NothingThere(SourceUnavailable):

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forecastle import __version__
-from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, RequestError, TaskError
+from forecastle.errors import DataTooOld, ForecastleError, NotEnoughHistory, OutsideError, RequestError, TaskError
 from forecastle.models import explanation
 from forecastle.monitoring import incidents, metrics
 from forecastle.monitoring.predictions import PredictionLog
@@ -176,7 +176,9 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
         now = clock()
         state = await board.state(task, now)
         head = schemas.TaskForecasts(task=task, **state.condition(now).fields, series=()).model_dump_json().encode()
-        series = b",".join(state.body(series_id, now) for series_id in state.series_ids)
+        if state.series_ids and all(state.staleness(one, now) == "lost" for one in state.series_ids):
+            raise state.too_old(state.series_ids[0], now)
+        series = b",".join([await _forecasts(board, state, one, now, strict=False) for one in state.series_ids])
         return Response(head.removesuffix(b"[]}") + b"[" + series + b"]}", media_type="application/json")
 
     @app.get(
@@ -191,7 +193,7 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
         state = await board.state(task, now)
         if series_id not in state.bodies:
             raise _unknown_series(state, series_id)
-        return Response(state.body(series_id, now), media_type="application/json")
+        return Response(await _forecasts(board, state, series_id, now), media_type="application/json")
 
     @app.get(
         "/v1/tasks/{task}/explain/{series_id:path}",
@@ -237,6 +239,21 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
                 live=details.live,
             )
         )
+
+
+async def _forecasts(board: Board, state: Snapshot, series_id: str, now: datetime, strict: bool = True) -> bytes:
+    """Return a series' answer as the age of its data allows; DataTooOld, or if not ``strict`` none, past all limits."""
+    staleness = state.staleness(series_id, now)
+    if staleness == "fine":
+        return state.body(series_id, now)
+    try:
+        if staleness == "stale":
+            return await run_in_threadpool(board.stand_in, state.task.name, series_id, now)
+        raise state.too_old(series_id, now)
+    except DataTooOld:
+        if strict:
+            raise
+        return state.without_forecasts(series_id, now)
 
 
 def _readings(board: Board, now: datetime) -> list[metrics.Reading]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from forecastle.data import roster
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
+from forecastle.data.recipe import Recipe
 from forecastle.data.store import task_stores
 from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
@@ -31,8 +32,8 @@ from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import FIGURES, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
-from forecastle.serving.schemas import Model, Scores
-from forecastle.serving import workbench
+from forecastle.serving.schemas import Model, Scores, SeriesForecasts
+from forecastle.serving import standing_in, workbench
 from forecastle.serving.snapshot import Details, Snapshot, build, window
 from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
@@ -41,6 +42,8 @@ from forecastle.task import Task, nearest
 SCORED = timedelta(days=30)
 RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
+MOST_STAND_INS = 20_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REFUSED = "champion-refused"
 READING_POLLS = 5
 DRAWN = (*FIGURES, "timestamp", "issued_at", "forecast_id")  # of an outcome: what scores and the page are made of
@@ -161,6 +164,22 @@ class Board:
         finally:
             entry.bench_lock.release()
 
+    def stand_in(self, name: str, series_id: str, now: datetime) -> bytes:
+        """Return the answer for a series whose data is too old for the model: the season before, marked as such.
+
+        Raises DataTooOld where even that is not known. Made once for each step of the clock.
+        """
+        entry, snapshot = self._entry(name), self.snapshot(name)
+        key = (entry.revision, series_id, (now - EPOCH) // entry.task.frequency)
+        if key not in entry.stand_ins:
+            if len(entry.stand_ins) >= MOST_STAND_INS:
+                entry.stand_ins.clear()
+            entry.stand_ins[key] = standing_in.make(entry.task, entry.history, _recipe(entry), snapshot, series_id, now)
+        made = entry.stand_ins[key]
+        if made is None:
+            raise snapshot.too_old(series_id, now)
+        return standing_in.told(made, snapshot.condition(now, series_id))
+
     def readings(self, name: str, now: datetime) -> tuple[Reading, ...]:
         """Return what the metrics say about a task, from its stores; asked again after five polls' time."""
         entry = self._entry(name)
@@ -250,6 +269,7 @@ class _Entry:
     snapshot: Snapshot | None = None
     details: tuple[_Revision | None, Details] | None = None
     champion: tuple[Pointer, Bundle] | None = None
+    stand_ins: dict[tuple[Any, ...], SeriesForecasts | None] = field(default_factory=dict)
     told: str | None = ""  # of the champion, so that an incident is opened or closed once; at first nothing was told
     bench: tuple[_Revision | None, Workbench] | None = None
     bench_lock: Lock = field(default_factory=Lock)
@@ -271,6 +291,11 @@ def _model(task: Task, pointer: Pointer, champion: Bundle) -> Model:
         created_at=champion.created_at,
         task_changed=champion.task_digest != task.digest,
     )
+
+
+def _recipe(entry: _Entry) -> Recipe:
+    assert entry.champion is not None, "nothing stands in for a model that is not there"
+    return entry.champion[1].recipe
 
 
 def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:

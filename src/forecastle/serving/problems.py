@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from forecastle.errors import ForecastleError, GateError, OutsideError, RequestError, TaskError, UserError
+from forecastle.errors import DataTooOld, ForecastleError, GateError, OutsideError, RequestError, TaskError, UserError
 from forecastle.serving.schemas import Problem
 from forecastle.task import nearest
 
@@ -59,7 +59,8 @@ def refuse(
 def _on_forecastle_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ForecastleError)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    headers = {"retry-after": str(RETRY_SECONDS)} if error.retried else None
+    wait = error.retry_after if isinstance(error, DataTooOld) else RETRY_SECONDS
+    headers = {"retry-after": str(wait)} if error.retried else None
     kind = "".join(f"-{one.lower()}" if one.isupper() else one for one in type(error).__name__).lstrip("-")
     return refuse(request, status, kind, (error.expected, error.found, error.action), headers)
 

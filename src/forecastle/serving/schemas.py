@@ -121,7 +121,10 @@ class TaskList(Answer):
 class Forecast(Answer):
     """One forecast: the value expected at ``timestamp``, within ``lower`` and ``upper`` at the task's coverage."""
 
-    forecast_id: str = Field(description="Names this forecast for ever; what `forecastle lineage` asks for.")
+    forecast_id: str | None = Field(
+        description="Names this forecast for ever; what `forecastle lineage` asks for. Null where one stands in for "
+        "those of the model, whose data is too old."
+    )
     timestamp: datetime
     horizon: int
     value: float | None
@@ -145,7 +148,8 @@ class SeriesForecasts(Answer):
     data_version: str | None
     estimator: str | None = Field(description="What made the forecasts.")
     trained: bool | None = Field(
-        description="False where the model in service has not learnt this series yet and a naive method stands in."
+        description="False where a naive method stands in: the model in service has not learnt this series yet, or the "
+        "data is too old for it."
     )
     forecasts: tuple[Forecast, ...]
 
