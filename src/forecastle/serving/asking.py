@@ -9,7 +9,7 @@ It is read by hand rather than by a model of each row, which would take longer t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -99,13 +99,10 @@ def _times(texts: Sequence[Any], place: str, latest: int) -> Integers:
 
 
 def _values(values: Any, place: str, task: Task, columns: tuple[str, ...], size: int) -> Floats:
-    found = np.full((len(columns), size), np.nan)
-    if not isinstance(values, Mapping) or task.target not in values:
+    if not isinstance(values, dict) or task.target not in values:
         raise RequestError(f"{task.target!r} in {place}.values", _shown(values), _HOW)
     for name, numbers in values.items():
-        if name not in columns:
-            if name in task.columns:  # one that the model does not look at
-                continue
+        if name not in task.columns and name not in columns:
             raise RequestError(
                 f"columns of task {task.name!r} in {place}.values",
                 f"{name[:MOST_TEXT]!r}{nearest(name, columns)}",
@@ -118,13 +115,14 @@ def _values(values: Any, place: str, task: Task, columns: tuple[str, ...], size:
         if not _NUMBERS.issuperset(map(type, numbers)):
             number = next(number for number, one in enumerate(numbers) if type(one) not in _NUMBERS)
             raise RequestError(f"a number or null in {where}[{number}]", _shown(numbers[number]), _HOW)
-        try:
-            found[columns.index(name)] = numbers
-            fine = not (np.abs(found[columns.index(name)]) > LARGEST).any()
-        except OverflowError:
-            fine = False
-        if not fine:
-            raise RequestError(f"numbers of a size below {LARGEST:g} in {where}", "a greater one", _HOW)
+    nothing = [None] * size
+    try:
+        found = np.array([values.get(name, nothing) for name in columns], dtype=np.float64)
+        fine = not (np.abs(found) > LARGEST).any()
+    except OverflowError:
+        fine = False
+    if not fine:
+        raise RequestError(f"numbers of a size below {LARGEST:g} in {place}.values", "a greater one", _HOW)
     return found
 
 
