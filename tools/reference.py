@@ -47,7 +47,9 @@ def commands_page() -> str:
 
 def example() -> str:
     """Return every setting as a line of a .env file that changes nothing: commented, at its default."""
-    parts = ["# Written by `make docs` from src/forecastle/settings.py. Copy it to .env and uncomment what is to differ."]
+    parts = [
+        "# Written by `make docs` from src/forecastle/settings.py. Copy it to .env and uncomment what is to differ."
+    ]
     for name, field in Settings.model_fields.items():
         told = re.sub(r"\(([a-z-]+\.md)\)", r"(docs/\1)", str(field.description))
         parts.append(f"# {told}\n#{PREFIX}{name.upper()}={_in_a_file(field.default)}")

@@ -24,8 +24,8 @@ SECRETS = Path("/run/secrets")
 
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "YDATA_PROFILING_NO_ANALYTICS": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     github_token: SecretStr = Field(
         default=SecretStr(""), description="Token with which reports are posted to pull requests."
     )
+    commit: str = Field(
+        default="", description="Git commit of the code, for the records of trainings; empty: that of the checkout."
+    )
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")
     open_meteo_url: str = Field(
@@ -162,6 +165,18 @@ class Settings(BaseSettings):
     airflow_token: SecretStr = Field(
         default=SecretStr(""), description="Token at Airflow; with one, user and password are not needed."
     )
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Keys of the service, separated by commas: what `forecastle new-key` prints of each; see "
+        "[the service](service.md).",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of such keys, a line each; it is read again when it changes."
+    )
+    serve_without_keys: bool = Field(
+        default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
+    )
+    max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
     keep_archive: int = Field(
         default=0, ge=0, description="Days archived answers are kept by `forecastle prune`; 0 keeps them for ever."
     )

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,18 @@ from forecastle.errors import (
     TaskError,
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import baked, bundle, explanation, pointer, predictor, promotion, registry, training, untrained
+from forecastle.models import (
+    baked,
+    bundle,
+    explanation,
+    pointer,
+    predictor,
+    promotion,
+    publishing,
+    registry,
+    training,
+    untrained,
+)
 from forecastle.monitoring import alerts, drift, outcomes
 from forecastle.monitoring.journal import FIGURES
 from forecastle.reporting import figures
@@ -147,7 +159,8 @@ def train(run: Run) -> Summary:
         run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now
     )
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
-    folder = bundle.save(trained.bundle, run.folder / "bundle")
+    made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))
+    folder = bundle.save(made, run.folder / "bundle")
     write_table(run.folder / "backtest.parquet", trained.backtest)
     scores = trained.bundle.backtest
     figures.save_figures(run.folder / "figures", trained.backtest, run.task)
@@ -157,7 +170,8 @@ def train(run: Run) -> Summary:
     profiles = [run.home / "reports" / name for name in ("profile.html", "profile")]
     reports = [*profiles, *_gate_reports(run), run.folder / "backtest.parquet", run.folder / "figures"]
     gate = str(_load(run.folder / "quality.json")["verdict"])
-    registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports, gate)
+    data = versioning.record(run.settings, run.task, version_note["version"])
+    registered = registry.log_training(run.settings, run.task, made, folder, reports, gate, data)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
     return {
         "model_version": registered.version,
@@ -172,11 +186,15 @@ def promote(run: Run) -> Summary:
     current = pointer.published(run.settings, run.task)
     if current is not None and current.version == challenger.version:
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
+    if registry.REJECTED in challenger.tags:
+        by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
+        return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
     decision = judged(run).decision
+    why = " ".join(decision.reasons)
     if decision.promote:
-        registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
+        publishing.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, why, run.id)
     else:
-        registry.set_alias(run.settings, run.task, "challenger", challenger)
+        publishing.challenge(run.settings, run.task, challenger, run.now, why, run.id)
     return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
 
 
@@ -210,18 +228,8 @@ def judged(run: Run) -> Comparison:
 
 def forecast(run: Run) -> Summary:
     """Forecast every series from the newest hour known, and journal it."""
-    model = _champion(run)
-    newest = _newest(run)
-    if newest is None:
-        raise NotEnoughHistory(
-            f"observations of task {run.task.name!r} known at {iso(run.now)}",
-            "none",
-            "Collect some: forecastle run live --task FILE",
-        )
-    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
-    panel = _panel(run, model.recipe, start, newest)
-    rows = panel.last_rows
-    examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+    model = champion(run)
+    newest, panel, examples = newest_origins(run, model)
     known = untrained.known(model.recipe, panel)[examples.series]
     ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now)
@@ -273,6 +281,36 @@ def watch(run: Run) -> Summary:
         "opened": list(opened),
         "closed": list(closed),
     }
+
+
+def champion(run: Run) -> bundle.Bundle:
+    """Return the champion that serves, which has passed its self-check. Raises NotEnoughHistory where there is none."""
+    current = baked.serving(run.settings, run.task)
+    if current is None:
+        judged = sorted(run.home.glob("runs/train-*/decision.json"))
+        if not judged:
+            found, action = "none", "Train one: forecastle run train --task FILE"
+        else:
+            reasons = " ".join(_load(judged[-1])["reasons"])
+            found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
+        raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
+    _examine(current.folder, current.version, current.digest)
+    return bundle.load(current.folder, current.version)
+
+
+def newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
+    """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
+    newest = _newest(run)
+    if newest is None:
+        raise NotEnoughHistory(
+            f"observations of task {run.task.name!r} known at {iso(run.now)}",
+            "none",
+            "Collect some: forecastle run live --task FILE",
+        )
+    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
+    panel = _panel(run, model.recipe, start, newest)
+    rows = panel.last_rows
+    return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
 
 
 def _welcome(run: Run) -> list[str]:
@@ -381,17 +419,17 @@ def _tell_of_withheld(run: Run, report: QualityReport) -> None:
         run.journal.close_incident(run.task.name, "series-withheld", run.now, "Every series passes again.")
 
 
-def _champion(run: Run) -> bundle.Bundle:
-    current = baked.serving(run.settings, run.task)
-    if current is None:
-        judged = sorted(run.home.glob("runs/train-*/decision.json"))
-        if not judged:
-            found, action = "none", "Train one: forecastle run train --task FILE"
-        else:
-            reasons = " ".join(_load(judged[-1])["reasons"])
-            found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
-        raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
-    return bundle.load(current.folder, current.version)
+@lru_cache(maxsize=16)
+def _examine(folder: Path, version: str, _digest: str) -> None:
+    """Let a champion pass its self-check before it forecasts: once in the life of a process."""
+    bundle.self_check(bundle.load(folder, version))
+
+
+def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:
+    """Return the newest observations known now, as far back as a recipe's features look."""
+    newest = _newest(run)
+    start = None if newest is None or recipe.lookback is None else newest - recipe.lookback
+    return roster.in_service(run.task, run.history.read(as_of=run.now, start=start))
 
 
 def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:

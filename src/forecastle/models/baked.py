@@ -59,4 +59,4 @@ def bake(settings: Settings, task: Task, folder: Path, now: datetime) -> Pointer
 
 
 def _at(settings: Settings, folder: Path) -> Settings:
-    return settings.model_copy(update={"home": folder})
+    return settings.model_copy(update={"home": folder, "stores": ""})

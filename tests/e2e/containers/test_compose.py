@@ -66,7 +66,10 @@ class System:
         ).stdout
 
     def get(self, service: str, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}{path}", timeout=20) as answer:
+        key = (self.folder / "secrets" / "service_key").read_text().strip() if service == "api" else ""
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.ports[service]}{path}", headers=headers)
+        with urllib.request.urlopen(asked, timeout=20) as answer:
             return json.load(answer)
 
     def ask_postgres(self, question: str) -> str:

@@ -352,7 +352,7 @@ def staging(engine, runner: Runner, built, tmp_path: Path) -> Iterator[Staging]:
     service = {
         "image": "${FORECASTLE_IMAGE}",
         "command": ["serve", "--tasks", "/app/tasks/nyc-temperature.toml"],
-        "environment": {"FORECASTLE_MODEL_SOURCE": "image"},
+        "environment": {"FORECASTLE_MODEL_SOURCE": "image", "FORECASTLE_SERVE_WITHOUT_KEYS": "true"},
         "ports": [f"127.0.0.1:{port}:8000"],
         "volumes": ["home:/data"],
     }
