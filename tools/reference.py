@@ -68,7 +68,8 @@ def settings_page() -> str:
 Settings say where things lie and what is secret; what changes a forecast stands in the [task file](task-file.md).
 Each is an environment variable. A file named `.env` in the working folder may hold them too; the environment wins.
 A variable of either that starts with `{PREFIX}` and is not in this table is refused, so that a misspelt one is
-noticed. In a container, secrets may be files instead: `/run/secrets/forecastle_journal` holds the value of `FORECASTLE_JOURNAL`.
+noticed. In a container, secrets may be files instead: `/run/secrets/forecastle_journal` holds the value of
+`FORECASTLE_JOURNAL`.
 
 | Variable | Kind | Default | What it is |
 |---|---|---|---|

@@ -20,7 +20,7 @@ from forecastle.task import Provider, nearest
 PREFIX = "FORECASTLE_"
 
 SECRETS = Path("/run/secrets")
-"""Where containers find secrets: a file named as the setting in lower case, such as forecastle_journal, holds its value."""
+"""Where containers find secrets: a file named as the setting in lower case (forecastle_journal) holds its value."""
 
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -141,8 +141,8 @@ class Settings(BaseSettings):
     http_max_bytes: int = Field(default=50_000_000, gt=0, description="Largest answer accepted, in bytes.")
     model_source: Literal["registry", "image"] = Field(
         default="registry",
-        description="Which champion the service serves: `registry` the published one, and the baked one only where that "
-        "cannot be reached; `image` the baked one alone.",
+        description="Which champion serves: `registry` the published one, and the baked one where that cannot be reached; "
+        "`image` the baked one alone.",
     )
     baked: str = Field(
         default="", description="Folder of the champions that an image carries (`forecastle bake`); empty: none."

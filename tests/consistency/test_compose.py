@@ -1,4 +1,4 @@
-"""The compose file is what Compose accepts, asks only for what its example names, and leaves nothing open or unlocked."""
+"""The compose file is what Compose accepts, asks for what its example names, and leaves nothing open or unlocked."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def comment(
         Path | None, typer.Option(envvar="GITHUB_STEP_SUMMARY", help="The file of the job's summary.")
     ] = None,
 ) -> None:
-    """Show a report in the job's summary and as one comment on the pull request, which is brought up to date in place."""
+    """Show a report in the job's summary and as one comment on the pull request, updated in place."""
     from forecastle.delivery.github import post, pull_request_of
     from forecastle.errors import UserError
     from forecastle.settings import load_settings

@@ -1,8 +1,8 @@
 """A Docker engine of this session alone, and images built in it on a stand-in for python:slim.
 
 The engine is Debian's, started on a socket and in folders of its own, without a bridge and without touching the host's
-packet filter, so that it minds no other engine; it is stopped by its own process id. `tools/container-engine` installs it
-and makes the base image with debootstrap.
+packet filter, so that it minds no other engine; it is stopped by its own process id. `tools/container-engine` installs
+it and makes the base image with debootstrap.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The compose file, started for real: the API on PostgreSQL, watched by Prometheus, with Alertmanager beside it.
 
-Real are Compose, the API's image, and PostgreSQL, Prometheus and Alertmanager of Debian's packages in images of their own.
-The others cannot be had here as images (SeaweedFS, Grafana) or are large (Airflow, MLflow): they are held by
+Real are Compose, the API's image, and PostgreSQL, Prometheus and Alertmanager of Debian's packages in images of their
+own. The others cannot be had here as images (SeaweedFS, Grafana) or are large (Airflow, MLflow): they are held by
 tests/consistency/test_compose.py alone.
 """
 
