@@ -10,6 +10,7 @@ A ``Job`` is plain data, so that a scheduler which lives in another environment 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -127,6 +128,6 @@ def _call(task: Task, file: Path, flow: str, step: Step) -> Call:
 
 
 def _mistake(file: Path, error: TaskError) -> Job:
-    name = f"{file.stem}-mistake"
+    name = re.sub(r"[^\w.-]", "-", file.stem, flags=re.ASCII)[:60]  # schedulers take no other characters
     words = ("flows", str(file), "--json")
-    return Job(name, file.stem, "mistake", str(file), str(error), None, None, (Call("flows", words),))
+    return Job(f"{name}-mistake", name, "mistake", str(file), str(error), None, None, (Call("flows", words),))

@@ -57,12 +57,14 @@ def run(name: str, logical_date: str) -> dict[str, Any]:
     ended = DagBag().dags[name].test(logical_date=datetime.fromisoformat(logical_date))
     with create_session() as session:
         xcoms: dict[str, dict[str, Any]] = {}
-        for one in session.scalars(select(XComModel).filter_by(dag_id=name, run_id=ended.run_id)):
+        for one in session.scalars(select(XComModel).filter_by(dag_id=name, run_id=ended.run_id)).all():
             xcoms.setdefault(one.task_id, {})[one.key] = XComModel.deserialize_value(one)
-        events = session.scalars(select(AssetEvent).filter_by(source_dag_id=name, source_run_id=ended.run_id))
+        events = session.scalars(select(AssetEvent).filter_by(source_dag_id=name, source_run_id=ended.run_id)).all()
         return {
             "state": str(ended.state),
-            "tasks": {one.task_id: [str(one.state), one.try_number] for one in ended.get_task_instances()},
+            "tasks": {
+                one.task_id: [str(one.state), one.try_number] for one in ended.get_task_instances(session=session)
+            },
             "xcoms": xcoms,
             "assets": [[one.asset.uri, one.extra] for one in events],
         }

@@ -42,7 +42,7 @@ AIRFLOW = ROOT / ".cache" / "airflow" / "bin"
 FORECASTLE = Path(sys.executable).with_name("forecastle")
 HOUR = timedelta(hours=1)
 TRAINED_AT = datetime(2013, 11, 20, 0, 5, tzinfo=UTC)
-PATIENCE = 300.0  # seconds, on a busy machine
+PATIENCE = 600.0  # seconds, on a busy machine
 PASSWORD = "of the test"
 
 TASK = """
@@ -124,7 +124,8 @@ class House:
             "OMP_THREAD_LIMIT": 1,
             "PATH": f"{AIRFLOW}:{os.environ['PATH']}",
         }
-        return os.environ | {name: str(value) for name, value in told.items()}
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("FORECASTLE_", "AIRFLOW_"))}
+        return others | {name: str(value) for name, value in told.items()}
 
     @property
     def task_file(self) -> Path:
@@ -295,8 +296,19 @@ def test_the_dags_are_the_flows_and_are_imported_without_an_error_or_a_warning(h
     assert found["dags"]["broken-mistake"]["schedule"] is None
 
 
+def test_forecastle_is_asked_for_its_flows_only_when_something_has_changed(house: House) -> None:
+    house.ask(parse=True)
+    answer = house.folder / "airflow" / "forecastle-flows.json"
+    asked = answer.stat().st_mtime_ns
+    assert sorted(house.ask(parse=True)["dags"]) == ["small-live", "small-train"]
+    assert answer.stat().st_mtime_ns == asked
+    house.task_file.write_text(TASK + "# a word more\n", encoding="utf-8")
+    house.ask(parse=True)
+    assert answer.stat().st_mtime_ns > asked
+
+
 def test_train_runs_to_a_champion_and_each_task_shows_its_summary_and_its_pages(house: House, trained) -> None:
-    assert trained["state"] == "success"
+    assert trained["state"] == "success", [left["said"] for left in trained["xcoms"].values()]
     assert trained["tasks"] == {step.name: ["success", 1] for step in FLOWS["train"]}
     values = {name: left["return_value"] for name, left in trained["xcoms"].items()}
     assert values["ingest"]["rows"] > 400 and values["quality-check"]["verdict"] == "pass"
@@ -306,9 +318,8 @@ def test_train_runs_to_a_champion_and_each_task_shows_its_summary_and_its_pages(
     pages = trained["xcoms"]["promote"]
     assert pages["page_gate"] == "http://pages.example/forecastle/small/runs/train-20131120T000500Z/quality.html"
     assert pages["page_profile"] == "http://pages.example/forecastle/small/reports/profile.html"
-    table = {"version": values["version"]["version"], "commit": values["version"]["commit"], "rows": 432}
     assert trained["assets"] == [["forecastle://small/training-table", values["version"]]]
-    assert values["version"].items() >= {name: table[name] for name in ("version", "commit")}.items()
+    assert values["version"]["rows"] > 400 and len(values["version"]["version"]) == 32
 
 
 def test_live_leaves_what_the_command_leaves(hour: House) -> None:
@@ -351,6 +362,11 @@ def test_a_flow_is_triggered_by_the_api_and_waited_for_and_its_exit_code_is_the_
     assert [f"{step.name:<14} success" for step in FLOWS["live"]] == [
         line for line in good.stdout.splitlines() if line.endswith("success")
     ]
+    run = good.stdout.split()[1]
+    buttons = hour.rest(f"/api/v2/dags/small-live/dagRuns/{run}/taskInstances/watch/links")["extra_links"]
+    pages = "http://pages.example/forecastle/small"
+    assert buttons["Gate report"] == f"{pages}/runs/live-{hour.now:%Y%m%dT%H%M%SZ}/quality.html"
+    assert buttons["Profile"] == f"{pages}/reports/profile.html"
     hour.now += HOUR
     hour.faults = ["nulls", "for ever"]
     bad = hour.forecastle(*words[:-1], hour.now.isoformat(), *options)
@@ -371,8 +387,8 @@ def test_a_backfill_by_logical_date_gives_what_live_runs_then_gave(hour: House, 
     asked = {"dag_id": "small-live", "from_date": first.isoformat(), "to_date": (first + HOUR).isoformat()}
     hour.rest("/api/v2/backfills", asked | {"max_active_runs": 1})
     deadline = time.monotonic() + PATIENCE
-    while {one["state"] for one in (runs := backfilled(hour))} != {"success"} or len(runs) < 2:
-        assert time.monotonic() < deadline and "failed" not in {one["state"] for one in runs}, runs
+    while (states := backfilled(hour)) != ["success"] * 2:
+        assert time.monotonic() < deadline and "failed" not in states, f"{states}\n{logs(hour)}"
         time.sleep(1)
     assert hour.state() == hour.state(twin)
 
@@ -388,9 +404,9 @@ def test_a_retrain_that_is_asked_for_twice_is_one_run(hour: House, servers) -> N
     assert (told["note"], told["state"] in ("queued", "running")) == ("drift ratio 0.1", True)
 
 
-def backfilled(house: House) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = house.rest("/api/v2/dags/small-live/dagRuns?run_type=backfill")["dag_runs"]
-    return found
+def backfilled(house: House) -> list[str]:
+    """Return the state of every run of the backfill."""
+    return [one["state"] for one in house.rest("/api/v2/dags/small-live/dagRuns?run_type=backfill")["dag_runs"]]
 
 
 def knows_the_dags(house: House) -> bool:

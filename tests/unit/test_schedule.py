@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from forecastle.cli import main
 from forecastle.pipeline import COLLECT, FLOWS, LEEWAY
 from forecastle.schedule import NOW, cron, jobs
 
@@ -69,6 +71,23 @@ def test_a_mistaken_file_stops_no_other_and_says_what_is_wrong(root: Path, tmp_p
     assert list(found) == ["nyc-temperature-train", "nyc-temperature-live", "b-mistake", "c-mistake"]
     assert "does not divide the day" in found["b-mistake"].description and found["b-mistake"].cron is None
     assert str(tmp_path / "a.toml") in found["c-mistake"].description
+
+
+def test_a_mistaken_file_of_any_name_has_a_job_whose_name_a_scheduler_takes(tmp_path: Path) -> None:
+    (tmp_path / "my tâsk (2).toml").write_text("", encoding="utf-8")
+    (job,) = jobs([tmp_path])
+    assert (job.id, job.task, job.file) == ("my-t-sk--2--mistake", "my-t-sk--2-", str(tmp_path / "my tâsk (2).toml"))
+
+
+def test_the_command_lists_what_it_can_and_exits_with_2_for_a_mistaken_file(root: Path, tmp_path: Path, capsys) -> None:
+    good = root / "tasks" / "nyc-temperature.toml"
+    (tmp_path / "bad.toml").write_text("name = 3", encoding="utf-8")
+    assert main(["flows", str(good), str(tmp_path), "--json"]) == 2
+    said = capsys.readouterr()
+    assert [job["id"] for job in json.loads(said.out)][:2] == ["nyc-temperature-train", "nyc-temperature-live"]
+    assert "bad.toml" in said.err
+    assert main(["flows", str(good)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["nyc-temperature-live", "0", "*"]
 
 
 @pytest.fixture
