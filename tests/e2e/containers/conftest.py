@@ -80,6 +80,8 @@ def engine() -> Iterator[Engine]:
         if running:
             subprocess.run([CLIENT, "kill", *running], env=started.environment, capture_output=True, timeout=PATIENCE)
         stop(started.process)
+        for left in folder.glob("*/exec/netns/*"):  # the engine leaves its own network's place mounted
+            subprocess.run(["umount", left], capture_output=True, timeout=PATIENCE)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -252,7 +252,7 @@ def test_cd_master_builds_an_image_that_forecasts_with_the_champion_inside(engin
     for line in (
         "forecast by the model it carries",
         "serves model 1",
-        "18 forecasts",
+        "6 forecasts on request",
         "shows its metrics",
         "stops when",
     ):
@@ -337,6 +337,7 @@ class Staging:
             DOCKER_CONFIG=str(self.folder / "docker"),
             FORECASTLE=str(self.folder / "bin" / "forecastle"),
             VERIFY_SECONDS="30",
+            VERIFY_REPLAYED="true",
         )
         return done["make deploy"]
 
