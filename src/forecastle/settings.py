@@ -146,8 +146,8 @@ class Settings(BaseSettings):
     http_max_bytes: int = Field(default=50_000_000, gt=0, description="Largest answer accepted, in bytes.")
     model_source: Literal["registry", "image"] = Field(
         default="registry",
-        description="Which champion serves: `registry` the published one, and the baked one where that cannot be reached; "
-        "`image` the baked one alone.",
+        description="Which champion serves: `registry` the published one, and the baked one where that cannot be "
+        "reached; `image` the baked one alone.",
     )
     baked: str = Field(
         default="", description="Folder of the champions that an image carries (`forecastle bake`); empty: none."
