@@ -10,6 +10,7 @@ import hashlib
 import tomllib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
@@ -258,7 +259,7 @@ class Task(Part):
         """The step of the source's own rows: the task's frequency unless the source names a finer one."""
         return self.source.step or self.frequency
 
-    @property
+    @cached_property
     def knowable_after(self) -> timedelta:
         """How long after its timestamp a value can be known at all: one step, or nothing for instantaneous values.
 
@@ -281,7 +282,7 @@ class Task(Part):
         """The names of the other tasks whose histories some columns are read from, in order."""
         return tuple(sorted({one.task for one in self.columns.values() if one.task}))
 
-    @property
+    @cached_property
     def is_derived(self) -> bool:
         """Whether a step's values are computed from other rows, or other columns, than the source has of it."""
         elsewhere = any(one.derived or one.task for one in self.columns.values())

@@ -44,6 +44,7 @@ DAY_MINUTES = 1440
 DAY_HOURS = 24
 RIDGE_PENALTY = 10.0
 RIDGE_CLIP = 8.0  # standard deviations
+AT_ONCE = 256  # rows whose ridge sums run side by side
 
 
 def learn_naive(name: str) -> Callable[[Lesson], Fitted]:
@@ -116,13 +117,15 @@ def learn_ridge(lesson: Lesson) -> Fitted:
 def predict_ridge(fitted: Fitted, examples: Examples) -> Floats:
     """Forecast by ridge regression, (n, H)."""
     answer = np.empty((len(examples), examples.steps))
-    for step, learnt in enumerate(fitted.numbers["steps"], start=1):
-        mean, deviation = np.array(learnt["mean"]), np.array(learnt["deviation"])
+    for step, (mean, deviation, weights) in enumerate(fitted.by_step, start=1):
         design = _design(examples, step, _continuous(examples, step), mean, deviation)
         # a sum in fixed order, so that one row alone has the bits it has among many (a matrix product would not)
-        change = np.full(len(examples), learnt["intercept"])
-        for column, weight in enumerate(learnt["weights"]):
-            change += design[:, column] * weight
+        change = np.full(len(examples), fitted.numbers["steps"][step - 1]["intercept"])
+        if len(examples) <= AT_ONCE:
+            change = np.add.accumulate(np.column_stack([change, design * weights]), axis=1)[:, -1]
+        else:
+            for column, weight in enumerate(weights.tolist()):
+                change += design[:, column] * weight
         answer[:, step - 1] = change + examples.last
     return answer
 

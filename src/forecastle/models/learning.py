@@ -69,6 +69,14 @@ class Fitted:
     numbers: dict[str, Any] = field(default_factory=dict)
     trees: Trees | None = None
 
+    @cached_property
+    def by_step(self) -> tuple[tuple[Floats, Floats, Floats], ...]:
+        """Mean, deviation and weights of what was learnt for each step ahead, as arrays."""
+        return tuple(
+            (np.array(one["mean"]), np.array(one["deviation"]), np.array(one["weights"]))
+            for one in self.numbers["steps"]
+        )
+
 
 @dataclass(frozen=True)
 class Pairs:

@@ -2,12 +2,15 @@
 
     forecasts    one row a forecast; ``state`` is waiting, scored or never_came
     outcomes     one row a scored forecast: the forecast beside what came true
+    predictions  one row for each series a request was answered about, with its forecasts; see ``predictions``
     heads        the newest origin of each series, so that "the current forecasts" is one look-up
-    incidents    what went wrong, from when to when; one open incident a task and kind
+    incidents    what went wrong, from when to when; one open incident a task and kind; incident_steps: what was done
+    samples      what monitoring measured lately, for rules that look at a stretch of time
     heartbeats   when each kind of work last succeeded, and how often it did
 
 The database is SQLite (write-ahead log) or PostgreSQL, told apart by the URL alone. Every write is one transaction
-and idempotent: whatever is retried, a forecast is recorded once and scored once.
+and idempotent: whatever is retried, a forecast is recorded once and scored once; a revised truth scores it again and is
+told as such.
 """
 
 from __future__ import annotations
@@ -30,7 +33,16 @@ from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
-from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENTS, OUTCOMES, make_engine
+from forecastle.monitoring.tables import (
+    FORECASTS,
+    HEADS,
+    HEARTBEATS,
+    INCIDENT_STEPS,
+    INCIDENTS,
+    OUTCOMES,
+    PREDICTIONS,
+    make_engine,
+)
 from forecastle.monitoring.tallies import LATEST_TRUTH, Tallies
 
 FORECAST: dict[str, pl.DataType] = {
@@ -50,6 +62,9 @@ FORECAST: dict[str, pl.DataType] = {
     "drifted": pl.Boolean(),
     "estimator": pl.String(),
 }
+PROVENANCE: dict[str, pl.DataType] = {"feature_digest": pl.String(), "data_age": pl.Float64()}
+"""What a forecast was made of, where its maker says it: a digest of its features, the age of its data in seconds."""
+
 OUTCOME: dict[str, pl.DataType] = {
     **{name: dtype for name, dtype in FORECAST.items() if name not in ("drifted", "estimator")},
     "actual": pl.Float64(),
@@ -58,6 +73,8 @@ OUTCOME: dict[str, pl.DataType] = {
 FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
 # Two horizons may share a timestamp where the grid is the observed one, so both are needed.
 IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
+
+OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,15 @@ class Incident:
     opened_at: datetime
     closed_at: datetime | None
     note: str
+
+
+@dataclass(frozen=True)
+class IncidentStep:
+    """One thing that was done about an incident, and when."""
+
+    at: datetime
+    what: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -111,17 +137,21 @@ class Journal:
     def record(self, forecasts: pl.DataFrame) -> int:
         """Record forecasts, all or none, and return how many were new.
 
-        The table holds the columns of FORECAST (``forecast_id`` is computed here; NaN counts as missing). A forecast
-        that is there already (all of IDENTITY is the same) stays as it was issued.
+        The table holds the columns of FORECAST (``forecast_id`` is computed here; NaN counts as missing) and may hold
+        those of PROVENANCE. A forecast that is there already (all of IDENTITY is the same) stays as it was issued.
         """
         if forecasts.is_empty():
             return 0
-        rows = [row | {"state": "waiting"} for row in _rows(identified(forecasts), FORECAST)]
+        unsaid = [
+            pl.lit(None, dtype).alias(name) for name, dtype in PROVENANCE.items() if name not in forecasts.columns
+        ]
+        forecasts = forecasts.with_columns(unsaid).with_columns(pl.col("feature_digest").fill_null(""))
+        rows = [row | {"state": "waiting"} for row in _rows(identified(forecasts), FORECAST | PROVENANCE)]
         heads: dict[tuple[str, str], datetime] = {}
         for row in rows:
             series = (row["task"], row["series_id"])
             heads[series] = max(row["origin"], heads.get(series, row["origin"]))
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             new = self._insert_new(connection, FORECASTS, rows)
             upsert = self._insert(HEADS)
             newer = upsert.on_conflict_do_update(
@@ -147,21 +177,49 @@ class Journal:
     def score(self, outcomes: pl.DataFrame) -> int:
         """Record outcomes (the columns of OUTCOME), all or none, and return how many forecasts they scored.
 
-        A forecast that is scored already stays as it was scored; one given up is scored after all.
+        A forecast that is scored already stays as it was scored (see ``rescore``); one given up is scored after all.
         """
         if outcomes.is_empty():
             return 0
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             new = self._insert_new(connection, OUTCOMES, _rows(outcomes, OUTCOME))
             if new:
                 mark = sql.update(FORECASTS).where(FORECASTS.c.forecast_id == sql.bindparam("scored"))
                 connection.execute(mark.values(state="scored"), [{"scored": one} for one in new])
         return len(new)
 
+    def rescore(self, outcomes: pl.DataFrame) -> int:
+        """Score again what is scored already, where the truth has been revised since; return how many that were.
+
+        ``outcomes`` is what ``outcomes.score`` makes of them now. Each keeps when it was scored and the truth it was
+        first scored by (``first_actual``), and counts its ``revisions``.
+        """
+        other = sql.bindparam("truth")
+        changed = (
+            sql.update(OUTCOMES)
+            .where((OUTCOMES.c.forecast_id == sql.bindparam("scored")) & (OUTCOMES.c.actual != other))
+            .values(
+                actual=other,
+                revisions=OUTCOMES.c.revisions + 1,
+                first_actual=sql.func.coalesce(OUTCOMES.c.first_actual, OUTCOMES.c.actual),
+            )
+        )
+        with self.transaction() as connection:
+            return sum(
+                connection.execute(changed, {"scored": one, "truth": truth}).rowcount
+                for one, truth in outcomes.select("forecast_id", "actual").iter_rows()
+            )
+
+    def revised(self, task: str) -> int:
+        """Return how many outcomes were scored again because their truth was revised."""
+        query = sql.select(sql.func.count()).where((OUTCOMES.c.task == task) & (OUTCOMES.c.revisions > 0))
+        with self.transaction() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def give_up(self, task: str, before: datetime) -> int:
         """Count as never come what still waits for a truth from before that time; return how many that were."""
         lost = (FORECASTS.c.task == task) & (FORECASTS.c.state == "waiting") & (FORECASTS.c.timestamp < before)
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return connection.execute(sql.update(FORECASTS).where(lost).values(state="never_came")).rowcount
 
     def latest(self, task: str) -> pl.DataFrame:
@@ -187,7 +245,7 @@ class Journal:
 
     def forget(self, task: str, before: datetime, kept: Collection[str], dry_run: bool = False) -> dict[str, int]:
         """Remove what is over and done since before a time: forecasts scored or given up, their outcomes, incidents
-        closed; return how many of each.
+        closed, predictions on request; return how many of each.
 
         The forecasts and outcomes of the model versions in ``kept`` stay, whose intervals follow them; so do those that
         wait for their truth, and the current ones of every series.
@@ -201,12 +259,14 @@ class Journal:
             & sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).not_in(heads)
         )
         closed = (INCIDENTS.c.task == task) & (INCIDENTS.c.closed_at < before)
+        asked = (PREDICTIONS.c.task == task) & (PREDICTIONS.c.issued_at < before)
         where = {
             OUTCOMES: OUTCOMES.c.forecast_id.in_(sql.select(FORECASTS.c.forecast_id).where(over)),
             FORECASTS: over,
             INCIDENTS: closed,
+            PREDICTIONS: asked,
         }
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if dry_run:
                 counts = {one: sql.select(sql.func.count()).select_from(one).where(what) for one, what in where.items()}
                 return {one.name: int(connection.execute(count).scalar_one()) for one, count in counts.items()}
@@ -218,7 +278,7 @@ class Journal:
         # each counted along an index: to group by the state would read every forecast there is
         parts = [sql.select(number).where(ours & (FORECASTS.c.state == state)) for state in ("waiting", "never_came")]
         query = sql.select(*(one.scalar_subquery() for one in (*parts, sql.select(number).where(ours))))
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             waiting, lost, every = connection.execute(query).one()
         return {"waiting": waiting, "scored": every - waiting - lost, "never_came": lost}
 
@@ -226,15 +286,16 @@ class Journal:
         """Return the task's forecasts whose id begins with these hexadecimal digits, at most so many."""
         beyond = f"{prefix}g"  # sorts after every digit, so that the index answers
         ours = (FORECASTS.c.task == task) & (FORECASTS.c.forecast_id >= prefix) & (FORECASTS.c.forecast_id < beyond)
-        query = sql.select(*_columns(FORECASTS, FORECAST)).where(ours).order_by(FORECASTS.c.forecast_id)
-        return self._read(query.limit(limit), FORECAST)
+        found = FORECAST | PROVENANCE
+        query = sql.select(*_columns(FORECASTS, found)).where(ours).order_by(FORECASTS.c.forecast_id)
+        return self._read(query.limit(limit), found)
 
     def waiting_models(self, task: str) -> tuple[tuple[str, str], ...]:
         """Return model version and data version of the forecasts of a model that still wait for their outcome."""
         query = sql.select(FORECASTS.c.model_version, FORECASTS.c.data_version).distinct()
         of_models = (FORECASTS.c.task == task) & (FORECASTS.c.data_version != "")  # a stand-in learnt from no table
         waiting = query.where(of_models & (FORECASTS.c.state == "waiting"))
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return tuple(sorted((row[0], row[1]) for row in connection.execute(waiting)))
 
     def revision(self, task: str) -> tuple[Any, ...]:
@@ -254,7 +315,7 @@ class Journal:
             *of(OUTCOMES, sql.func.max(OUTCOMES.c.timestamp)),
             *of(INCIDENTS, sql.func.count(), sql.func.max(INCIDENTS.c.closed_at)),
         )
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return tuple(connection.execute(query).one())
 
     def tally(self, task: str, model_version: str, now: datetime) -> dict[tuple[str, int], tuple[float, float]]:
@@ -263,30 +324,38 @@ class Journal:
         Only outcomes scored by ``now`` count, so that a past is replayed as it was. Each counts as ``outcome_weight``
         says for the number of its series' forecasts that share its truth. What is settled is counted once by a process.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             return self._tallies.tally(connection, task, model_version, now)
 
     def predictions(self, task: str) -> int:
-        """Return how many predictions (a series at an origin) were ever recorded."""
-        query = sql.select(sql.func.count()).where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1))
-        with self._transaction() as connection:
-            return int(connection.execute(query).scalar_one())
+        """Return how many predictions (a series at an origin) were ever recorded, live and on request."""
+        count = sql.func.count()
+        live = sql.select(count).where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1)).scalar_subquery()
+        asked = sql.select(count).where(PREDICTIONS.c.task == task).scalar_subquery()
+        with self.transaction() as connection:
+            return int(connection.execute(sql.select(live + asked)).scalar_one())
+
+    def record_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record what requests were answered, all or none: the columns of PREDICTIONS; one that is there stays."""
+        insert = self._insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
+        with self.transaction() as connection:
+            connection.execute(insert, list(rows))
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
 
-        Only predictions issued by ``now`` count, and only those of a model.
+        Those made live and those made on request count alike, if issued by ``now`` and made by a model.
         """
-        issued = (FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1) & (FORECASTS.c.issued_at <= now)
-        issued &= FORECASTS.c.model_version != UNTRAINED
-        query = (
-            sql.select(FORECASTS.c.drifted)
-            .where(issued)
-            .order_by(FORECASTS.c.issued_at.desc(), FORECASTS.c.forecast_id)
-            .limit(limit)
-        )
-        with self._transaction() as connection:
-            return tuple(connection.execute(query).scalars())
+        found: list[tuple[datetime, bool]] = []
+        with self.transaction() as connection:
+            for table, key in ((FORECASTS, FORECASTS.c.forecast_id), (PREDICTIONS, PREDICTIONS.c.prediction_id)):
+                issued = (table.c.task == task) & (table.c.issued_at <= now) & (table.c.model_version != UNTRAINED)
+                issued &= (table.c.horizon == 1) if table is FORECASTS else sql.true()
+                query = sql.select(table.c.issued_at, table.c.drifted).where(issued)
+                newest = query.order_by(table.c.issued_at.desc(), key).limit(limit)
+                found += [(at, drifted) for at, drifted in connection.execute(newest)]
+        found.sort(key=lambda one: one[0], reverse=True)
+        return tuple(drifted for _, drifted in found[:limit])
 
     def open_incident(self, task: str, kind: str, reason: str, now: datetime) -> bool:
         """Open an incident; return False where one of this task and kind is open already (it stays as it is)."""
@@ -294,15 +363,36 @@ class Journal:
         insert = self._insert(INCIDENTS).on_conflict_do_nothing(
             index_elements=["task", "kind"], index_where=INCIDENTS.c.closed_at.is_(None)
         )
-        with self._transaction() as connection:
-            return bool(connection.execute(insert.returning(INCIDENTS.c.number), [row]).all())
+        with self.transaction() as connection:
+            number = connection.execute(insert.returning(INCIDENTS.c.number), [row]).scalar()
+            if number is not None:
+                _note(connection, number, OPENED, reason, now)
+        return number is not None
 
     def close_incident(self, task: str, kind: str, now: datetime, note: str = "") -> bool:
         """Close the open incident of this task and kind; return False where there is none."""
         open_one = (INCIDENTS.c.task == task) & (INCIDENTS.c.kind == kind) & INCIDENTS.c.closed_at.is_(None)
-        with self._transaction() as connection:
-            closed = connection.execute(sql.update(INCIDENTS).where(open_one).values(closed_at=now, note=note))
-        return closed.rowcount > 0
+        close = sql.update(INCIDENTS).where(open_one).values(closed_at=now, note=note).returning(INCIDENTS.c.number)
+        with self.transaction() as connection:
+            number = connection.execute(close).scalar()
+            if number is not None:
+                _note(connection, number, CLOSED, note, now)
+        return number is not None
+
+    def note_step(self, number: int, what: str, detail: str, now: datetime) -> None:
+        """Note a step of an incident: what was done about it, and what is to be said of that."""
+        with self.transaction() as connection:
+            _note(connection, number, what, detail, now)
+
+    def incident_steps(self, numbers: Collection[int]) -> dict[int, tuple[IncidentStep, ...]]:
+        """Return the steps of these incidents in their order, by the incident's number."""
+        ours = INCIDENT_STEPS.c.number.in_(sorted(numbers))
+        query = sql.select(*(INCIDENT_STEPS.c[name] for name in ("number", "at", "what", "detail"))).where(ours)
+        found: dict[int, tuple[IncidentStep, ...]] = dict.fromkeys(numbers, ())
+        with self.transaction() as connection:
+            for number, *step in connection.execute(query.order_by(INCIDENT_STEPS.c.step)):
+                found[number] += (IncidentStep(*step),)
+        return found
 
     def incidents(self, task: str | None = None, open_only: bool = False) -> tuple[Incident, ...]:
         """Return incidents in the order they were opened, of one task or of all."""
@@ -311,7 +401,7 @@ class Journal:
             query = query.where(INCIDENTS.c.task == task)
         if open_only:
             query = query.where(INCIDENTS.c.closed_at.is_(None))
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query.order_by(INCIDENTS.c.opened_at, INCIDENTS.c.number)).all()
         return tuple(Incident(*row) for row in rows)
 
@@ -322,13 +412,13 @@ class Journal:
             index_elements=["task", "work"],
             set_={"at": insert.excluded.at, "detail": insert.excluded.detail, "count": HEARTBEATS.c.count + 1},
         )
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(again, [{"task": task, "work": work, "at": now, "count": 1, "detail": detail}])
 
     def heartbeats(self, task: str) -> dict[str, Heartbeat]:
         """Return the task's heartbeats by kind of work."""
         query = sql.select(*(HEARTBEATS.c[name] for name in Heartbeat.__dataclass_fields__))
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query.where(HEARTBEATS.c.task == task).order_by(HEARTBEATS.c.work)).all()
         return {row.work: Heartbeat(*row) for row in rows}
 
@@ -337,7 +427,7 @@ class Journal:
         return self._read(sql.select(*_columns(table, schema)).where(where).order_by(*order), schema)
 
     def _read(self, query: sql.Select[Any], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query).all()
         columns = zip(*rows, strict=True) if rows else [()] * len(schema)
         return pl.DataFrame([_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
@@ -352,7 +442,8 @@ class Journal:
         return list(connection.execute(insert.returning(table.c.forecast_id), rows).scalars())
 
     @contextmanager
-    def _transaction(self) -> Iterator[sql.Connection]:
+    def transaction(self) -> Iterator[sql.Connection]:
+        """Give a connection whose changes are all kept or none; a database that does not answer is told as such."""
         with self._faults(), self.engine.begin() as connection:
             yield connection
 
@@ -375,6 +466,10 @@ def identified(forecasts: pl.DataFrame) -> pl.DataFrame:
     parts = [[_identity(value) for value in forecasts[name]] for name in IDENTITY]
     ids = [hashlib.sha256("\x1f".join(row).encode()).hexdigest()[:32] for row in zip(*parts, strict=True)]
     return forecasts.with_columns(pl.Series("forecast_id", ids, pl.String()))
+
+
+def _note(connection: sql.Connection, number: int, what: str, detail: str, now: datetime) -> None:
+    connection.execute(sql.insert(INCIDENT_STEPS).values(number=number, at=now, what=what, detail=detail))
 
 
 def _of(table: sql.Table, task: str, since: datetime | None) -> Any:

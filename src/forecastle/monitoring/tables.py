@@ -56,6 +56,8 @@ FORECASTS = sql.Table(
     sql.Column("drifted", sql.Boolean, nullable=False),
     _text("estimator"),
     _text("state"),
+    _text("feature_digest", server_default=""),
+    sql.Column("data_age", sql.Double),
     sql.Index("forecasts_by_time", "task", "timestamp"),
     sql.Index("forecasts_by_origin", "task", "series_id", "origin"),
     sql.Index("forecasts_by_issue", "task", "horizon", "issued_at"),
@@ -81,6 +83,8 @@ OUTCOMES = sql.Table(
     *_promise(),
     sql.Column("actual", sql.Double, nullable=False),
     _moment("scored_at"),
+    sql.Column("revisions", sql.Integer, nullable=False, server_default="0"),
+    sql.Column("first_actual", sql.Double),
     sql.Index("outcomes_by_time", "task", "timestamp"),
 )
 HEADS = sql.Table(
@@ -100,6 +104,33 @@ sql.Index(
     unique=True,
     sqlite_where=INCIDENTS.c.closed_at.is_(None),
     postgresql_where=INCIDENTS.c.closed_at.is_(None),
+)
+PREDICTIONS = sql.Table(
+    "predictions",
+    TABLES,
+    _text("prediction_id", primary_key=True),
+    *(_text("task"), _text("series_id"), _moment("origin"), _moment("issued_at")),
+    *(_text("model_version"), _text("data_version"), _text("estimator")),
+    sql.Column("drifted", sql.Boolean, nullable=False),
+    sql.Column("degraded", sql.Boolean, nullable=False),
+    sql.Column("data_age", sql.Double),
+    *(_text("feature_digest"), _text("forecasts")),
+    sql.Index("predictions_by_issue", "task", "issued_at"),
+)
+INCIDENT_STEPS = sql.Table(
+    "incident_steps",
+    TABLES,
+    sql.Column("step", sql.Integer, primary_key=True),
+    sql.Column("number", sql.Integer, sql.ForeignKey("incidents.number", ondelete="CASCADE"), nullable=False),
+    *(_moment("at"), _text("what"), _text("detail")),
+    sql.Index("incident_steps_by_number", "number"),
+)
+SAMPLES = sql.Table(
+    "samples",
+    TABLES,
+    *(_text(name, primary_key=True) for name in ("task", "metric", "labels")),
+    sql.Column("at", _Moment, primary_key=True),
+    sql.Column("value", sql.Double, nullable=False),
 )
 HEARTBEATS = sql.Table(
     "heartbeats",

@@ -15,19 +15,18 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from forecastle.errors import FormatError
 from forecastle.monitoring import migrations
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.tables import TABLES, make_engine
 
-SECOND = """
+FOURTH = """
 import sqlalchemy as sql
 from alembic import op
 
-revision = "0002_v0.9.0"
-down_revision = "0001_v0.1.0"
+revision = "0004_v0.9.0"
+down_revision = "0003_v0.1.0"
 branch_labels = depends_on = None
 
 
@@ -37,7 +36,7 @@ def upgrade():
     if op.get_bind().execute(sql.text("SELECT count(*) FROM incidents")).scalar():
         raise RuntimeError("stopped in the middle")
 """
-LATER = (*migrations.REVISIONS, "0002_v0.9.0")
+LATER = (*migrations.REVISIONS, "0004_v0.9.0")
 
 
 @pytest.fixture
@@ -51,21 +50,20 @@ def later(tmp_path: Path) -> Path:
     folder = tmp_path / "later"
     (folder / "versions").mkdir(parents=True)
     package = Path(migrations.__file__).parent
-    for name in ("env.py", "versions/r0001_first_tables.py"):
+    for name in ("env.py", *(f"versions/{one.name}" for one in (package / "versions").glob("r*.py"))):
         (folder / name).write_text((package / name).read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "versions" / "r0002.py").write_text(SECOND, encoding="utf-8")
+    (folder / "versions" / "r0004.py").write_text(FOURTH, encoding="utf-8")
     return folder
 
 
 def unversioned(url: str, *tables: str) -> sql.Engine:
-    """Make a journal as forecastle did before revisions."""
+    """Make a journal as forecastle did before revisions: the first revision's tables, all or some, and no note."""
     engine = make_engine(url)
+    migrations.upgrade(engine, to=migrations.REVISIONS[0])
     with engine.begin() as connection:
-        for table in TABLES.sorted_tables:
-            if not tables or table.name in tables:
-                connection.execute(CreateTable(table))
-                for index in table.indexes:
-                    connection.execute(CreateIndex(index))
+        for table in sql.inspect(connection).get_table_names():
+            if table == migrations.VERSION_TABLE or (tables and table not in tables):
+                connection.execute(sql.text(f"DROP TABLE {table}"))
     return engine
 
 
@@ -124,14 +122,14 @@ def test_a_journal_from_before_revisions_is_taken_up_with_what_it_holds(url: str
         connection.execute(sql.text("INSERT INTO heartbeats VALUES ('t', 'watch', '2013-12-01 12:00:00', 3, '')"))
     with Journal(url) as journal:
         assert journal.heartbeats("t")["watch"].count == 3
-    assert noted(engine) == migrations.REVISIONS[0]
+    assert noted(engine) == migrations.REVISIONS[-1]
 
 
 def test_one_whose_making_was_cut_short_is_completed(url: str) -> None:
     engine = unversioned(url, "forecasts", "heads")
     with Journal(url) as journal:
         assert journal.incidents() == () and journal.counts("t")["waiting"] == 0
-    assert noted(engine) == migrations.REVISIONS[0]
+    assert noted(engine) == migrations.REVISIONS[-1]
 
 
 def test_somebody_elses_tables_of_the_same_name_are_refused_and_left_alone(url: str) -> None:
@@ -160,11 +158,22 @@ def test_an_older_journal_is_not_touched_until_it_is_migrated(url: str, later: P
     engine = make_engine(url)
     with pytest.raises(FormatError, match="forecastle migrate"):
         migrations.open_schema(engine, LATER)
-    assert migrations.pending(engine, LATER) == ("0002_v0.9.0",)
+    assert migrations.pending(engine, LATER) == ("0004_v0.9.0",)
     migrations.upgrade(engine, folder=later)
     migrations.open_schema(engine, LATER)
     assert migrations.pending(engine, LATER) == ()
     assert "host" in {one["name"] for one in sql.inspect(engine).get_columns("heartbeats")}
+
+
+def test_a_revision_that_only_adds_is_made_at_once_and_keeps_what_was_there(url: str) -> None:
+    engine = make_engine(url)
+    migrations.upgrade(engine, to=migrations.REVISIONS[0])
+    with engine.begin() as connection:
+        connection.execute(sql.text("INSERT INTO incidents VALUES (1, 't', 'k', 'r', '2013-12-01 12:00:00', NULL, '')"))
+    assert migrations.pending(engine) == migrations.REVISIONS[1:] == tuple(sorted(migrations.HARMLESS))
+    with Journal(url) as journal:
+        assert [one.kind for one in journal.incidents("t")] == ["k"]
+    assert noted(engine) == migrations.REVISIONS[-1]
 
 
 def test_a_migration_that_stops_in_the_middle_leaves_the_journal_as_it_was(url: str, later: Path) -> None:
@@ -174,7 +183,7 @@ def test_a_migration_that_stops_in_the_middle_leaves_the_journal_as_it_was(url: 
         connection.execute(sql.text("INSERT INTO incidents VALUES (1, 't', 'k', 'r', '2013-12-01', NULL, '')"))
     with pytest.raises(RuntimeError, match="middle"):
         migrations.upgrade(engine, folder=later)
-    assert noted(engine) == migrations.REVISIONS[0]
+    assert noted(engine) == migrations.REVISIONS[-1]
     assert "host" not in {one["name"] for one in sql.inspect(engine).get_columns("heartbeats")}
 
 

@@ -13,6 +13,7 @@ from forecastle.data.archive import Archive
 from forecastle.data.ingestion import load_batch
 from forecastle.errors import FormatError
 from forecastle.models import bundle
+from forecastle.monitoring.migrations import REVISIONS
 from forecastle.operations.migration import Step, migrate
 from forecastle.settings import Settings
 
@@ -43,7 +44,7 @@ def test_where_there_is_no_store_nothing_is_made(settings: Settings) -> None:
 def test_a_home_from_before_formats_goes_forward_once(settings: Settings) -> None:
     before_formats(settings.home)
     steps = migrate(settings, dry_run=True)
-    assert [(one.store, one.to) for one in steps] == [("home", "1"), ("journal", "0001_v0.1.0")]
+    assert [(one.store, one.to) for one in steps] == [("home", "1"), *(("journal", one) for one in REVISIONS)]
     assert not (settings.home / "store.json").exists()
     assert migrate(settings) == steps
     assert migrate(settings) == ()
@@ -55,7 +56,9 @@ def test_the_command_says_what_it_did(settings: Settings, capsys: pytest.Capture
     before_formats(settings.home)
     assert main(["migrate", "--dry-run", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["dry_run"] is True and [Step(**one).store for one in said["steps"]] == ["home", "journal"]
+    assert said["dry_run"] is True and [Step(**one).store for one in said["steps"]] == ["home"] + ["journal"] * len(
+        REVISIONS
+    )
     assert main(["migrate"]) == 0 and "gone to 1" in capsys.readouterr().out
     assert main(["migrate"]) == 0 and "up to date" in capsys.readouterr().out
 

@@ -2,8 +2,8 @@
 
 The revision in force stands in the table ``journal_version`` (a name of its own, since MLflow may share the database).
 A new journal is made as today's tables say and stamped; one from before revisions is brought to the first of them,
-which only adds what is missing; any further step is taken by ``forecastle migrate`` alone, since other processes may be
-at work. Alembic is imported only where a script has to run.
+which only adds what is missing; further steps that only add are taken at once too, any other one by ``forecastle
+migrate`` alone, since other processes may be at work. Alembic is imported only where a script has to run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "journal_version"
-REVISIONS = ("0001_v0.1.0",)
+REVISIONS = ("0001_v0.1.0", "0002_v0.1.0", "0003_v0.1.0")
 """Every revision, oldest first: its number, and the forecastle that brought it."""
+
+HARMLESS = frozenset({"0002_v0.1.0", "0003_v0.1.0"})
+"""Those that only add what older code does not miss: they are made by whoever opens the journal first."""
 
 _LOCK = 7_330_001  # PostgreSQL's advisory lock of this schema, any number that nobody else takes
 _VERSION = sql.Table(VERSION_TABLE, sql.MetaData(), sql.Column("version_num", sql.String(32), primary_key=True))
@@ -33,7 +36,7 @@ _VERSION = sql.Table(VERSION_TABLE, sql.MetaData(), sql.Column("version_num", sq
 
 def open_schema(engine: sql.Engine, revisions: tuple[str, ...] = REVISIONS, forward: bool = False) -> None:
     """Make sure that the journal has today's schema: make it where there is none, note it where it is not noted; bring
-    an older one ``forward`` if told to.
+    an older one ``forward`` if told to, or where that is harmless.
 
     Raises FormatError where it is newer than this code, older and not to be changed, or somebody else's.
     """
@@ -48,7 +51,8 @@ def open_schema(engine: sql.Engine, revisions: tuple[str, ...] = REVISIONS, forw
             elif found is None:
                 found = _take_up(connection, revisions[0])
     _require_known(engine, found, revisions)
-    if found != revisions[-1] and forward:
+    missing = revisions[revisions.index(found) + 1 :]
+    if missing and (forward or HARMLESS.issuperset(missing)):
         upgrade(engine)
     elif found != revisions[-1]:
         raise FormatError(
