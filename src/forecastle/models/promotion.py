@@ -56,11 +56,11 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
 
     ``challenger`` holds its back-tested forecasts: series_id, origin, horizon, actual, value, perhaps lower and upper,
     and beside them what the naive methods forecast for the row (NAIVE: ``last``, ``naive``); ``champion`` the
-    champion's forecasts (keys and value). Only rows that every method has are judged. Without a champion the challenger
-    must beat each naive method (or serve the very forecasts of one that nothing trained beat); with one it must,
-    besides, have the smaller errors by ``smaller_errors`` at 5 %, and no series whose RMSE is, by the same test,
-    worse by more than the task's ``training.series_tolerance``, and intervals that cover what they promise. (Intervals
-    too wide or too narrow do not keep a first model from serving where nothing served: they are said.)
+    champion's forecasts (keys and value). Only rows that every method has are judged. The challenger must beat each
+    naive method (or serve the very forecasts of one that nothing trained beat); where there is a champion it must,
+    besides, have the smaller errors by ``smaller_errors`` at 5 %, and no series whose RMSE is, by the same test, worse
+    by more than the task's ``training.series_tolerance``, and intervals that cover what they promise. (Intervals too
+    wide or too narrow do not keep a first model from serving where nothing served: they are said.)
     """
     rows = same_rows(challenger, champion)
     methods = [CHALLENGER, *NAIVE, *([] if champion is None else [CHAMPION])]
@@ -103,7 +103,7 @@ def same_rows(challenger: pl.DataFrame, champion: pl.DataFrame | None) -> pl.Dat
 def _against_naive(task: Task, name: str, errors: Mapping[str, Floats], rmse: Mapping[str, float]) -> tuple[bool, str]:
     own, other, said = rmse[CHALLENGER], rmse[name], name.replace("_", " ")
     if np.array_equal(errors[CHALLENGER], errors[name]):
-        return CHAMPION not in rmse, f"The challenger serves the forecasts of {said} itself: nothing trained beat it."
+        return True, f"The challenger serves the forecasts of {said} itself: nothing trained beat it."
     figures = f"RMSE {_number(task, own)} against {_number(task, other)}"
     if own < other:
         return True, f"The challenger beats {said}: {figures}."

@@ -58,8 +58,12 @@ def test_where_nothing_trained_beats_persistence_persistence_itself_may_be_the_f
     assert "persistence itself" in decision.reasons[0]
 
 
-def test_but_persistence_never_replaces_a_champion(task: Task) -> None:
-    assert not decide(task, persistence(), forecasts(3.0)).promote
+def test_persistence_replaces_a_champion_that_went_bad_and_no_other(task: Task) -> None:
+    decision = decide(task, persistence(), forecasts(3.0))
+    assert decision.promote and decision.p_value is not None and decision.p_value < 0.05
+    assert "persistence itself" in decision.reasons[0]
+    assert not decide(task, persistence(), forecasts(1.0, seed=1)).promote
+    assert not decide(task, persistence(), persistence()).promote, "itself it is no better than"
 
 
 def test_a_better_challenger_replaces_the_champion(task: Task) -> None:
