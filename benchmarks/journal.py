@@ -14,13 +14,13 @@ import polars as pl
 from benchmarks.race import Bar, Race, Side, Work
 from benchmarks.tables import HOUR, START
 from forecastle.frame import TIME
-from forecastle.models.intervals import outcome_weight
+from forecastle.models.intervals import follow, outcome_weight
 from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import FIGURES, FORECAST, Journal, identified
 from forecastle.monitoring.outcomes import live_scores
 
 SERIES, STEPS, MONTH = 3, 24, 730
-TASK, MODEL = "bench", "1"
+TASK, MODEL, COVERAGE = "bench", "1", 0.9
 SIDES_BARS = {"tally": 2.0, "metrics": 0.5, "scores of 30 days": 0.5}
 
 RACES = (
@@ -52,22 +52,23 @@ def prepare(folder: Path, size: int) -> None:
 
 
 def check(folder: Path, size: int) -> None:
-    """Compare the tally with one counted by hand from all outcomes."""
+    """Compare the tally with one followed by hand from all outcomes."""
     with _journal(folder) as journal:
         now = journal.outcomes(TASK)["scored_at"].max()
         assert isinstance(now, datetime)
-        tally = journal.tally(TASK, MODEL, now)
+        tally = journal.tally(TASK, MODEL, now, COVERAGE)
         rows = journal.outcomes(TASK).with_columns(pl.len().over("series_id", "timestamp").alias("shared"))
-        rows = rows.with_columns(
+        rows = rows.sort("timestamp", "horizon").with_columns(
             weight=pl.col("shared").map_elements(lambda shared: float(outcome_weight(shared)), pl.Float64),
             missed=(pl.col("actual") < pl.col("lower")) | (pl.col("actual") > pl.col("upper")),
         )
-        by_hand = rows.group_by("series_id", "horizon").agg(
-            pl.col("weight").sum(), missed=(pl.col("weight") * pl.col("missed")).sum()
-        )
-        assert len(tally) == by_hand.height == SERIES * STEPS
-        for series, horizon, weight, missed in by_hand.iter_rows():
-            assert np.allclose(tally[series, horizon], (weight, missed)), (series, horizon)
+        assert len(tally) == SERIES * (STEPS + 1)
+        for (series,), own in rows.group_by("series_id"):
+            whole, ahead = 0.0, [0.0] * (STEPS + 1)
+            for horizon, missed, weight in own.select("horizon", "missed", "weight").iter_rows():
+                whole, ahead[horizon] = follow(whole, ahead[horizon], missed, weight, COVERAGE)
+            expected = [whole, *ahead[1:]]
+            assert np.allclose([tally[str(series), step] for step in range(STEPS + 1)], expected), series
 
 
 def _journal(folder: Path) -> Journal:
@@ -95,7 +96,7 @@ def _ask(name: str) -> Side:
         journal, now = _journal(folder), START + (size + STEPS + 2) * HOUR
         journal.heartbeats(TASK)
         work: dict[str, Work] = {
-            "tally": lambda: journal.tally(TASK, MODEL, now),
+            "tally": lambda: journal.tally(TASK, MODEL, now, COVERAGE),
             "metrics": lambda: list(metrics.readings(journal, TASK, now)),
             "scores of 30 days": lambda: live_scores(journal.outcomes(TASK, now - timedelta(days=30), FIGURES)),
         }

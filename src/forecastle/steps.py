@@ -232,7 +232,7 @@ def forecast(run: Run) -> Summary:
     newest, panel, examples = newest_origins(run, model)
     known = untrained.known(model.recipe, panel)[examples.series]
     ours = examples.take(known)
-    tally = run.journal.tally(run.task.name, model.version, run.now)
+    tally = run.journal.tally(run.task.name, model.version, run.now, model.model.coverage)
     made = untrained.forecast(run.task, model.recipe, panel, examples.take(~known), run.now)
     naive = sorted(made[SERIES].unique())
     if len(ours):

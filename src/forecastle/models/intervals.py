@@ -10,8 +10,9 @@ The half width of an interval is ``quantile[step] · expected |error| · multipl
 - the multiplier follows the outcomes (adaptive conformal inference: Gibbs and Candès, 2021, here on the logarithm of
   the width): every outcome moves it by a small step up if it was missed, down if it was covered, for its series and a
   little more for its step ahead of that series; no series moves another's. Where k forecasts of a series are for the
-  same time, one gust makes all of them wrong; each then counts 1/√k. It needs only sums over outcomes and misses, so
-  live and back-test share it.
+  same time, one gust makes all of them wrong; each then counts 1/√k. What would move a width beyond its bounds moves
+  nothing, so that a sensor that was stuck for a month leaves nothing behind that has to be worked off. Live and
+  back-test share ``follow``.
 """
 
 from __future__ import annotations
@@ -100,14 +101,22 @@ def half_widths(spread: Spread, examples: Examples, forecast: Floats) -> Floats:
     return half
 
 
-def multipliers(counts: Floats, misses: Floats, coverage: float) -> Floats:
-    """Return what widths are multiplied by, (S, H), after outcomes of each series and step ahead, both (S, H).
+def follow(series: float, step: float, missed: bool, weight: float, coverage: float) -> tuple[float, float]:
+    """Return by how much a series' width, and further its own of a step ahead, has moved after one more outcome.
 
-    An outcome counts 1/√k where k forecasts of its series are for the same timestamp (``outcome_weight``).
+    Both are logarithms, zero at first. An outcome counts 1/√k where k forecasts of its series are for the same timestamp
+    (``outcome_weight``); one that would move their sum beyond the bounds moves nothing.
     """
-    surprise = misses - (1 - coverage) * counts
-    logarithm = SERIES_RATE * surprise.sum(axis=1, keepdims=True) + STEP_RATE * surprise
-    width: Floats = np.exp(np.clip(logarithm, NARROWEST, WIDEST))
+    surprise = weight * (missed - (1 - coverage))
+    after = series + step + (SERIES_RATE + STEP_RATE) * surprise
+    if (surprise < 0 and after < NARROWEST) or (surprise > 0 and after > WIDEST):
+        return series, step
+    return series + SERIES_RATE * surprise, step + STEP_RATE * surprise
+
+
+def multipliers(series: npt.ArrayLike, step: npt.ArrayLike) -> Floats:
+    """Return what widths are multiplied by, (S, H), where they have moved so far: (S,) and (S, H), see ``follow``."""
+    width: Floats = np.exp(np.clip(np.asarray(series)[:, None] + np.asarray(step), NARROWEST, WIDEST))
     return width
 
 
@@ -121,19 +130,20 @@ def adapt(examples: Examples, forecast: Floats, half: Floats, coverage: float) -
     """Return half widths (n, H) as they would have been live: each origin uses the outcomes known when it was issued.
 
     Origins may come in any order. An outcome counts in the version that became known first, once both it and the
-    forecast are there; as live, it counts once.
+    forecast are there; as live, it counts once, and what became known together counts by its time, then step ahead.
     """
     if not len(examples):
         return half
-    shape = (len(examples.series_ids), examples.steps)
-    counts, misses = np.zeros(shape), np.zeros(shape)
+    by_series = [0.0] * len(examples.series_ids)
+    by_step = [[0.0] * examples.steps for _ in by_series]
     known_at = np.maximum(examples.outcome_at, examples.issued_at[:, None] + 1).ravel()
-    coming = np.argsort(known_at, kind="stable")
+    ahead = np.tile(np.arange(examples.steps), len(examples))
+    coming = np.lexsort((ahead, examples.times.ravel(), known_at))
     coming = coming[~np.isnan(examples.outcome.ravel()[coming])]
     row, step = np.divmod(coming, examples.steps)
-    cell = examples.series[row], step
+    series = examples.series[row]
     _, truth, shared = np.unique(
-        np.column_stack([cell[0], examples.times[row, step]]), axis=0, return_inverse=True, return_counts=True
+        np.column_stack([series, examples.times[row, step]]), axis=0, return_inverse=True, return_counts=True
     )
     weight = outcome_weight(shared[truth.ravel()])
     error = np.abs(examples.outcome[row, step] - forecast[row, step])
@@ -143,10 +153,12 @@ def adapt(examples: Examples, forecast: Floats, half: Floats, coverage: float) -
     known = np.searchsorted(known_at[coming], moments, side="right")
     for until, now in zip(known.tolist(), np.split(order, starts[1:]), strict=True):
         new = slice(seen, until)
-        here = cell[0][new], cell[1][new]
-        np.add.at(counts, here, weight[new])
-        np.add.at(misses, here, weight[new] * (error[new] > adapted[row[new], step[new]]))
-        adapted[now] = half[now] * multipliers(counts, misses, coverage)[examples.series[now]]
+        missed = error[new] > adapted[row[new], step[new]]
+        outcomes = zip(*(each.tolist() for each in (series[new], step[new], missed, weight[new])), strict=True)
+        for one, place, miss, weighs in outcomes:
+            moved = follow(by_series[one], by_step[one][place], miss, weighs, coverage)
+            by_series[one], by_step[one][place] = moved
+        adapted[now] = half[now] * multipliers(by_series, by_step)[examples.series[now]]
         seen = until
     return adapted
 

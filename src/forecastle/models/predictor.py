@@ -18,9 +18,9 @@ from forecastle.models.intervals import multipliers
 from forecastle.models.model import apply
 from forecastle.models.training import forecast_rows
 
-Tally = Mapping[tuple[str, int], tuple[float, float]]
-"""Of each series and step ahead: how many of a model's outcomes there are, and how many its intervals missed, each
-outcome counting as ``intervals.outcome_weight`` says."""
+Tally = Mapping[tuple[str, int], float]
+"""How far a model's outcomes have moved the widths of its intervals (``intervals.follow``): of each series under step 0,
+and of each step ahead what is its own."""
 
 
 def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) -> pl.DataFrame:
@@ -31,7 +31,7 @@ def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) ->
     """
     require_features(bundle, examples)
     made = apply(bundle.model, examples)
-    half = made.half * _multipliers(bundle, examples, tally)
+    half = made.half * _widened(widths(bundle, tally), examples)
     rows = forecast_rows(examples, made.value, made.value - half, made.value + half)
     return rows.drop("actual", "naive").with_columns(
         pl.lit(bundle.task).alias("task"),
@@ -64,27 +64,20 @@ def widths(bundle: Bundle, tally: Tally) -> dict[str, Floats]:
     """Return what the half widths of each series' intervals are multiplied by, (H,), after the outcomes so far."""
     steps = bundle.recipe.steps
     names = {name: number for number, name in enumerate(dict.fromkeys(series_id for series_id, _ in tally))}
-    counts = np.zeros((len(names), steps))
-    misses = counts.copy()
-    for (series_id, step), (count, missed) in tally.items():
+    moved = np.zeros((len(names), steps + 1))
+    for (series_id, step), logarithm in tally.items():
         if step <= steps:
-            counts[names[series_id], step - 1], misses[names[series_id], step - 1] = count, missed
-    return dict(zip(names, multipliers(counts, misses, bundle.model.coverage), strict=True))
+            moved[names[series_id], step] = logarithm
+    return dict(zip(names, multipliers(moved[:, 0], moved[:, 1:]), strict=True))
 
 
 def answer(bundle: Bundle, examples: Examples, multiplied: Mapping[str, Floats]) -> Made:
     """Forecast as ``forecast`` does, the same numbers without a table; ``multiplied`` is what ``widths`` returned."""
     made = apply(bundle.model, examples)
-    plain = np.ones(examples.steps)
-    half = made.half * np.stack([multiplied.get(examples.series_ids[one], plain) for one in examples.series])
+    half = made.half * _widened(multiplied, examples)
     return Made(made.value, made.value - half, made.value + half)
 
 
-def _multipliers(bundle: Bundle, examples: Examples, tally: Tally) -> np.ndarray:
-    counts = np.zeros((len(examples.series_ids), examples.steps))
-    misses = counts.copy()
-    for (series_id, step), (count, missed) in tally.items():
-        if series_id in examples.series_ids and step <= examples.steps:
-            place = examples.series_ids.index(series_id), step - 1
-            counts[place], misses[place] = count, missed
-    return multipliers(counts, misses, bundle.model.coverage)[examples.series]
+def _widened(multiplied: Mapping[str, Floats], examples: Examples) -> Floats:
+    plain = np.ones(examples.steps)
+    return np.stack([multiplied.get(examples.series_ids[one], plain) for one in examples.series])

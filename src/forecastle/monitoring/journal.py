@@ -318,14 +318,15 @@ class Journal:
         with self.transaction() as connection:
             return tuple(connection.execute(query).one())
 
-    def tally(self, task: str, model_version: str, now: datetime) -> dict[tuple[str, int], tuple[float, float]]:
-        """Return, by series and horizon, how many outcomes a model's intervals have, and how many they missed.
+    def tally(self, task: str, model_version: str, now: datetime, coverage: float) -> dict[tuple[str, int], float]:
+        """Return, by series and horizon, how far outcomes have moved a model's intervals, which promise a coverage;
+        horizon 0 is the series itself.
 
-        Only outcomes scored by ``now`` count, so that a past is replayed as it was. Each counts as ``outcome_weight``
-        says for the number of its series' forecasts that share its truth. What is settled is counted once by a process.
+        Only outcomes scored by ``now`` count, so that a past is replayed as it was; they do as ``intervals.follow`` says,
+        in the order of their times. What is settled is counted once by a process.
         """
         with self.transaction() as connection:
-            return self._tallies.tally(connection, task, model_version, now)
+            return self._tallies.tally(connection, task, model_version, now, coverage)
 
     def predictions(self, task: str) -> int:
         """Return how many predictions (a series at an origin) were ever recorded, live and on request."""

@@ -1,25 +1,28 @@
-"""How often a model's intervals were missed, counted once: what no truth changes any more is remembered.
+"""How far a model's outcomes have moved its intervals, followed once: what no truth changes any more is remembered.
 
 A loop asks this at every pass, of a journal that grows for ever. What lies further back than a late truth is looked for
-is counted once a day and remembered as whole numbers, so that the sum is the one that counting all anew gives, to
-the last bit. It is counted anew where the journal holds another number of outcomes of that time than then (a truth
-that came in after all, a prune), and for a past ``now``. Nothing is stored: another process counts for itself.
+is followed once a day and what came of it remembered, so that the end is the one that following all anew has, to the
+last bit: outcomes count in the order of their times. It is followed anew where the journal holds another number of
+outcomes of that time than then (a truth that came in after all, a prune), and for a past ``now``. Nothing is stored:
+another process follows for itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sql
 
-from forecastle.models.intervals import outcome_weight
+from forecastle.models.intervals import follow, outcome_weight
 from forecastle.monitoring.tables import OUTCOMES
 
 LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
-Counts = dict[tuple[str, int, int], tuple[int, int]]
-"""By series, horizon and how many forecasts share a truth: how many outcomes, and how many of them missed."""
+Moved = dict[tuple[str, int], float]
+"""By series, and horizon or 0 for the series itself: the logarithm of what widths are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -27,45 +30,42 @@ class _Settled:
     until: datetime
     now: datetime
     rows: int
-    counts: Counts
+    moved: Moved
 
 
 @dataclass
 class Tallies:
     """What one process remembers of the outcomes of each task and model."""
 
-    settled: dict[tuple[str, str], _Settled] = field(default_factory=dict)
+    settled: dict[tuple[str, str, float], _Settled] = field(default_factory=dict)
 
     def tally(
-        self, connection: sql.Connection, task: str, model_version: str, now: datetime
-    ) -> dict[tuple[str, int], tuple[float, float]]:
-        """Return, by series and horizon, how many outcomes scored by ``now`` a model's intervals have, and missed."""
-        known = self._settle(connection, task, model_version, now)
-        since, counts = (None, {}) if known is None else (known.until, known.counts)
-        found: dict[tuple[str, int], tuple[float, float]] = {}
-        for (series, step, alike), (count, misses) in sorted(
-            _sum(counts, _count(connection, task, model_version, now, since, None)).items()
-        ):
-            weight, before = float(outcome_weight(alike)), found.get((series, step), (0.0, 0.0))
-            found[series, step] = (before[0] + weight * count, before[1] + weight * misses)
-        return found
+        self, connection: sql.Connection, task: str, model_version: str, now: datetime, coverage: float
+    ) -> Moved:
+        """Return how far the outcomes scored by ``now`` have moved a model's intervals, which promise a coverage."""
+        known = self._settle(connection, task, model_version, now, coverage)
+        since, moved = (None, {}) if known is None else (known.until, known.moved)
+        return _follow(connection, task, model_version, now, coverage, since, None, moved)
 
-    def _settle(self, connection: sql.Connection, task: str, model: str, now: datetime) -> _Settled | None:
+    def _settle(
+        self, connection: sql.Connection, task: str, model: str, now: datetime, coverage: float
+    ) -> _Settled | None:
         """Return what is settled, up to a day's midnight, after remembering what has newly become so."""
-        known = self.settled.get((task, model))
+        key = task, model, coverage
+        known = self.settled.get(key)
         if known is not None and (known.now > now or _rows(connection, task, known.until) != known.rows):
-            del self.settled[task, model]
+            del self.settled[key]
             known = None
         until = (now - LATEST_TRUTH - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-        since = known.until if known is not None else None
+        since, moved = (None, {}) if known is None else (known.until, known.moved)
         if since is not None and until <= since:
             return known
         rows = _rows(connection, task, until)
         if _rows(connection, task, until, OUTCOMES.c.scored_at > now, since):
             return known
-        new = _count(connection, task, model, now, since, until)
-        settled = _Settled(until, now, rows, _sum(known.counts if known is not None else {}, new))
-        self.settled[task, model] = settled
+        moved = _follow(connection, task, model, now, coverage, since, until, moved)
+        settled = _Settled(until, now, rows, moved)
+        self.settled[key] = settled
         return settled
 
 
@@ -76,23 +76,34 @@ def _rows(
     return int(connection.execute(query).scalar_one())
 
 
-def _count(
-    connection: sql.Connection, task: str, model: str, now: datetime, since: datetime | None, until: datetime | None
-) -> Counts:
-    """Count the outcomes for times from ``since`` up to but without ``until``; those that share a truth share its
-    time, so that parts add up."""
+def _follow(
+    connection: sql.Connection,
+    task: str,
+    model: str,
+    now: datetime,
+    coverage: float,
+    since: datetime | None,
+    until: datetime | None,
+    before: Moved,
+) -> Moved:
+    """Return where the outcomes for times from ``since`` up to but without ``until`` move what was moved before."""
     missed = (OUTCOMES.c.actual < OUTCOMES.c.lower) | (OUTCOMES.c.actual > OUTCOMES.c.upper)
-    shared = sql.func.count().over(partition_by=(OUTCOMES.c.timestamp, OUTCOMES.c.series_id))
     own = _of(task, since, until) & (OUTCOMES.c.model_version == model) & (OUTCOMES.c.scored_at <= now)
-    columns = (OUTCOMES.c.series_id, OUTCOMES.c.horizon, shared.label("shared"))
-    each = (
-        sql.select(*columns, sql.case((missed, 1), else_=0).label("missed"))
+    moment = sql.type_coerce(OUTCOMES.c.timestamp, sql.types.NullType)  # compared only: not worth a datetime each
+    query = (
+        sql.select(moment, OUTCOMES.c.series_id, OUTCOMES.c.horizon, sql.case((missed, 1), else_=0))
         .where(own & OUTCOMES.c.lower.is_not(None) & OUTCOMES.c.upper.is_not(None))
-        .subquery()
+        .order_by(OUTCOMES.c.timestamp, OUTCOMES.c.series_id, OUTCOMES.c.horizon)
     )
-    cell = (each.c.series_id, each.c.horizon, each.c.shared)
-    rows = connection.execute(sql.select(*cell, sql.func.count(), sql.func.sum(each.c.missed)).group_by(*cell))
-    return {(series, step, alike): (int(count), int(misses)) for series, step, alike, count, misses in rows}
+    moved = dict(before)
+    for (_, series), sharing in groupby(connection.execute(query), itemgetter(0, 1)):
+        alike = list(sharing)  # forecasts that share a truth
+        weight = float(outcome_weight(len(alike)))
+        whole = moved.get((series, 0), 0.0)
+        for _, _, step, miss in alike:
+            whole, moved[series, step] = follow(whole, moved.get((series, step), 0.0), bool(miss), weight, coverage)
+        moved[series, 0] = whole
+    return moved
 
 
 def _of(task: str, since: datetime | None, until: datetime | None) -> Any:
@@ -100,9 +111,3 @@ def _of(task: str, since: datetime | None, until: datetime | None) -> Any:
     if since is not None:
         within &= OUTCOMES.c.timestamp >= since
     return within if until is None else within & (OUTCOMES.c.timestamp < until)
-
-
-def _sum(one: Counts, other: Counts) -> Counts:
-    cells = one.keys() | other.keys()
-    pairs = {cell: (one.get(cell, (0, 0)), other.get(cell, (0, 0))) for cell in cells}
-    return {cell: (first[0] + second[0], first[1] + second[1]) for cell, (first, second) in pairs.items()}

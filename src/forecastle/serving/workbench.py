@@ -191,7 +191,7 @@ def build(settings: Settings, task: Task, bundle: Bundle, journal: Journal, now:
         task=task,
         bundle=bundle,
         reference=Reference.from_dict(bundle.reference) if bundle.reference else None,
-        widths=predictor.widths(bundle, journal.tally(task.name, bundle.version, now)),
+        widths=predictor.widths(bundle, journal.tally(task.name, bundle.version, now, bundle.model.coverage)),
         versions=versions,
         recent=recent,
         present=present if fits else None,

@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 
 from forecastle.data.examples import Examples
+from forecastle.frame import TIME
 from forecastle.models.estimators import predict
 from forecastle.models.learning import Fitted, all_pairs, labelled, thinned
 from forecastle.models.evaluation import scores, scores_by_series
-from forecastle.models.intervals import Errors, Spread, adapt, calibrate, multipliers
+from forecastle.models.intervals import NARROWEST, WIDEST, Errors, Spread, adapt, calibrate, follow, multipliers
 from forecastle.models.model import Model
-from forecastle.models.training import back_test
+from forecastle.models.training import back_test, forecast_rows
+from forecastle.monitoring.journal import Journal, identified
 
 HOUR = 3_600_000_000
 COVERAGE = 0.9
@@ -84,25 +86,47 @@ def test_after_a_shift_every_window_of_500_outcomes_is_covered_again(two_series)
 
 
 def test_before_any_outcome_nothing_is_widened():
-    nothing = np.zeros((2, 3), dtype=np.int64)
-    assert (multipliers(nothing, nothing, COVERAGE) == 1).all()
+    assert (multipliers(np.zeros(2), np.zeros((2, 3))) == 1).all()
 
 
-def test_misses_widen_and_hits_narrow_within_bounds_the_series_most():
-    counts, misses = np.zeros((2, 3), dtype=np.int64), np.zeros((2, 3), dtype=np.int64)
-    counts[0, 1] = misses[0, 1] = 1
-    wider = multipliers(counts, misses, COVERAGE)
+def test_misses_widen_and_hits_narrow_the_series_most():
+    series, step = follow(0.0, 0.0, True, 1.0, COVERAGE)
+    wider = multipliers([series, 0.0], [[0.0, step, 0.0], [0.0] * 3])
     assert wider[0, 1] > wider[0, 0] > wider[1, 1] == wider[1, 0] == 1
-    misses[0, 1] = 0
-    assert (multipliers(counts, misses, COVERAGE)[0] < 1).all()
-    counts[:] = 1_000_000
-    assert (multipliers(counts, misses, COVERAGE) > 0.04).all()
-    assert (multipliers(counts, counts, COVERAGE) < 200).all()
+    series, step = follow(0.0, 0.0, False, 1.0, COVERAGE)
+    assert series < step < 0
+
+
+@pytest.mark.parametrize(("missed", "bound"), [(True, WIDEST), (False, NARROWEST)])
+def test_what_a_width_cannot_follow_does_not_pile_up(missed: bool, bound: float):
+    moved = (0.0, 0.0)
+    for _ in range(5_000):
+        moved = follow(*moved, missed, 1.0, COVERAGE)
+    assert abs(sum(moved) - bound) < 0.1 and sum(moved) / bound <= 1
+    assert abs(sum(follow(*moved, not missed, 1.0, COVERAGE))) < abs(sum(moved)), "the first surprise turns it"
 
 
 def test_as_many_misses_as_promised_leave_widths_as_they_are():
-    counts = np.full((1, 2), 100)
-    assert multipliers(counts, np.full((1, 2), 10), COVERAGE) == pytest.approx(1)
+    moved = (0.0, 0.0)
+    for number in range(100):
+        moved = follow(*moved, number % 10 == 0, 0.4, COVERAGE)
+    assert moved == pytest.approx((0.0, 0.0))
+
+
+@pytest.mark.parametrize("days", [30, 60])
+def test_after_a_sensor_was_stuck_for_weeks_intervals_cover_again_within_500_outcomes(two_series, days):
+    examples = two_series(3, hours=1200 + 24 * days + 700).take(slice(None))
+    stuck = slice(*(examples.origins[0] + hour * HOUR for hour in (1200, 1200 + 24 * days)))
+    forecast, half = np.zeros(examples.truth.shape), np.full(examples.truth.shape, 1.645)
+    half[examples.series == 1] *= 10
+    within = (examples.times >= stuck.start) & (examples.times < stuck.stop)
+    outcome = np.where(within, 0.0, examples.outcome)
+    adapted = adapt(replace(examples, outcome=outcome), forecast, half, COVERAGE)
+    for series in (0, 1):
+        after = (examples.series == series) & (examples.times[:, 0] >= stuck.stop)
+        inside = (np.abs(outcome) <= adapted)[after][~np.isnan(outcome[after]).any(axis=1)].ravel()
+        windows = inside[: len(inside) // 500 * 500].reshape(-1, 500).mean(axis=1)
+        assert windows[0] > 0.6 and windows[1:].min() > 0.85
 
 
 def test_an_outcome_counts_only_for_forecasts_issued_after_it_was_known(two_series):
@@ -118,6 +142,32 @@ def test_an_outcome_counts_only_for_forecasts_issued_after_it_was_known(two_seri
     outcome = np.where(late, examples.outcome + 1000, examples.outcome)
     other = adapt(replace(examples, outcome_at=known_at, outcome=outcome), forecast, half, COVERAGE)
     assert (other[:30] == later[:30]).all() and (other[30:] != later[30:]).any()
+
+
+def test_a_journal_that_scores_outcomes_as_they_come_moves_widths_as_the_back_test_does(two_series, tmp_path):
+    examples = two_series(0, hours=700).take(slice(None))
+    forecast, half = predict(Fitted("persistence"), examples), np.full(examples.truth.shape, 0.01)
+    half[examples.origins > np.median(examples.origins)] = 1e6
+    adapted = adapt(examples, forecast, half, COVERAGE)
+    rows = forecast_rows(examples, forecast, forecast - adapted, forecast + adapted)
+    known_at = forecast_rows(examples, examples.outcome_at, half, half).select(scored_at="value")
+    told = {"task": "t", "model_version": "1", "data_version": "d", "estimator": "x", "drifted": False}
+    named = [pl.lit(value).alias(name) for name, value in told.items()]
+    made = identified(rows.with_columns(*named, pl.col("origin").alias("issued_at")).drop("actual", "naive"))
+    with Journal(f"sqlite:///{tmp_path}/journal.db") as journal:
+        journal.record(made)
+        came = pl.from_epoch(known_at["scored_at"].cast(pl.Int64), "us").dt.replace_time_zone("UTC").cast(TIME)
+        scored = made.with_columns(actual=rows["actual"], scored_at=came).drop_nulls("actual")
+        journal.score(scored)
+        for place in (5, 300, 600, 699):
+            now = pl.Series([examples.issued_at[place]]).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")[0]
+            tally = journal.tally("t", "1", now, COVERAGE)
+            moved = np.zeros((2, 4))
+            for (name, step), logarithm in tally.items():
+                moved[examples.series_ids.index(name), step] = logarithm
+            here = examples.issued_at == examples.issued_at[place]
+            expected = half * multipliers(moved[:, 0], moved[:, 1:])[examples.series]
+            assert (adapted[here] == expected[here]).all()
 
 
 def test_a_forecast_issued_after_its_outcome_was_known_counts_from_then_on_only(two_series):

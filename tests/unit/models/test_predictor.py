@@ -48,11 +48,11 @@ def test_without_outcomes_intervals_are_as_trained(bundle, newest):
 
 
 def test_missed_outcomes_widen_their_step_most_their_series_too_and_no_other_series(bundle, newest):
-    wider = width(forecast(bundle, newest, NOW, {("a", 2): (10, 10)})) / [4, 8, 12]
+    wider = width(forecast(bundle, newest, NOW, {("a", 0): 0.5, ("a", 2): 0.2})) / [4, 8, 12]
     assert wider[0, 1] > wider[0, 0] > wider[1, 1] == wider[1, 0]
     assert wider[1, 0] == pytest.approx(1)
 
 
 def test_outcomes_of_a_series_or_a_step_no_longer_forecast_change_nothing(bundle, newest):
-    rows = forecast(bundle, newest, NOW, {("gone", 1): (10, 10), ("a", 9): (10, 10)})
+    rows = forecast(bundle, newest, NOW, {("gone", 0): 0.5, ("gone", 1): 0.2, ("a", 9): 0.2})
     assert rows.equals(forecast(bundle, newest, NOW, {}))

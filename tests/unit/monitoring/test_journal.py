@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.frame import TIME
+from forecastle.models.intervals import follow
 from forecastle.monitoring.journal import FIGURES, FORECAST, LATEST_TRUTH, OUTCOME, Heartbeat, Journal, identified
 from forecastle.monitoring.tables import FORECASTS, INCIDENTS
 
@@ -172,16 +173,20 @@ def test_scores_need_not_read_everything(journal: Journal) -> None:
     assert journal.outcomes("weather", NOON, FIGURES).equals(journal.outcomes("weather", NOON).select(FIGURES))
 
 
-def test_a_tally_counts_a_model_s_outcomes_and_its_misses_by_series_and_horizon(journal: Journal) -> None:
+def test_a_tally_follows_a_model_s_outcomes_by_series_and_horizon(journal: Journal) -> None:
     for hours, actual in enumerate([4.0, 5.0, 6.0]):
         journal.record(issued(NOON + hours * HOUR, steps=1, lower=3.0))
         journal.score(came_true(journal.due("weather", NOON + 9 * HOUR), actual))
     journal.record(issued(NOON, "JFK", steps=1, lower=None))
     journal.record(issued(NOON, steps=1, model_version="2"))
     journal.score(came_true(journal.due("weather", NOON + 9 * HOUR), 9.0))
-    assert journal.tally("weather", "1", NOON) == {("EWR", 1): (3, 1)}
-    assert journal.tally("weather", "2", NOON) == {("EWR", 1): (1, 1)}
-    assert journal.tally("weather", "3", NOON) == {}
+    moved = (0.0, 0.0)
+    for missed in (False, False, True):
+        moved = follow(*moved, missed, 1.0, 0.9)
+    assert journal.tally("weather", "1", NOON, 0.9) == {("EWR", 0): moved[0], ("EWR", 1): moved[1]}
+    moved = follow(0.0, 0.0, True, 1.0, 0.8)
+    assert journal.tally("weather", "2", NOON, 0.8) == {("EWR", 0): moved[0], ("EWR", 1): moved[1]}
+    assert journal.tally("weather", "3", NOON, 0.9) == {}
 
 
 def test_a_tally_as_of_a_past_moment_counts_only_what_was_scored_by_then(journal: Journal) -> None:
@@ -189,9 +194,9 @@ def test_a_tally_as_of_a_past_moment_counts_only_what_was_scored_by_then(journal
     first, second = journal.due("weather", NOON + HOUR), journal.due("weather", NOON + 2 * HOUR)[1:]
     journal.score(first.with_columns(actual=pl.lit(9.0), scored_at=pl.lit(NOON + HOUR, TIME)))
     journal.score(second.with_columns(actual=pl.lit(9.0), scored_at=pl.lit(NOON + 2 * HOUR, TIME)))
-    assert journal.tally("weather", "1", NOON) == {}
-    assert journal.tally("weather", "1", NOON + HOUR) == {("EWR", 1): (1, 1)}
-    assert set(journal.tally("weather", "1", NOON + 2 * HOUR)) == {("EWR", 1), ("EWR", 2)}
+    assert journal.tally("weather", "1", NOON, 0.9) == {}
+    assert set(journal.tally("weather", "1", NOON + HOUR, 0.9)) == {("EWR", 0), ("EWR", 1)}
+    assert set(journal.tally("weather", "1", NOON + 2 * HOUR, 0.9)) == {("EWR", 0), ("EWR", 1), ("EWR", 2)}
 
 
 def test_an_empty_journal_answers_with_empty_tables(journal: Journal) -> None:

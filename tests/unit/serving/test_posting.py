@@ -58,7 +58,7 @@ def test_a_request_gets_the_very_forecasts_a_live_run_would_make_of_the_same_dat
     rows = panel.last_rows
     examples = make_examples(model.recipe, panel, rows, np.full(len(rows), micros(clock.now)))
     with Journal(filled.journal_url) as journal:
-        tally = journal.tally(task.name, "3", clock.now)
+        tally = journal.tally(task.name, "3", clock.now, model.model.coverage)
     assert tally, "there are outcomes that widen or narrow the intervals"
     live = predictor.forecast(model, examples, clock.now, tally)
     for series_id in task.series_ids:
