@@ -30,6 +30,7 @@ from forecastle.data.transformation import make_recipe
 from forecastle.errors import (
     GateError,
     NotEnoughHistory,
+    OutsideError,
     QualityGateFailed,
     RegistryUnavailable,
     SourceUnavailable,
@@ -58,6 +59,7 @@ from forecastle.task import DAY
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
 ASK_AGAIN = timedelta(days=1)  # after which the past of a new series is asked for again where it could not be had
 WELCOME_FAILED = "series-backfill-failed"
+CONTEST = "contest.parquet"  # in a training's folder: its forecasts that a champion is met on, if not the back-test's
 CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series that is behind the others
 
 
@@ -156,12 +158,21 @@ def train(run: Run) -> Summary:
     """Back-test every candidate, fit the one that earned it on all data, and register it."""
     version_note = _load(run.folder / "version.json")
     trained = training.train(
-        run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now, run.home
+        run.task,
+        _examples(run),
+        version_note["version"],
+        _load(run.folder / "reference.json"),
+        run.now,
+        run.home,
+        _champion_until(run),
     )
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
     made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))
     folder = bundle.save(made, run.folder / "bundle")
     write_table(run.folder / "backtest.parquet", trained.backtest)
+    (run.folder / CONTEST).unlink(missing_ok=True)
+    if trained.contest is not None:
+        write_table(run.folder / CONTEST, trained.contest)
     scores = trained.bundle.backtest
     figures.save_figures(run.folder / "figures", trained.backtest, run.task)
     if shares := explanation.importance(trained.bundle.model, trained.bundle.features):
@@ -204,7 +215,8 @@ def judged(run: Run) -> Comparison:
     It is decided once a run and noted, so that what was promoted can still be read against what served before.
     """
     version = _load(run.folder / "model.json")["version"]
-    rows = pl.read_parquet(_made(run.folder / "backtest.parquet"))
+    met = run.folder / CONTEST
+    rows = pl.read_parquet(met if met.exists() else _made(run.folder / "backtest.parquet"))
     note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
     if not note.exists():
         current = pointer.published(run.settings, run.task)
@@ -430,6 +442,15 @@ def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:
     newest = _newest(run)
     start = None if newest is None or recipe.lookback is None else newest - recipe.lookback
     return roster.in_service(run.task, run.history.read(as_of=run.now, start=start))
+
+
+def _champion_until(run: Run) -> datetime | None:
+    """Return the newest origin the champion has seen; None where none serves, or it cannot be read (promotion says so)."""
+    try:
+        current = pointer.published(run.settings, run.task)
+        return None if current is None else bundle.load(current.folder, current.version).trained_until
+    except OutsideError:
+        return None
 
 
 def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from forecastle.models import bundle, pointer, registry
 from forecastle.operations import restoring
 from forecastle.reporting.comparison import markdown
 from forecastle.settings import Settings
-from forecastle.steps import judged
+from forecastle.steps import CONTEST, judged
 from forecastle.task import make_task
 
 UP_TO_VERSION = ["ingest", "quality-check", "transform", "profile", "version"]
@@ -87,6 +87,15 @@ def test_the_versioned_table_is_the_one_the_model_was_trained_on(site) -> None:
     assert again.path.read_bytes() == (run / "training.parquet").read_bytes()
 
 
+def test_a_model_trained_again_is_no_worse_than_the_champion_it_was_trained_like(contest) -> None:
+    with pipeline.open_run(contest.task, contest.settings, "train", contest.now, contest.source) as run:
+        found = judged(run)
+    unseen = bundle.load(pointer.published(contest.settings, contest.task).folder, "1").trained_until
+    assert found.rows["origin"].min() > unseen and found.rows["origin"].n_unique() >= 30
+    assert not any("worse than the champion" in reason for reason in found.decision.reasons)
+    assert found.decision.rmse["challenger"] < 1.02 * found.decision.rmse["champion"]
+
+
 def test_a_worse_challenger_leaves_the_champion_where_it_is(contest) -> None:
     _shift_backtest(contest, pl.col("value") + 3.0)
     said = _promote(contest)
@@ -139,7 +148,7 @@ def test_too_short_a_history_is_refused_with_the_day_on_which_it_will_be_enough(
 
 def _shift_backtest(site, value: pl.Expr) -> None:
     """Let the challenger's back-test have forecast something else: a step knows only what lies in its run's folder."""
-    path = site.folder / "runs" / f"train-{site.now:%Y%m%dT%H%M%SZ}" / "backtest.parquet"
+    path = site.folder / "runs" / f"train-{site.now:%Y%m%dT%H%M%SZ}" / CONTEST
     pl.read_parquet(path).with_columns(value.alias("value")).write_parquet(path)
 
 
@@ -181,9 +190,9 @@ def test_the_pull_request_check_fails_only_where_the_challenger_does_harm(
 ) -> None:
     with pipeline.open_run(contest.task, contest.settings, "train", contest.now, contest.source) as run:
         if worse:
-            rows = pl.read_parquet(run.folder / "backtest.parquet")
+            rows = pl.read_parquet(run.folder / CONTEST)
             off = 3 * (pl.col("last") - pl.col("actual"))
-            rows.with_columns(pl.col("value", "lower", "upper") + off).write_parquet(run.folder / "backtest.parquet")
+            rows.with_columns(pl.col("value", "lower", "upper") + off).write_parquet(run.folder / CONTEST)
         assert judged(run).decision.worse is worse
     monkeypatch.setenv("FORECASTLE_HOME", str(contest.settings.home))
     file, report = root / "tasks" / "nyc-temperature.toml", tmp_path / "report"

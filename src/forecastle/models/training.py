@@ -2,6 +2,7 @@
 
 choose    which candidates serve, on rolling origins inside the training part (``selection``)
 judge     forecast the last part of the history with a model that ended before it: the back-test
+contest   where a champion has learnt from some of that part, forecast what came after, for promotion to compare
 assemble  the same members fitted on all data, intervals calibrated by every out-of-sample error there is
 """
 
@@ -25,8 +26,9 @@ from forecastle.models.bundle import Bundle
 from forecastle.models.estimators import candidates, fit_all, predict
 from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
-from forecastle.models.learning import Fitted, Options, all_pairs, labelled, spread_out, thinned
+from forecastle.models.learning import Fitted, Options, Pairs, all_pairs, labelled, spread_out, thinned
 from forecastle.models.model import Model, apply, combine
+from forecastle.models.promotion import MIN_ORIGINS
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
 from forecastle.models.tuning import tune
 from forecastle.task import Task, duration_text
@@ -47,10 +49,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained bundle, and the rows of its back-test (see ``back_test``)."""
+    """A trained bundle, the rows of its back-test (see ``back_test``), and those a champion is to be met on, where the
+    back-test's are not fair (see ``contest``)."""
 
     bundle: Bundle
     backtest: pl.DataFrame
+    contest: pl.DataFrame | None = None
 
 
 def train(
@@ -60,10 +64,12 @@ def train(
     reference: dict[str, Any],
     now: datetime,
     folder: Path | None = None,
+    champion_until: datetime | None = None,
 ) -> Trained:
     """Train a task's model on all examples and judge it on the last ``training.backtest_share`` of them.
 
-    Where the task asks for tuning, its study lies in ``folder``.
+    Where the task asks for tuning, its study lies in ``folder``. ``champion_until`` is the newest origin the champion has
+    seen, where there is one that the model is to be compared with.
     Raises NotEnoughHistory where the examples span less than ``training.min_history``.
     """
     _require_history(task, examples, now)
@@ -92,7 +98,10 @@ def train(
         backtest=_report(judged, cut, last) | ({"tuning": asdict(tuned)} if tuned else {}),
         reference=reference,
     )
-    return Trained(bundle, judged.rows)
+    met = None
+    if champion_until is not None and micros(champion_until) > cut:
+        met = contest(task, examples, judged, fair_cut(examples, micros(champion_until)), options)
+    return Trained(bundle, judged.rows, met)
 
 
 def judge(task: Task, past: Examples, test: Examples, until: int, options: Options) -> Judged:
@@ -119,6 +128,33 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
     fold = np.full(len(pairs.row), len(choice.errors))
     errors = Errors(pairs, pairs.pick(made.value), pairs.pick(test.truth), fold)
     return Judged(choice, rows, figures, errors)
+
+
+def contest(task: Task, examples: Examples, judged: Judged, cut: int, options: Options) -> pl.DataFrame:
+    """Return forecasts of the origins after ``cut`` by what was chosen, fitted on what was known at the first of them.
+
+    A back-test's model ends long before a champion that was trained since: on the rows that neither has seen it would
+    be the older of the two, though what is to serve has learnt from everything.
+    """
+    test = default_origins(examples, cut)
+    if not len(test):
+        return judged.rows.clear()
+    known = int(test.issued_at.min())
+    past = examples.take(examples.origins <= cut).known_by(known)
+    fitted = fit_all(judged.choice.weights, past, cut, options)
+    errors = [*judged.choice.errors, _known_errors(judged.errors, min(cut, known))]
+    return back_test(assemble(task, past, judged.choice, fitted, errors), test)
+
+
+def fair_cut(examples: Examples, champion_until: int) -> int:
+    """Return where a contest begins: half of the way from the champion's newest origin to the newest of all.
+
+    What is to serve has learnt from what came since the champion, so its stand-in learns from half of it, and the other
+    half is met. Where that leaves too few origins to judge, less is learnt from, down to what the champion knew.
+    """
+    since = np.unique(examples.origins[examples.origins > champion_until])
+    spare = min(len(since) // 2, len(since) - MIN_ORIGINS - examples.steps)
+    return int(since[spare - 1]) if spare > 0 else champion_until
 
 
 def assemble(
@@ -189,6 +225,14 @@ def rescore(champion: Bundle, examples: Examples, rows: pl.DataFrame) -> pl.Data
         return rows.clear()
     keys = ["series_id", "origin"]
     return back_test(champion.model, after).join(rows.select(keys).unique(), on=keys, how="semi")
+
+
+def _known_errors(errors: Errors, moment: int) -> Errors:
+    """Return the errors whose outcome was known at a moment, as it was."""
+    examples = errors.pairs.examples
+    kept = (errors.pairs.pick(examples.times) <= moment) & (errors.pairs.pick(examples.outcome_at) <= moment)
+    pairs = Pairs(examples, errors.pairs.row[kept], errors.pairs.step[kept])
+    return Errors(pairs, errors.forecast[kept], pairs.pick(examples.outcome), errors.fold[kept])
 
 
 def score_candidate(rows: pl.DataFrame, test: Examples, value: Floats) -> dict[str, Any]:

@@ -39,9 +39,7 @@ class Tallies:
 
     settled: dict[tuple[str, str, float], _Settled] = field(default_factory=dict)
 
-    def tally(
-        self, connection: sql.Connection, task: str, model_version: str, now: datetime, coverage: float
-    ) -> Moved:
+    def tally(self, connection: sql.Connection, task: str, model_version: str, now: datetime, coverage: float) -> Moved:
         """Return how far the outcomes scored by ``now`` have moved a model's intervals, which promise a coverage."""
         known = self._settle(connection, task, model_version, now, coverage)
         since, moved = (None, {}) if known is None else (known.until, known.moved)

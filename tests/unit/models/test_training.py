@@ -16,7 +16,16 @@ from forecastle.errors import NotEnoughHistory
 from forecastle.models import training
 from forecastle.models.estimators import candidates
 from forecastle.models.evaluation import FORECAST_COLUMNS, scores
-from forecastle.models.training import chosen_origins, default_origins, judge, rescore, score_candidate, train
+from forecastle.models.promotion import decide
+from forecastle.models.training import (
+    chosen_origins,
+    default_origins,
+    fair_cut,
+    judge,
+    rescore,
+    score_candidate,
+    train,
+)
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 HOUR = 3_600_000_000
@@ -132,6 +141,63 @@ def test_a_champion_is_scored_again_only_on_origins_after_everything_it_learnt_f
     assert again.select("series_id", "origin", "horizon").equals(
         judged.rows.filter(pl.col("origin") > early.trained_until).select("series_id", "origin", "horizon")
     )
+
+
+@pytest.fixture
+def turned(small_task, observations, examples_of, quick, monkeypatch):
+    """A task whose day turns upside down after its champion was trained, its champion, and all examples known later."""
+    monkeypatch.setattr(training, "Options", lambda seed: quick)
+    task = small_task(training={"min_history": "5d", "backtest_share": 0.45})
+    table = observations(hours=900)
+    turn = table["timestamp"].min() + timedelta(hours=640)
+    later = pl.col("timestamp") >= turn
+    table = table.with_columns(y=pl.when(later).then(22 - pl.col("y")).otherwise("y"))
+    return task, train(task, examples_of(task, table.filter(~later)), "", {}, NOW).bundle, examples_of(task, table)
+
+
+def test_a_retrained_model_replaces_a_champion_whose_world_has_changed(turned):
+    task, champion, examples = turned
+    trained = train(task, examples, "", {}, NOW, champion_until=champion.trained_until)
+    decision = decide(task, trained.contest, rescore(champion, examples, trained.contest))
+    assert decision.p_value < 0.05 and decision.rmse["challenger"] < decision.rmse["champion"]
+    older = decide(task, trained.backtest, rescore(champion, examples, trained.backtest))
+    assert older.p_value > 0.05, "the back-test's model ended before the champion: it has not met the change either"
+
+
+def test_what_meets_a_champion_has_learnt_no_less_than_it_and_nothing_of_what_it_forecasts(turned):
+    task, champion, examples = turned
+    met = train(task, examples, "", {}, NOW, champion_until=champion.trained_until).contest
+    begins = met["origin"].min()
+    assert begins > champion.trained_until
+    hours = met["origin"].n_unique(), (met["origin"].max() - champion.trained_until) / timedelta(hours=1)
+    assert hours[0] == pytest.approx(hours[1] / 2, abs=1)
+    known = examples.outcome_at <= micros(begins)
+    other = replace(
+        examples,
+        truth=np.where(known, examples.truth, 9 * examples.truth),
+        outcome=np.where(known, examples.outcome, 9 * examples.outcome),
+    )
+    again = train(task, other, "", {}, NOW, champion_until=champion.trained_until).contest
+    first = pl.col("origin") == begins
+    assert (
+        again.filter(first)
+        .select("value", "lower", "upper")
+        .equals(met.filter(first).select("value", "lower", "upper"))
+    )
+
+
+def test_of_few_origins_since_the_champion_all_are_met_by_a_model_that_knows_what_it_knew(examples):
+    newest = np.unique(examples.origins)
+    assert fair_cut(examples, int(newest[-30])) == newest[-30]
+    assert fair_cut(examples, int(newest[-41])) == newest[-41 + 40 - 30 - examples.steps]
+    assert fair_cut(examples, int(newest[-201])) == newest[-101]
+
+
+def test_without_a_champion_or_where_it_is_older_than_the_back_test_nothing_more_is_fitted(task, examples):
+    cut = examples.origins.min() + int((examples.origins.max() - examples.origins.min()) * 0.8)
+    older = datetime.fromtimestamp(cut / 1e6 - 3600, UTC)
+    assert train(task, examples, "", {}, NOW).contest is None
+    assert train(task, examples, "", {}, NOW, champion_until=older).contest is None
 
 
 def test_what_was_learnt_from_does_not_stay_in_memory(task, observations, examples_of):
