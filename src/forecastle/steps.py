@@ -445,7 +445,7 @@ def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:
 
 
 def _champion_until(run: Run) -> datetime | None:
-    """Return the newest origin the champion has seen; None where none serves, or it cannot be read (promotion says so)."""
+    """Return the newest origin the champion has seen; None where none serves, or none that can be read."""
     try:
         current = pointer.published(run.settings, run.task)
         return None if current is None else bundle.load(current.folder, current.version).trained_until

@@ -19,8 +19,8 @@ from forecastle.models.model import apply
 from forecastle.models.training import forecast_rows
 
 Tally = Mapping[tuple[str, int], float]
-"""How far a model's outcomes have moved the widths of its intervals (``intervals.follow``): of each series under step 0,
-and of each step ahead what is its own."""
+"""How far a model's outcomes have moved the widths of its intervals (``intervals.follow``): of each series under step
+0, and of each step ahead what is its own."""
 
 
 def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) -> pl.DataFrame:

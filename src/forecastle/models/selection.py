@@ -131,11 +131,14 @@ def _persistence(examples: Examples, until: int) -> Choice:
 def validate(
     examples: Examples, until: int, share: tuple[float, float], options: Options, names: Iterable[str] | None = None
 ) -> tuple[Pairs, dict[str, Floats]] | None:
-    """Fit every candidate (or those named) up to a fold's cut and forecast the pairs after it; None where none are."""
+    """Fit every candidate (or those named) up to a fold's cut and forecast the pairs after it; None where none are.
+
+    Nothing is learnt from a truth that was not known yet when the first of them was forecast.
+    """
     start = int(examples.origins.min())
     cut, stop = (start + int((until - start) * part) for part in share)
     known = labelled(examples, stop) & (examples.origins >= cut)[:, None]
-    if not labelled(examples, cut).any() or not known.any():
+    if not known.any():
         return None
     asked = np.lexsort((examples.series, examples.origins))  # in time order: what bagging draws hangs on the order
     asked = asked[known[asked].any(axis=1)]
@@ -146,6 +149,9 @@ def validate(
     rows = min(max(FOLD_PAIRS, int(labelled(examples, until).sum()) // 4), most, options.rows)
     within = replace(options, rows=rows)
     few = examples.take(asked)
+    past = examples.known_by(int(few.issued_at.min()))
+    if not labelled(past, cut).any():
+        return None
     local = Pairs(few, place, pairs.step)
-    fitted = fit_all(names or candidates(examples.recipe), examples, cut, within)
+    fitted = fit_all(names or candidates(examples.recipe), past, cut, within)
     return pairs, {name: local.pick(predict(one, few)) for name, one in fitted.items()}

@@ -68,8 +68,8 @@ def train(
 ) -> Trained:
     """Train a task's model on all examples and judge it on the last ``training.backtest_share`` of them.
 
-    Where the task asks for tuning, its study lies in ``folder``. ``champion_until`` is the newest origin the champion has
-    seen, where there is one that the model is to be compared with.
+    Where the task asks for tuning, its study lies in ``folder``. ``champion_until`` is the newest origin the champion
+    has seen, where there is one that the model is to be compared with.
     Raises NotEnoughHistory where the examples span less than ``training.min_history``.
     """
     _require_history(task, examples, now)

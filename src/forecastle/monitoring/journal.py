@@ -322,8 +322,8 @@ class Journal:
         """Return, by series and horizon, how far outcomes have moved a model's intervals, which promise a coverage;
         horizon 0 is the series itself.
 
-        Only outcomes scored by ``now`` count, so that a past is replayed as it was; they do as ``intervals.follow`` says,
-        in the order of their times. What is settled is counted once by a process.
+        Only outcomes scored by ``now`` count, so that a past is replayed as it was; they do as ``intervals.follow``
+        says, in the order of their times. What is settled is counted once by a process.
         """
         with self.transaction() as connection:
             return self._tallies.tally(connection, task, model_version, now, coverage)

@@ -11,7 +11,9 @@ import pytest
 
 from forecastle.models import selection
 from forecastle.models.estimators import LEARNERS, NAIVE, candidates
-from forecastle.models.selection import blend_weights, choose, mean_and_error
+from forecastle.models.selection import blend_weights, choose, mean_and_error, validate
+
+HOUR = 3_600_000_000
 
 
 def random_walk(table: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -82,6 +84,23 @@ def test_truths_after_until_change_no_choice(small_task, observations, examples_
     other = replace(examples, truth=np.where(examples.times > until, -examples.truth, examples.truth))
     one, two = choose(examples, until, quick), choose(other, until, quick)
     assert (one.weights, one.gain, one.rmse) == (two.weights, two.gain, two.rmse)
+
+
+def test_a_truth_that_settles_late_is_not_learnt_before_it_is_known(small_task, observations, examples_of, quick):
+    examples = examples_of(small_task(), observations())
+    late = replace(examples, outcome_at=examples.times + 48 * HOUR)
+    start, until = int(examples.origins.min()), int(examples.times.max())
+    cut = start + int((until - start) * selection.FOLDS[0][0])
+    forecasts = []
+    for hours in (2, -2):  # what is known after the first forecast, and what was known before it
+        unknown = (late.outcome_at > cut + hours * HOUR) & (late.times <= cut)
+        changed = {
+            name: np.where(unknown, 9 * getattr(late, name), getattr(late, name)) for name in ("truth", "outcome")
+        }
+        forecasts.append(validate(replace(late, **changed), until, selection.FOLDS[0], quick)[1])
+    plain = validate(late, until, selection.FOLDS[0], quick)[1]
+    assert all((forecasts[0][name] == plain[name]).all() for name in plain)
+    assert any((forecasts[1][name] != plain[name]).any() for name in plain)
 
 
 def test_where_there_is_too_little_to_validate_on_persistence_serves_with_its_own_errors(
