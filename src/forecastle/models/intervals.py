@@ -104,8 +104,8 @@ def half_widths(spread: Spread, examples: Examples, forecast: Floats) -> Floats:
 def follow(series: float, step: float, missed: bool, weight: float, coverage: float) -> tuple[float, float]:
     """Return by how much a series' width, and further its own of a step ahead, has moved after one more outcome.
 
-    Both are logarithms, zero at first. An outcome counts 1/√k where k forecasts of its series are for the same time (see
-    ``outcome_weight``); one that would move their sum beyond the bounds moves nothing.
+    Both are logarithms, zero at first. An outcome counts 1/√k where k forecasts of its series are for the same time
+    (``outcome_weight``); one that would move their sum beyond the bounds moves nothing.
     """
     surprise = weight * (missed - (1 - coverage))
     after = series + step + (SERIES_RATE + STEP_RATE) * surprise

@@ -26,6 +26,7 @@ ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
 TAME = 30.0  # spreads of the middle 95 %
 MANY_STEPS = 6  # steps ahead up to which each may see all its rows
 FEWEST_PAIRS = 120_000  # that boosters see of more steps, where there are so many
+LEAVES, GROWTH = "leaves_factor", "rounds_factor"
 
 BOOSTING: dict[str, Any] = {
     "objective": "l2",
@@ -51,7 +52,8 @@ class Options:
     rounds: int = 150  # trees of a booster; where it learns from many pairs, eight fifths of them
     seed: int = 0
     threads: int = THREADS
-    boosting: Mapping[str, float] = field(default_factory=dict)  # of LightGBM's parameters, where they are tuned
+    boosting: Mapping[str, float] = field(default_factory=dict)
+    """Where they are tuned, LightGBM's parameters; LEAVES and GROWTH as factors of what so many pairs usually have."""
 
     def pairs(self, steps: int) -> int:
         """Return how many pairs boosters see of so many steps ahead.
@@ -128,14 +130,16 @@ class Lesson:
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """LightGBM's parameters; where there is much to learn from, trees are larger and more."""
-        rows, rounds = len(self.pairs.row), self.options.rounds
+        rows, rounds, tuned = len(self.pairs.row), self.options.rounds, dict(self.options.boosting)
+        leaves = (63 if rows >= MANY else 31) * tuned.pop(LEAVES, 1.0)
+        growth = (rounds * 8 // 5 if rows >= MANY else rounds) * tuned.pop(GROWTH, 1.0)
         return {
             **BOOSTING,
-            "num_leaves": 63 if rows >= MANY else 31,
-            "num_iterations": rounds * 8 // 5 if rows >= MANY else rounds,
+            "num_leaves": max(2, round(leaves)),
+            "num_iterations": max(1, round(growth)),
             "num_threads": fit_threads(rows, self.options.threads),
             "seed": self.options.seed + 1,
-            **self.options.boosting,
+            **tuned,
         }
 
     @cached_property

@@ -18,7 +18,7 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.errors import UserError
-from forecastle.models.learning import BOOSTING, Options, tamed
+from forecastle.models.learning import BOOSTING, GROWTH, LEAVES, Options, tamed
 from forecastle.models.selection import FOLDS, validate
 
 LOG = logging.getLogger("forecastle.training")
@@ -27,17 +27,18 @@ MOST = 200  # trials
 JUDGED = ("lightgbm_level", "lightgbm_change")
 SPACE: dict[str, tuple[float, float]] = {  # bounds, each searched by its logarithm
     "learning_rate": (0.02, 0.2),
-    "num_leaves": (7, 127),
+    LEAVES: (0.25, 4.0),  # of what the pairs a model learns from usually have: a fold has fewer than the whole
     "min_data_in_leaf": (10, 400),
     "feature_fraction": (0.15, 1.0),
     "lambda_l2": (0.1, 30.0),
-    "num_iterations": (60, 400),
+    GROWTH: (0.4, 2.5),
 }
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a study found: the best parameters and how many trials it took; with what error, and with the defaults."""
+    """What a study found: the best parameters (see ``Options.boosting``) and how many trials it took; with what error,
+    and with the defaults."""
 
     boosting: Mapping[str, float]
     trials: int
@@ -55,12 +56,10 @@ def tune(examples: Examples, until: int, options: Options, seconds: float, folde
 
     def objective(trial: Any) -> float:
         chosen = {key: _suggest(trial, key) for key in SPACE}
-        found = validate(examples, until, FOLDS[-1], replace(options, boosting=chosen), JUDGED)
-        if found is None:
+        error = error_of(examples, until, replace(options, boosting=chosen))
+        if error is None:
             raise optuna.TrialPruned
-        pairs, forecasts = found
-        error = tamed(np.mean([forecasts[one] for one in JUDGED], axis=0) - pairs.pick(examples.truth))
-        return float(np.sqrt(np.mean(error**2)))
+        return error
 
     folder.mkdir(parents=True, exist_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(str(folder / STUDY))
@@ -72,7 +71,7 @@ def tune(examples: Examples, until: int, options: Options, seconds: float, folde
     )
     complete = optuna.trial.TrialState.COMPLETE
     if not study.get_trials(states=(complete,)):
-        study.enqueue_trial(_defaults(options), skip_if_exists=True)
+        study.enqueue_trial(_defaults(), skip_if_exists=True)
         study.optimize(objective, n_trials=1)
     ended = study.get_trials(states=(complete,))
     if not ended:
@@ -85,9 +84,18 @@ def tune(examples: Examples, until: int, options: Options, seconds: float, folde
     return Tuned(study.best_params, len(ended), study.best_value, ended[0].value)
 
 
-def _defaults(options: Options) -> dict[str, float]:
-    known = {**BOOSTING, "num_leaves": 31, "num_iterations": options.rounds}
-    return {key: min(max(known[key], low), high) for key, (low, high) in SPACE.items()}
+def error_of(examples: Examples, until: int, options: Options) -> float | None:
+    """Return the RMSE of the boosters that judge parameters; None where there is nothing to validate on."""
+    found = validate(examples, until, FOLDS[-1], options, JUDGED)
+    if found is None:
+        return None
+    pairs, forecasts = found
+    error = tamed(np.mean([forecasts[one] for one in JUDGED], axis=0) - pairs.pick(examples.truth))
+    return float(np.sqrt(np.mean(error**2)))
+
+
+def _defaults() -> dict[str, float]:
+    return {key: {**BOOSTING, LEAVES: 1.0, GROWTH: 1.0}[key] for key in SPACE}
 
 
 def _suggest(trial: Any, key: str) -> float:

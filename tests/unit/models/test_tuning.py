@@ -10,8 +10,9 @@ import pytest
 
 from forecastle.errors import TaskError
 from forecastle.models import tuning
+from forecastle.models.learning import GROWTH, LEAVES, Lesson
 from forecastle.models.training import train
-from forecastle.models.tuning import SPACE, STUDY, tune
+from forecastle.models.tuning import SPACE, STUDY, error_of, tune
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 
@@ -25,7 +26,7 @@ def until(examples) -> int:
     return int(np.quantile(examples.origins, 0.8))
 
 
-def test_the_defaults_are_tried_however_short_the_time_and_nothing_found_is_worse(
+def test_the_defaults_are_tried_however_short_the_time_and_what_is_found_has_the_error_it_is_said_to_have(
     examples, quick, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(tuning, "MOST", 3)
@@ -34,8 +35,30 @@ def test_the_defaults_are_tried_however_short_the_time_and_nothing_found_is_wors
     assert found.boosting["learning_rate"] == pytest.approx(0.07)
     assert found.boosting.keys() == SPACE.keys()
     more = tune(examples, until(examples), quick, 3_600.0, tmp_path, "study")
-    assert more.trials == 3 and more.rmse <= more.default_rmse == found.rmse
+    assert more.trials == 3 and more.default_rmse == found.rmse == error_of(examples, until(examples), quick)
+    assert more.rmse == error_of(examples, until(examples), replace(quick, boosting=more.boosting))
     assert tune(examples, until(examples), quick, 3_600.0, tmp_path / "again", "study") == more  # the seed is the same
+
+
+@pytest.mark.parametrize("many", [100, 10**9])
+def test_a_tuning_that_finds_nothing_better_than_the_defaults_changes_nothing(
+    examples, quick, tmp_path, monkeypatch, many
+):
+    monkeypatch.setattr("forecastle.models.learning.MANY", many)
+    found = tune(examples, until(examples), quick, 0.0, tmp_path, "study")
+    tuned, plain = (
+        Lesson(examples, until(examples), one).parameters for one in (quick, replace(quick, boosting=found.boosting))
+    )
+    assert tuned == plain
+
+
+def test_tuned_trees_grow_with_what_there_is_to_learn_from(examples, quick, monkeypatch):
+    options = replace(quick, boosting={LEAVES: 0.5, GROWTH: 2.0})
+    few = Lesson(examples, until(examples), options).parameters
+    monkeypatch.setattr("forecastle.models.learning.MANY", 100)
+    many = Lesson(examples, until(examples), options).parameters
+    assert (few["num_leaves"], few["num_iterations"]) == (16, 50)
+    assert (many["num_leaves"], many["num_iterations"]) == (32, 80)
 
 
 def test_a_study_that_has_spent_its_time_is_taken_up_as_it_was_left(examples, quick, tmp_path):
@@ -66,7 +89,8 @@ def test_a_trained_model_says_how_it_was_tuned(small_task, observations, example
     bundle = train(task, examples, "d41d8", {}, NOW, tmp_path).bundle
     assert bundle.backtest["tuning"]["trials"] >= 1
     trees = next(member.trees.text for member in bundle.model.members if member.trees)
-    assert f"[num_iterations: {bundle.backtest['tuning']['boosting']['num_iterations']}]" in trees
+    grown = round(quick.rounds * bundle.backtest["tuning"]["boosting"][GROWTH])
+    assert f"[num_iterations: {grown}]" in trees
     assert "tuning" not in train(task, examples, "d41d8", {}, NOW).bundle.backtest
 
 
