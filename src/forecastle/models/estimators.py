@@ -69,7 +69,8 @@ def learn_boosted(offset: str) -> Callable[[Lesson], Fitted]:
         pairs = lesson.pairs
         goal = tamed(pairs.pick(lesson.examples.truth) - pairs.pick(offset_of(offset, lesson.examples)))
         booster = load_lightgbm().train(lesson.parameters, lesson.labelled_with(goal))
-        return Fitted(f"lightgbm_{offset}", {"offset": offset}, Trees(booster.model_to_string()))
+        grown = {name: value for name, value in lesson.parameters.items() if name != "num_threads"}
+        return Fitted(f"lightgbm_{offset}", {"offset": offset, "parameters": grown}, Trees(booster.model_to_string()))
 
     return learn
 

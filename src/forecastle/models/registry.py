@@ -67,7 +67,8 @@ def log_training(
     """
     model, backtest = bundle.model, bundle.backtest
     commit = tracking.code_commit(settings)
-    tuned = backtest.get("tuning", {}).get("boosting", {})
+    grown = next((one.numbers["parameters"] for one in model.members if "parameters" in one.numbers), BOOSTING)
+    left = ("boosting", "rounds", "threads")  # what they came to for so many pairs is in ``grown``
     params = {
         **task.model_dump(mode="json", include={"domain", "target", "frequency", "horizon", "grid", "timezone"}),
         **{f"training.{name}": value for name, value in task.training.model_dump(mode="json").items()},
@@ -77,8 +78,8 @@ def log_training(
         "estimator": bundle.estimator,
         "features": len(bundle.features),
         "weights": {member.name: weight for member, weight in zip(model.members, model.weights, strict=True)},
-        **{f"lightgbm.{name}": value for name, value in {**BOOSTING, **tuned}.items()},
-        **{name: value for name, value in asdict(Options(seed=task.training.seed)).items() if name != "boosting"},
+        **{f"lightgbm.{name}": value for name, value in grown.items()},
+        **{name: value for name, value in asdict(Options(seed=task.training.seed)).items() if name not in left},
         "trained_until": iso(bundle.trained_until),
     }
     return register(

@@ -13,6 +13,7 @@ from forecastle.frame import TIMESTAMP
 from forecastle.models import har
 from forecastle.models.estimators import ESTIMATORS, LEARNERS, fit_all, predict
 from forecastle.models.learning import (
+    GROWTH,
     Fitted,
     Lesson,
     Options,
@@ -186,6 +187,15 @@ def test_fitted_together_from_one_binned_matrix_each_learns_what_it_learns_alone
     until = middle(examples)
     together = fit_all(ESTIMATORS, examples, until, quick)
     assert together == {name: one.fit(examples, until, quick) for name, one in ESTIMATORS.items()}
+
+
+def test_a_booster_keeps_the_parameters_it_was_grown_with(examples, quick):
+    options = replace(quick, boosting={GROWTH: 2.0, "learning_rate": 0.2})
+    fitted = ESTIMATORS["lightgbm_change"].fit(examples, middle(examples), options)
+    told, trees = fitted.numbers["parameters"], fitted.trees.text
+    assert (told["num_iterations"], told["learning_rate"]) == (50, 0.2)
+    assert "[num_iterations: 50]" in trees and "[learning_rate: 0.2]" in trees
+    assert f"[num_leaves: {told['num_leaves']}]" in trees and "num_threads" not in told
 
 
 def test_boosters_that_learn_from_many_pairs_have_larger_trees_and_more_of_them(examples, monkeypatch):

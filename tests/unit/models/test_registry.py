@@ -19,7 +19,9 @@ from forecastle.data.versioning import Record
 from forecastle.errors import RegistryUnavailable
 from forecastle.models import registry, tracking
 from forecastle.models.bundle import Bundle, load, save
+from forecastle.models.learning import Fitted
 from forecastle.models.pointer import ModelVersion, folder_digest
+from forecastle.models.trees import Trees
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -114,6 +116,20 @@ def test_a_training_is_logged_from_its_bundle(
     tags = {name: run.data.tags[name] for name in ("mlflow.source.git.commit", "data_commit", "gate")}
     assert tags == {"mlflow.source.git.commit": "c0ffee", "data_commit": "d00d", "gate": "pass"}
     assert load(registry.download(settings, version, tmp_path / "fetched")) == made
+
+
+def test_a_run_names_the_parameters_its_trees_were_grown_with(
+    settings: Settings, own_task: Task, make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    bare = make_bundle()
+    grown = {"num_leaves": 63, "num_iterations": 240, "learning_rate": 0.05}
+    numbers = {"offset": "change", "parameters": grown}
+    members = (Fitted("ridge"), Fitted("lightgbm_change", numbers, Trees("tree\nend of trees\n")))
+    made = replace(bare, model=replace(bare.model, members=members, weights=(0.5, 0.5)), check={})
+    version = registry.log_training(settings, own_task, made, save(made, tmp_path / "bundle"), (), "pass")
+    params = run_of(settings, version).data.params
+    assert {name: params[f"lightgbm.{name}"] for name in grown} == {name: str(value) for name, value in grown.items()}
+    assert "rounds" not in params and params["ridge_rows"] == "60000"
 
 
 def test_a_training_names_the_table_it_has_learnt(
