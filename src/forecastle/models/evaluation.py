@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 DRAWS = 1_000  # of a bootstrap
+FEWEST_WEEKS = 8  # it draws from: of fewer an interval would promise more than it keeps
 FORECAST_COLUMNS = ("series_id", "origin", "horizon", "timestamp", "value", "lower", "upper", "actual")
 
 _ERROR = pl.col("value") - pl.col("actual")
@@ -56,7 +57,7 @@ def scores_by_series(rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def skill_interval(rows: pl.DataFrame, level: float = 0.95) -> tuple[float, float] | None:
-    """Return the interval in which the pooled skill lies with the given confidence; None for less than two weeks.
+    """Return the interval in which the pooled skill lies with the given confidence; None for fewer than eight weeks.
 
     A block bootstrap (Künsch 1989): whole weeks of origins, all series and steps together, are drawn anew, so that
     errors that resemble their neighbours' stay beside them. The seed is fixed: the same rows give the same interval.
@@ -67,7 +68,7 @@ def skill_interval(rows: pl.DataFrame, level: float = 0.95) -> tuple[float, floa
         .agg(own=(_ERROR**2).sum(), naive=(_NAIVE_ERROR**2).sum())
         .sort("block")
     )
-    if blocks.height < 2 or not blocks["naive"].sum():
+    if blocks.height < FEWEST_WEEKS or not blocks["naive"].sum():
         return None
     drawn = np.random.default_rng(0).integers(0, blocks.height, (DRAWS, blocks.height))
     own, naive = (blocks[name].to_numpy()[drawn].sum(axis=1) for name in ("own", "naive"))

@@ -79,7 +79,7 @@ def forecasts(weeks: int, error: float, seed: int = 1) -> pl.DataFrame:
 
 
 def test_the_skills_interval_holds_the_skill_and_narrows_with_more_weeks():
-    few, many = (skill_interval(forecasts(weeks, 0.5)) for weeks in (4, 60))
+    few, many = (skill_interval(forecasts(weeks, 0.5)) for weeks in (8, 60))
     assert few is not None and many is not None
     assert many[0] < scores(forecasts(60, 0.5))["skill"] < many[1]
     assert many[1] - many[0] < few[1] - few[0]
@@ -91,5 +91,6 @@ def test_of_a_model_without_skill_nearly_every_interval_holds_zero():
     assert 88 <= sum(low < 0 < high for low, high in intervals) <= 100
 
 
-def test_of_a_single_week_the_skills_interval_is_not_known():
-    assert skill_interval(forecasts(1, 0.5)) is None
+def test_of_fewer_than_eight_weeks_the_skills_interval_is_not_known():
+    assert skill_interval(forecasts(1, 0.5)) is skill_interval(forecasts(7, 0.5)) is None
+    assert skill_interval(forecasts(8, 0.5)) is not None
