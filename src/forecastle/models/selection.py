@@ -49,6 +49,8 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
 
     The blend's weights are those of least squared error, none negative, summing to one. Persistence serves unless the
     blend saves more squared error than one standard error of the saving, and where there is too little to validate on.
+    What it saves, and how wide its intervals are, is judged on each fold by the weights of the other: the weights that
+    serve have seen them all.
     """
     folds = [fold for share in FOLDS if (fold := validate(examples, until, share, options)) is not None]
     if not folds:
@@ -57,25 +59,32 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in folds[0][1]}
     learners = [name for name in made if name not in NAIVE]
     rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
-    weights = blend_weights(np.column_stack([tamed(made[name] - truth) for name in learners]))
-    kept = {name: weight for name, weight in zip(learners, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
-    weighed = {name: weight / sum(kept.values()) for name, weight in kept.items()}
-    blend = sum(weight * made[name] for name, weight in weighed.items())
+    own = np.column_stack([tamed(made[name] - truth) for name in learners])
+    fold = np.repeat(np.arange(len(folds)), [len(pairs.row) for pairs, _ in folds])
+    blend = np.empty(len(truth))
+    for number in range(len(folds)):
+        here, others = fold == number, fold != number
+        found = _weights(learners, own[others] if others.any() else own)
+        blend[here] = sum(weight * made[name][here] for name, weight in found.items())
     rmse["blend"] = float(np.sqrt(np.mean((blend - truth) ** 2)))
     rows = np.concatenate([pairs.row for pairs, _ in folds])
     saved = tamed(made["persistence"] - truth) ** 2 - tamed(blend - truth) ** 2
     gain, error = mean_and_error(examples, rows, saved)
-    serving = weighed if gain > error else {"persistence": 1.0}
+    serving, served = {"persistence": 1.0}, made["persistence"]
+    if gain > error:
+        serving, served = _weights(learners, own), blend
     errors = tuple(
-        Errors(
-            pairs,
-            np.asarray(sum(weight * forecasts[name] for name, weight in serving.items())),
-            pairs.pick(examples.truth),
-            np.full(len(pairs.row), number),
-        )
-        for number, (pairs, forecasts) in enumerate(folds)
+        Errors(pairs, served[fold == number], pairs.pick(examples.truth), np.full(len(pairs.row), number))
+        for number, (pairs, _) in enumerate(folds)
     )
     return Choice(serving, gain, error, errors, rmse)
+
+
+def _weights(learners: list[str], errors: Floats) -> dict[str, float]:
+    """Return the weights of those that count for something, by the errors (m, M) of all."""
+    weights = zip(learners, blend_weights(errors).tolist(), strict=True)
+    kept = {name: weight for name, weight in weights if weight >= LEAST_WEIGHT}
+    return {name: weight / sum(kept.values()) for name, weight in kept.items()}
 
 
 def blend_weights(errors: Floats) -> Floats:

@@ -78,6 +78,18 @@ def test_every_validated_truth_comes_after_everything_its_fold_learnt_from(
         assert (pairs.pick(pairs.examples.times) > cut).all() and (pairs.pick(pairs.examples.times) <= stop).all()
 
 
+def test_a_blend_is_judged_on_a_fold_by_weights_the_fold_has_no_part_in(small_task, observations, examples_of, quick):
+    examples = examples_of(small_task(), observations())
+    start, until = int(examples.origins.min()), int(examples.times.max())
+    cut = start + int((until - start) * selection.FOLDS[-1][0])
+    nearer = 0.6 * examples.truth + 0.4 * examples.last[:, None]
+    other = replace(examples, truth=np.where(examples.times > cut, nearer, examples.truth))
+    one, two = choose(examples, until, quick), choose(other, until, quick)
+    assert one.estimator == two.estimator == "blend" and one.weights != two.weights
+    assert (one.errors[-1].forecast == two.errors[-1].forecast).all()
+    assert (one.errors[-1].truth != two.errors[-1].truth).any()
+
+
 def test_truths_after_until_change_no_choice(small_task, observations, examples_of, quick):
     examples = examples_of(small_task(), observations())
     until = int(np.median(examples.origins))
