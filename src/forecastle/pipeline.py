@@ -27,6 +27,7 @@ from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, Stor
 from forecastle.frame import write_json
 from forecastle.http import Client, Transport
 from forecastle.models import bundle, pointer
+from forecastle.monitoring import retraining
 from forecastle.monitoring.journal import Journal
 from forecastle.run import Run, Summary
 from forecastle.settings import Settings
@@ -110,7 +111,13 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
     """
     with open_run(task, settings, "live", clock(), clock=clock) as opened:
         for number in itertools.count(1):
-            yield from run_flow(replace(opened, now=clock().replace(microsecond=0)))
+            run = replace(opened, now=clock().replace(microsecond=0))
+            last: Outcome | None = None
+            for last in run_flow(run):
+                yield last
+            if last is not None and last.error is not None:
+                yield from look(run)
+            yield from retrain_if_wanted(run)
             if number == passes:
                 return
             due = _next(task.frequency, clock())
@@ -118,6 +125,37 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
                 _sleep_until(moment, clock)
                 yield from run_flow(replace(opened, now=clock().replace(microsecond=0)), COLLECT)
             _sleep_until(due, clock)
+
+
+def look(run: Run) -> Iterator[Outcome]:
+    """Watch after a pass that failed: that nothing comes any more is what some rules are about."""
+    started = time.perf_counter()
+    try:
+        summary = steps.watch(run)
+    except ForecastleError as error:
+        yield Outcome("watch", time.perf_counter() - started, {}, error)
+    else:
+        yield Outcome("watch", time.perf_counter() - started, summary)
+
+
+def retrain_if_wanted(run: Run) -> Iterator[Outcome]:
+    """Run TRAIN where an incident asks for it, as of the run's moment, and note on the incident what came of it.
+
+    One that was cut off is begun again; one that failed is asked for again after the task's cooldown.
+    """
+    if not (numbers := retraining.wanted(run.journal, run.task.name)):
+        return
+    training = replace(run, flow="train")
+    retraining.note(run.journal, numbers, retraining.STARTED, training.id, run.now)
+    last: Outcome | None = None
+    for last in run_flow(training):
+        yield last
+    assert last is not None
+    what, said = retraining.FAILED, str(last.error)
+    if last.error is None:
+        what = retraining.PROMOTED if last.summary["promoted"] else retraining.KEPT_OUT
+        said = f"Version {last.summary['version']}. {' '.join(last.summary['reasons'])}"
+    retraining.note(run.journal, numbers, what, said, run.now)
 
 
 def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]:

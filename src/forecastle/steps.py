@@ -36,8 +36,8 @@ from forecastle.errors import (
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training, untrained
-from forecastle.monitoring import alerts, drift, outcomes
-from forecastle.monitoring.journal import FIGURES
+from forecastle.monitoring import alerts, concept, drift, metrics, outcomes, retraining, scraping, telling
+from forecastle.monitoring.journal import LATEST_TRUTH
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary
@@ -74,9 +74,11 @@ def quality_check(run: Run) -> Summary:
     try:
         admitted = intake.admit(run.task, run.home, batch, run.now, run.folder, run.stores)
     except QualityGateFailed as refused:
+        run.journal.beat(run.task.name, f"{metrics.GATE}fail", run.now)
         if run.flow != "train":
             raise
         raise _with_its_report_logged(run, refused) from None
+    run.journal.beat(run.task.name, f"{metrics.GATE}{admitted.report.verdict}", run.now)
     withheld = admitted.report.withheld
     if not withheld:  # what a series lacks still has to be asked for
         backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
@@ -172,11 +174,15 @@ def promote(run: Run) -> Summary:
     current = pointer.published(run.settings, run.task)
     if current is not None and current.version == challenger.version:
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
-    decision = judged(run).decision
+    comparison = judged(run)
+    decision = comparison.decision
+    write_json(concept.place(run.home, challenger.version), concept.profile(run.task, comparison.rows))
     if decision.promote:
         registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
     else:
         registry.set_alias(run.settings, run.task, "challenger", challenger)
+    result = "promoted" if decision.promote else "kept"
+    run.journal.beat(run.task.name, f"{metrics.TRAINED}{result}", run.now, challenger.version)
     return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
 
 
@@ -230,7 +236,9 @@ def forecast(run: Run) -> Summary:
     if len(ours):
         reference = profiling.Reference.from_dict(model.reference)
         marked = drift.mark(predictor.forecast(model, ours, run.now, tally), ours, reference)
-        made = pl.concat([marked, made.select(marked.columns)])
+        made = pl.concat([marked, made], how="diagonal")
+    ages = {origin: run.task.age(origin, run.now).total_seconds() for origin in made["origin"].unique()}
+    made = made.with_columns(pl.col("origin").replace_strict(ages, return_dtype=pl.Float64).alias("data_age"))
     recorded = run.journal.record(made)
     return {
         "origin": iso(newest),
@@ -244,35 +252,83 @@ def forecast(run: Run) -> Summary:
 
 
 def score(run: Run) -> Summary:
-    """Join every forecast whose time has come with the observation that came true, exactly once."""
+    """Join every forecast whose time has come with the observation that came true, exactly once; where a truth was
+    revised since, score again and say so."""
     due = run.journal.due(run.task.name, run.now)
-    if due.is_empty():
-        return {"due": 0, "scored": 0}
-    oldest: datetime = due["origin"].min()  # type: ignore[assignment]
-    known = run.history.read(as_of=run.now, start=oldest)
+    since = _revised_since(run)
+    oldest: datetime | None = due["origin"].min()  # type: ignore[assignment]
+    known = run.history.read(as_of=run.now, start=since - run.task.horizon if oldest is None else min(oldest, since))
     scored = run.journal.score(outcomes.score(run.task, due, known, run.now))
+    before = run.journal.outcomes(run.task.name, since)
+    again = outcomes.score(run.task, before.drop("actual", "scored_at"), known, run.now)
+    revised = run.journal.rescore(outcomes.changed(before, again))
     lost = run.journal.give_up(run.task.name, outcomes.give_up_before(run.task, run.now))
-    return {"due": due.height, "scored": scored, "never_came": lost}
+    run.journal.beat(run.task.name, "score", run.now)
+    return {"due": due.height, "scored": scored, "revised": revised, "never_came": lost}
 
 
 def watch(run: Run) -> Summary:
-    """Measure what is served against what was promised, and open or close incidents by the alert rules."""
+    """Measure what is served against what was promised, open and close incidents by the alert rules, tell of them, and
+    ask for a retrain where one of them wants it."""
     newest = _newest(run)
-    measured = {
-        "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW, run.now)),
-        "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
-        "live": outcomes.live_scores(
-            untrained.of_models(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES))
-        ),
-    }
-    opened, closed = alerts.apply(run.journal, run.task, measured, run.now)
+    _measure_rarely(run)
+    concept_drift = _concept_drift(run)
+    knowable = None if newest is None else newest + run.task.knowable_after
+    found = [
+        *metrics.readings(run.journal, run.task.name, run.now, knowable),
+        *metrics.outer_readings(run.settings, run.task, run.now),
+        *scraping.scrape(run.settings, run.task.name),
+    ]
+    opened, closed = alerts.apply(run.journal, run.task, found, run.now)
+    asked = retraining.consider(run.journal, run.task, newest, run.now)
+    told = telling.tell(run.journal, run.settings, run.task.name, run.now)
     run.journal.beat(run.task.name, "watch", run.now)
+    read = {one.metric: one.value for one in found}
     return {
-        "drift_ratio": measured["drift_ratio"],
-        "data_age_seconds": measured["data_age_seconds"],
+        "drift_ratio": read.get("forecastle_drift_ratio"),
+        "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
+        "concept_drift": concept_drift,
         "opened": list(opened),
         "closed": list(closed),
+        "told": told,
+        "retrain_asked": asked,
     }
+
+
+def _revised_since(run: Run) -> datetime:
+    """Return from when on truths are compared with what was scored by: where collecting reaches back anyway, and once a
+    day as far as a late truth is looked for."""
+    beat = run.journal.heartbeats(run.task.name).get("score")
+    if beat is not None and beat.at.date() != run.now.date():
+        return run.now - LATEST_TRUTH
+    return run.now - max(run.task.source.window, run.task.gate.window)
+
+
+def _concept_drift(run: Run) -> str:
+    """Test the live errors of the champion for a change, every few hours, note what was found, and return it."""
+    before = run.journal.heartbeats(run.task.name).get(metrics.CONCEPT_DRIFT)
+    if before is not None and timedelta(0) <= run.now - before.at < concept.EVERY:
+        return before.detail
+    current = pointer.published(run.settings, run.task)
+    if current is None or not (place := concept.place(run.home, current.version)).exists():
+        return ""
+    rows = run.journal.outcomes(run.task.name, run.now - concept.WINDOW, concept.COLUMNS)
+    rows = rows.filter(pl.col("model_version") == current.version)
+    if rows["timestamp"].n_unique() < concept.LEAST:
+        return ""
+    found = concept.test(run.task, _load(place), rows)
+    run.journal.beat(run.task.name, metrics.CONCEPT_DRIFT, run.now, found)
+    return found
+
+
+def _measure_rarely(run: Run) -> None:
+    """Note once a day how many bytes the stores of the task hold."""
+    beat = run.journal.heartbeats(run.task.name).get(metrics.STORED)
+    if beat is None or beat.at.date() != run.now.date():
+        sizes = {name: sum(one.size for one in (run.stores / name).entries()) for name in ("archive", "history")}
+        files = [path for path in (run.home / "quarantine").rglob("*") if path.is_file()]
+        sizes["quarantine"] = sum(path.stat().st_size for path in files)
+        run.journal.beat(run.task.name, metrics.STORED, run.now, json.dumps(sizes))
 
 
 def _welcome(run: Run) -> list[str]:

@@ -212,10 +212,13 @@ class Training(Part):
 
 
 class Monitoring(Part):
-    """When data is stale and when drift is an alarm."""
+    """When data is stale, when drift is an alarm, and when an alarm may train anew: at most once in
+    ``retrain_cooldown``, and only with so much newer data as ``retrain_after`` says."""
 
     stale_after: Duration = timedelta(hours=3)
     drift_ratio: float = Field(default=0.1, gt=0, lt=1)
+    retrain_cooldown: Duration = timedelta(days=1)
+    retrain_after: Duration = timedelta(days=2)
 
 
 class Task(Part):

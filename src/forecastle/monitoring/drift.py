@@ -6,6 +6,7 @@ trained; the drift ratio is the share of flagged ones among the newest predictio
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from itertools import islice
 from typing import Protocol
@@ -50,13 +51,22 @@ def out_of_distribution(reference: Bounds, matrix: Matrix) -> npt.NDArray[np.boo
 
 
 def mark(forecasts: pl.DataFrame, examples: Examples, reference: Bounds) -> pl.DataFrame:
-    """Return the forecasts with ``drifted``: whether their origin's features were out of distribution."""
+    """Return the forecasts with ``drifted``, whether their origin's features were out of distribution, and with
+    ``feature_digest``, which is the same for the same features alone."""
     flags = {
         SERIES: pl.Series([examples.series_ids[number] for number in examples.series], dtype=pl.String),
         "origin": pl.Series(examples.origins).cast(TIME),
         "drifted": pl.Series(out_of_distribution(reference, examples.origin)),
+        "feature_digest": pl.Series(digests(examples), dtype=pl.String),
     }
     return forecasts.join(pl.DataFrame(flags), on=[SERIES, "origin"], how="left", maintain_order="left", validate="m:1")
+
+
+def digests(examples: Examples) -> list[str]:
+    """Return for each origin twelve hex digits of all its features, in the model's order, to the bit."""
+    steps = examples.step.transpose(1, 0, 2)
+    whole = zip(examples.origin + 0.0, steps + 0.0, strict=True)  # adding zero turns -0 into 0
+    return [hashlib.sha256(origin.tobytes() + step.tobytes()).hexdigest()[:12] for origin, step in whole]
 
 
 def drift_ratio(flags: Iterable[bool], window: int = WINDOW, minimum: int = MINIMUM) -> float | None:

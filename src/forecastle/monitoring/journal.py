@@ -66,6 +66,8 @@ IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_versio
 
 OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
 
+PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
+FORGOTTEN = "forgotten:"  # heartbeats of this prefix count what ``forget`` has removed, so that no counter goes back
 LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
 
 
@@ -144,7 +146,7 @@ class Journal:
             heads[series] = max(row["origin"], heads.get(series, row["origin"]))
         with self.transaction() as connection:
             new = self._insert_new(connection, FORECASTS, rows)
-            upsert = self._insert(HEADS)
+            upsert = self.insert(HEADS)
             newer = upsert.on_conflict_do_update(
                 index_elements=["task", "series_id"],
                 set_={"origin": upsert.excluded.origin},
@@ -185,7 +187,7 @@ class Journal:
         ``outcomes`` is what ``outcomes.score`` makes of them now. Each keeps when it was scored and the truth it was
         first scored by (``first_actual``), and counts its ``revisions``.
         """
-        other = sql.bindparam("truth")
+        other: Any = sql.bindparam("truth")
         changed = (
             sql.update(OUTCOMES)
             .where((OUTCOMES.c.forecast_id == sql.bindparam("scored")) & (OUTCOMES.c.actual != other))
@@ -259,7 +261,17 @@ class Journal:
             if dry_run:
                 counts = {one: sql.select(sql.func.count()).select_from(one).where(what) for one, what in where.items()}
                 return {one.name: int(connection.execute(count).scalar_one()) for one, count in counts.items()}
-            return {one.name: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
+            made = sql.select(sql.func.count()).select_from(FORECASTS).where(over & (FORECASTS.c.horizon == 1))
+            lost = sql.select(sql.func.count()).select_from(FORECASTS).where(over & (FORECASTS.c.state == "never_came"))
+            revised = sql.select(sql.func.count()).select_from(OUTCOMES)
+            revised = revised.where(where[OUTCOMES] & (OUTCOMES.c.revisions > 0))
+            gone = {"predictions": made, "never_came": lost, "revised": revised}
+            counts = {name: int(connection.execute(query).scalar_one()) for name, query in gone.items()}
+            removed = {one: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
+            for name, count in {**counts, "scored": removed[OUTCOMES]}.items():
+                if count:
+                    self._beat(connection, task, FORGOTTEN + name, before, "", count)
+            return {one.name: count for one, count in removed.items()}
 
     def counts(self, task: str) -> dict[str, int]:
         """Return how many forecasts wait for their outcome, were scored, and never saw their truth come."""
@@ -345,23 +357,21 @@ class Journal:
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
 
-        Only predictions issued by ``now`` count, and only those of a model.
+        Only predictions issued by ``now`` count, and only those of the model that made the newest: another model's were
+        held against another Reference.
         """
         issued = (FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1) & (FORECASTS.c.issued_at <= now)
         issued &= FORECASTS.c.model_version != UNTRAINED
-        query = (
-            sql.select(FORECASTS.c.drifted)
-            .where(issued)
-            .order_by(FORECASTS.c.issued_at.desc(), FORECASTS.c.forecast_id)
-            .limit(limit)
-        )
+        newest_first = (FORECASTS.c.issued_at.desc(), FORECASTS.c.forecast_id)
+        query = sql.select(FORECASTS.c.drifted, FORECASTS.c.model_version).where(issued).order_by(*newest_first)
         with self.transaction() as connection:
-            return tuple(connection.execute(query).scalars())
+            rows = connection.execute(query.limit(limit)).all()
+        return tuple(drifted for drifted, model in rows if model == rows[0].model_version)
 
     def open_incident(self, task: str, kind: str, reason: str, now: datetime) -> bool:
         """Open an incident; return False where one of this task and kind is open already (it stays as it is)."""
         row = {"task": task, "kind": kind, "reason": reason, "opened_at": now, "note": ""}
-        insert = self._insert(INCIDENTS).on_conflict_do_nothing(
+        insert = self.insert(INCIDENTS).on_conflict_do_nothing(
             index_elements=["task", "kind"], index_where=INCIDENTS.c.closed_at.is_(None)
         )
         with self.transaction() as connection:
@@ -408,13 +418,8 @@ class Journal:
 
     def beat(self, task: str, work: str, now: datetime, detail: str = "") -> None:
         """Note that a kind of work (a step's name, or for the gate ``gate:pass``) succeeded just now."""
-        insert = self._insert(HEARTBEATS)
-        again = insert.on_conflict_do_update(
-            index_elements=["task", "work"],
-            set_={"at": insert.excluded.at, "detail": insert.excluded.detail, "count": HEARTBEATS.c.count + 1},
-        )
         with self.transaction() as connection:
-            connection.execute(again, [{"task": task, "work": work, "at": now, "count": 1, "detail": detail}])
+            self._beat(connection, task, work, now, detail, 1)
 
     def heartbeats(self, task: str) -> dict[str, Heartbeat]:
         """Return the task's heartbeats by kind of work."""
@@ -433,13 +438,25 @@ class Journal:
         columns = zip(*rows, strict=True) if rows else [()] * len(schema)
         return pl.DataFrame([_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
 
-    def _insert(self, table: sql.Table) -> Any:
+    def insert(self, table: sql.Table) -> Any:
         """Return the dialect's insert, the one that knows ``on_conflict``."""
         return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
 
+    def _beat(self, connection: sql.Connection, task: str, work: str, now: datetime, detail: str, times: int) -> None:
+        insert = self.insert(HEARTBEATS)
+        again = insert.on_conflict_do_update(
+            index_elements=["task", "work"],
+            set_={
+                "at": insert.excluded.at,
+                "detail": insert.excluded.detail,
+                "count": HEARTBEATS.c.count + insert.excluded.count,
+            },
+        )
+        connection.execute(again, [{"task": task, "work": work, "at": now, "count": times, "detail": detail}])
+
     def _insert_new(self, connection: sql.Connection, table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[str]:
         """Insert the rows that are not there yet and return their ids."""
-        insert = self._insert(table).on_conflict_do_nothing(index_elements=["forecast_id"])
+        insert = self.insert(table).on_conflict_do_nothing(index_elements=["forecast_id"])
         return list(connection.execute(insert.returning(table.c.forecast_id), rows).scalars())
 
     @contextmanager

@@ -40,6 +40,12 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
     )
 
 
+def changed(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """Return the outcomes of ``now`` whose truth is another than the one they were scored by before."""
+    truths = before.select("forecast_id", pl.col("actual").alias("scored_by"))
+    return now.join(truths, on="forecast_id").filter(pl.col("actual") != pl.col("scored_by")).drop("scored_by")
+
+
 def live_scores(outcomes: pl.DataFrame) -> dict[str, Any]:
     """Return what was delivered, by the back-test's own definition (``evaluation.scores``): pooled and per horizon."""
     return scores(outcomes)
