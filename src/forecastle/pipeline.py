@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from forecastle.monitoring.journal import Journal
 from forecastle.run import Run, Summary
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text
+
+LOG = logging.getLogger(__name__)
 
 PATIENCE = timedelta(minutes=10)  # for another process that runs the same flow of the same task
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
@@ -116,7 +119,7 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
             for last in run_flow(run):
                 yield last
             if last is not None and last.error is not None:
-                yield from look(run)
+                look(run)
             yield from retrain_if_wanted(run)
             if number == passes:
                 return
@@ -127,15 +130,13 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
             _sleep_until(due, clock)
 
 
-def look(run: Run) -> Iterator[Outcome]:
-    """Watch after a pass that failed: that nothing comes any more is what some rules are about."""
-    started = time.perf_counter()
+def look(run: Run) -> None:
+    """Watch after a pass that failed, for that nothing comes any more is what some rules are about; what hinders it is
+    logged, since the pass has told its own failure."""
     try:
-        summary = steps.watch(run)
+        steps.watch(run)
     except ForecastleError as error:
-        yield Outcome("watch", time.perf_counter() - started, {}, error)
-    else:
-        yield Outcome("watch", time.perf_counter() - started, summary)
+        LOG.warning("the rules could not be looked at: %s", error)
 
 
 def retrain_if_wanted(run: Run) -> Iterator[Outcome]:

@@ -254,17 +254,13 @@ def forecast(run: Run) -> Summary:
 def score(run: Run) -> Summary:
     """Join every forecast whose time has come with the observation that came true, exactly once; where a truth was
     revised since, score again and say so."""
-    due = run.journal.due(run.task.name, run.now)
-    since = _revised_since(run)
-    oldest: datetime | None = due["origin"].min()  # type: ignore[assignment]
-    known = run.history.read(as_of=run.now, start=since - run.task.horizon if oldest is None else min(oldest, since))
-    scored = run.journal.score(outcomes.score(run.task, due, known, run.now))
-    before = run.journal.outcomes(run.task.name, since)
-    again = outcomes.score(run.task, before.drop("actual", "scored_at"), known, run.now)
-    revised = run.journal.rescore(outcomes.changed(before, again))
-    lost = run.journal.give_up(run.task.name, outcomes.give_up_before(run.task, run.now))
+
+    def read(start: datetime) -> pl.DataFrame:
+        return run.history.read(as_of=run.now, start=start)
+
+    settled = outcomes.settle(run.journal, run.task, read, _revised_since(run), run.now)
     run.journal.beat(run.task.name, "score", run.now)
-    return {"due": due.height, "scored": scored, "revised": revised, "never_came": lost}
+    return dict(settled)
 
 
 def watch(run: Run) -> Summary:
