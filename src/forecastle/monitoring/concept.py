@@ -19,13 +19,15 @@ import numpy.typing as npt
 import polars as pl
 
 from forecastle.frame import iso
-from forecastle.task import Task
+from forecastle.task import DAY, Task
 
 WINDOW = timedelta(days=30)  # of live errors that are looked at
 COLUMNS = ("series_id", "timestamp", "horizon", "value", "actual", "model_version")
 LEAST = 50  # errors of a series before it can be said to have changed
 EVERY = timedelta(hours=6)  # so often at most it is looked
 LEVEL, SIZE = (1.0, 50.0), (0.5, 80.0)  # of Page-Hinkley: what is let pass at each step, and which sum is an alarm
+WAVE = (0.5, 6.0)  # the same for each day
+LEAST_DAYS = 5
 LONGEST = 10.0  # spreads: an error beyond that counts as that, so that one wild hour is no change
 SHRUNK = 20  # a cell's spread counts as if it had so many errors of the whole beside its own
 
@@ -54,12 +56,14 @@ def profile(task: Task, rows: pl.DataFrame) -> dict[str, Any]:
         [step, hour, mean * n / (n + SHRUNK), ((var * n + steps[step] * SHRUNK) / (n + SHRUNK)) ** 0.5]
         for step, hour, mean, var, n in cells.sort("horizon", "hour").iter_rows()
     ]
-    found = {"series": usual, "cells": table, "spread": {}, "size": {}}
+    found: dict[str, Any] = {"series": usual, "cells": table, "spread": {}, "size": {}, "wave": {}}
     means = standardised(task, found, rows)
     found["spread"] = dict(means.group_by("series_id").agg(pl.col("z").std(ddof=0)).iter_rows())
     means = standardised(task, found, rows)
     sizes = means.group_by("series_id").agg(pl.col("z").abs().mean(), pl.col("z").abs().std(ddof=0).alias("s"))
     found["size"] = {name: [mean, spread] for name, mean, spread in sizes.iter_rows()}
+    for (name,), days in _waves(task, means).group_by("series_id"):
+        found["wave"][name] = [days[part].std(ddof=0) for part in ("sine", "cosine")]
     return found
 
 
@@ -86,14 +90,23 @@ def standardised(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> pl
 
 def test(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> str:
     """Say which series' errors have changed, and since when it is known; empty where none has."""
-    means = standardised(task, known, rows)
     found: list[str] = []
-    for (name,), one in means.group_by("series_id", maintain_order=True):
-        at = first_alarm(one["z"].to_numpy(), known["size"][name])
-        if at is not None:
-            since: datetime = one["timestamp"][at]
+    for (name,), one in standardised(task, known, rows).group_by("series_id", maintain_order=True):
+        since = changed_at(task, known, str(name), one)
+        if since is not None:
             found.append(f"{name} since {iso(since)}")
     return "; ".join(found)
+
+
+def changed_at(task: Task, known: Mapping[str, Any], series: str, means: pl.DataFrame) -> datetime | None:
+    """Return when the test first says that a series' errors have changed; ``means`` as ``standardised`` returns them."""
+    at = first_alarm(means["z"].to_numpy(), known["size"][series])
+    hourly: datetime | None = None if at is None else means["timestamp"][at]
+    days = _waves(task, means)
+    parts = zip(("sine", "cosine"), known["wave"].get(series, ()), strict=False)
+    alarms = [first_wave_alarm(days[part].to_numpy() / spread) for part, spread in parts if spread]
+    daily: list[datetime] = [days["until"][one] for one in alarms if one is not None]
+    return min((one for one in (hourly, *daily) if one is not None), default=None)
 
 
 def first_alarm(z: npt.NDArray[np.float64], size: tuple[float, float]) -> int | None:
@@ -113,6 +126,33 @@ def first_alarm(z: npt.NDArray[np.float64], size: tuple[float, float]) -> int | 
         if level.drift_detected or wider.drift_detected:
             return number
     return None
+
+
+def first_wave_alarm(days: npt.NDArray[np.float64]) -> int | None:
+    """Return at which of a series' days the daily wave in its errors first differs from before."""
+    from river.drift import PageHinkley
+
+    wave = PageHinkley(min_instances=LEAST_DAYS, delta=WAVE[0], threshold=WAVE[1])
+    for number, one in enumerate(np.clip(days, -LONGEST / 2, LONGEST / 2).tolist()):
+        wave.update(one)
+        if wave.drift_detected:
+            return number
+    return None
+
+
+def _waves(task: Task, means: pl.DataFrame) -> pl.DataFrame:
+    """Return of each series and local day the parts of a daily wave in its errors, and the last time of the day; days
+    without half of their hours, and tasks that look less often than every six hours, have none."""
+    local = pl.col("timestamp").dt.convert_time_zone(task.timezone)
+    turn = (local.dt.hour() + local.dt.minute() / 60) * (2 * np.pi / 24)
+    enough = DAY / task.frequency / 2 if task.frequency <= DAY / 4 else np.inf
+    waves = means.group_by("series_id", local.dt.date().alias("day")).agg(
+        (pl.col("z") * turn.sin()).mean().alias("sine"),
+        (pl.col("z") * turn.cos()).mean().alias("cosine"),
+        pl.col("timestamp").max().alias("until"),
+        pl.len().alias("n"),
+    )
+    return waves.filter(pl.col("n") >= enough).sort("series_id", "day")
 
 
 def _errors(task: Task, rows: pl.DataFrame) -> pl.DataFrame:
