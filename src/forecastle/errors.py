@@ -4,6 +4,7 @@
     ├─ UserError       exit 2, never retried: the user can mend it
     │  ├─ TaskError         a task file that cannot be (every bad field at once)
     │  ├─ SettingsError     an environment variable that cannot be
+    │  ├─ RequestError      a request to the service that cannot be
     │  └─ FormatError       a store that another version of forecastle wrote
     ├─ GateError       exit 3, never retried: the data must not go on
     │  ├─ QualityGateFailed the mandatory gate said no
@@ -11,6 +12,7 @@
     │  └─ AnswerChanged     the source answered something else than agreed
     └─ OutsideError    exit 4, retried: somebody else's machine
        ├─ SourceUnavailable   no answer, an empty one, 429, 5xx
+       │  ├─ DataTooOld          what is known is too old to forecast from
        │  └─ NothingThere        an answer without a row of what was asked
        ├─ StorageUnavailable  a folder, bucket or database that does not answer
        └─ RegistryUnavailable the model registry does not answer
@@ -54,6 +56,10 @@ class SettingsError(UserError):
     """Name a setting that cannot be."""
 
 
+class RequestError(UserError):
+    """Name what is wrong with the body or a parameter of a request."""
+
+
 class FormatError(UserError):
     """Name a store whose format this version does not read, and the version that does."""
 
@@ -85,6 +91,14 @@ class OutsideError(ForecastleError):
 
 class SourceUnavailable(OutsideError):
     """Say which source did not answer, or answered with nothing."""
+
+
+class DataTooOld(SourceUnavailable):
+    """Say how old the newest value is, and how old it may be; ``retry_after`` is when to ask again, in seconds."""
+
+    def __init__(self, expected: str, found: str, action: str, retry_after: int) -> None:
+        super().__init__(expected, found, action)
+        self.retry_after = retry_after
 
 
 class NothingThere(SourceUnavailable):

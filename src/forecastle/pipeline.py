@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from forecastle import steps
+from forecastle import steps, watching
 from forecastle.data import budget, formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
 from forecastle.frame import write_json
@@ -74,8 +74,8 @@ TRAIN = (
 LIVE = (
     *COLLECT,
     Step("forecast", steps.forecast, ("quality-check",)),
-    Step("score", steps.score, ("forecast",)),
-    Step("watch", steps.watch, ("score",)),
+    Step("score", watching.score, ("forecast",)),
+    Step("watch", watching.watch, ("score",)),
 )
 FLOWS = {"train": TRAIN, "live": LIVE}
 
@@ -134,7 +134,7 @@ def look(run: Run) -> None:
     """Watch after a pass that failed, for that nothing comes any more is what some rules are about; what hinders it is
     logged, since the pass has told its own failure."""
     try:
-        steps.watch(run)
+        watching.watch(run)
     except ForecastleError as error:
         LOG.warning("the rules could not be looked at: %s", error)
 

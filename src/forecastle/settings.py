@@ -140,6 +140,18 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address the service listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port the service listens on; 0 takes a free one.")
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Keys of the service, separated by commas: what `forecastle new-key` prints of each; see "
+        "[the service](service.md).",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of such keys, a line each; it is read again when it changes."
+    )
+    serve_without_keys: bool = Field(
+        default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
+    )
+    max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
     keep_archive: int = Field(
         default=0, ge=0, description="Days archived answers are kept by `forecastle prune`; 0 keeps them for ever."
     )

@@ -33,15 +33,16 @@ from forecastle.errors import (
     RegistryUnavailable,
     SourceUnavailable,
     TaskError,
+    UserError,
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training, untrained
-from forecastle.monitoring import alerts, concept, drift, metrics, outcomes, retraining, scraping, telling
-from forecastle.monitoring.journal import LATEST_TRUTH
+from forecastle.monitoring import concept, drift, metrics
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary
 from forecastle.task import DAY
+from forecastle.watching import newest_of, seconds
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
 ASK_AGAIN = timedelta(days=1)  # after which the past of a new series is asked for again where it could not be had
@@ -149,7 +150,8 @@ def train(run: Run) -> Summary:
         run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now
     )
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
-    folder = bundle.save(trained.bundle, run.folder / "bundle")
+    made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))
+    folder = bundle.save(made, run.folder / "bundle")
     write_table(run.folder / "backtest.parquet", trained.backtest)
     scores = trained.bundle.backtest
     figures.save_figures(run.folder / "figures", trained.backtest, run.task)
@@ -217,17 +219,7 @@ def judged(run: Run) -> Comparison:
 def forecast(run: Run) -> Summary:
     """Forecast every series from the newest hour known, and journal it."""
     model = _champion(run)
-    newest = _newest(run)
-    if newest is None:
-        raise NotEnoughHistory(
-            f"observations of task {run.task.name!r} known at {iso(run.now)}",
-            "none",
-            "Collect some: forecastle run live --task FILE",
-        )
-    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
-    panel = _panel(run, model.recipe, start, newest)
-    rows = panel.last_rows
-    examples = make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+    newest, panel, examples = _newest_origins(run, model)
     known = untrained.known(model.recipe, panel)[examples.series]
     ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now)
@@ -247,84 +239,28 @@ def forecast(run: Run) -> Summary:
         "model_version": model.version,
         "task_changed": model.task_digest != run.task.digest,
         "untrained": naive,
-        "data_age_seconds": _seconds(run.task.age(newest, run.now)),
+        "data_age_seconds": seconds(run.task.age(newest, run.now)),
     }
 
 
-def score(run: Run) -> Summary:
-    """Join every forecast whose time has come with the observation that came true, exactly once; where a truth was
-    revised since, score again and say so."""
+def explain(run: Run, series_id: str, horizon: int) -> explanation.Explanation:
+    """Say what moves the champion's forecast of a series, so many steps ahead of the newest hour known.
 
-    def read(start: datetime) -> pl.DataFrame:
-        return run.history.read(as_of=run.now, start=start)
-
-    settled = outcomes.settle(run.journal, run.task, read, _revised_since(run), run.now)
-    run.journal.beat(run.task.name, "score", run.now)
-    return dict(settled)
-
-
-def watch(run: Run) -> Summary:
-    """Measure what is served against what was promised, open and close incidents by the alert rules, tell of them, and
-    ask for a retrain where one of them wants it."""
-    newest = _newest(run)
-    _measure_rarely(run)
-    concept_drift = _concept_drift(run)
-    knowable = None if newest is None else newest + run.task.knowable_after
-    found = [
-        *metrics.readings(run.journal, run.task.name, run.now, knowable),
-        *metrics.outer_readings(run.settings, run.task, run.now),
-        *scraping.scrape(run.settings, run.task.name),
-    ]
-    opened, closed = alerts.apply(run.journal, run.task, found, run.now)
-    asked = retraining.consider(run.journal, run.task, newest, run.now)
-    told = telling.tell(run.journal, run.settings, run.task.name, run.now)
-    run.journal.beat(run.task.name, "watch", run.now)
-    read = {one.metric: one.value for one in found}
-    return {
-        "drift_ratio": read.get("forecastle_drift_ratio"),
-        "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
-        "concept_drift": concept_drift,
-        "opened": list(opened),
-        "closed": list(closed),
-        "told": told,
-        "retrain_asked": asked,
-    }
-
-
-def _revised_since(run: Run) -> datetime:
-    """Return from when on truths are compared with what was scored by: where collecting reaches back anyway, and once a
-    day as far as a late truth is looked for."""
-    beat = run.journal.heartbeats(run.task.name).get("score")
-    if beat is not None and beat.at.date() != run.now.date():
-        return run.now - LATEST_TRUTH
-    return run.now - max(run.task.source.window, run.task.gate.window)
-
-
-def _concept_drift(run: Run) -> str:
-    """Test the live errors of the champion for a change, every few hours, note what was found, and return it."""
-    before = run.journal.heartbeats(run.task.name).get(metrics.CONCEPT_DRIFT)
-    if before is not None and timedelta(0) <= run.now - before.at < concept.EVERY:
-        return before.detail
-    current = pointer.published(run.settings, run.task)
-    if current is None or not (place := concept.place(run.home, current.version)).exists():
-        return ""
-    rows = run.journal.outcomes(run.task.name, run.now - concept.WINDOW, concept.COLUMNS)
-    rows = rows.filter(pl.col("model_version") == current.version)
-    if rows["timestamp"].n_unique() < concept.LEAST:
-        return ""
-    found = concept.test(run.task, _load(place), rows)
-    run.journal.beat(run.task.name, metrics.CONCEPT_DRIFT, run.now, found)
-    return found
-
-
-def _measure_rarely(run: Run) -> None:
-    """Note once a day how many bytes the stores of the task hold."""
-    beat = run.journal.heartbeats(run.task.name).get(metrics.STORED)
-    if beat is None or beat.at.date() != run.now.date():
-        sizes = {name: sum(one.size for one in (run.stores / name).entries()) for name in ("archive", "history")}
-        files = [path for path in (run.home / "quarantine").rglob("*") if path.is_file()]
-        sizes["quarantine"] = sum(path.stat().st_size for path in files)
-        run.journal.beat(run.task.name, metrics.STORED, run.now, json.dumps(sizes))
+    Raises UserError for a series that it has not learnt, and for more steps than it forecasts.
+    """
+    model = _champion(run)
+    if not 1 <= horizon <= model.recipe.steps:
+        raise UserError(f"a horizon from 1 to {model.recipe.steps} steps", f"{horizon}", "Name one of those steps.")
+    _, panel, examples = _newest_origins(run, model)
+    panel.rows_of(series_id)  # which names those there are
+    if series_id not in model.recipe.series_ids:
+        raise UserError(
+            f"a series that model {model.version} has learnt: {', '.join(model.recipe.series_ids)}",
+            f"{series_id!r}, which is forecast by the season before until a model is trained on it",
+            "Train: forecastle run train --task FILE",
+        )
+    own = examples.take(examples.series == panel.series_ids.index(series_id))
+    return explanation.explain(model.model, own, horizon)[0]
 
 
 def _welcome(run: Run) -> list[str]:
@@ -398,7 +334,7 @@ def _oldest_gap(run: Run) -> datetime:
     So an outage is filled whole, however long. A series that has been silent, or withheld, for longer than the others
     is not asked for with them ever after: it lapses, and what it lacks is fetched for it alone (see ``_welcome``).
     """
-    earliest = (_newest(run) or run.now) - CATCH_UP
+    earliest = (newest_of(run) or run.now) - CATCH_UP
     recent = run.history.read(as_of=run.now, start=earliest)
     last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
     roster.lapse(run.home, [name for name in run.task.series_ids if name not in last], run.now)
@@ -446,6 +382,28 @@ def _champion(run: Run) -> bundle.Bundle:
     return bundle.load(current.folder, current.version)
 
 
+def _newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
+    """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
+    newest = newest_of(run)
+    if newest is None:
+        raise NotEnoughHistory(
+            f"observations of task {run.task.name!r} known at {iso(run.now)}",
+            "none",
+            "Collect some: forecastle run live --task FILE",
+        )
+    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
+    panel = _panel(run, model.recipe, start, newest)
+    rows = panel.last_rows
+    return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+
+
+def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:
+    """Return the newest observations known now, as far back as a recipe's features look."""
+    newest = newest_of(run)
+    start = None if newest is None or recipe.lookback is None else newest - recipe.lookback
+    return roster.in_service(run.task, run.history.read(as_of=run.now, start=start))
+
+
 def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:
     """Return the champion's forecasts of the rows' origins that it has not seen, from features of its own recipe."""
     panel = _panel(run, champion.recipe, None, None)
@@ -474,21 +432,6 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
     if not plain:
         versions = versions.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in gone)
     return build_panel(versions, run.task, until, recipe.columns)
-
-
-def _newest(run: Run) -> datetime | None:
-    """Return the newest timestamp of any series of the task that was known now."""
-    last = run.history.newest()
-    if last is not None and last <= run.now - run.task.knowable_after:
-        if not roster.in_service(run.task, run.history.read(start=last)).is_empty():
-            return last
-    known = roster.in_service(run.task, run.history.read(as_of=run.now))
-    found: datetime | None = known[TIMESTAMP].max()  # type: ignore[assignment]
-    return found
-
-
-def _seconds(duration: timedelta) -> int:
-    return int(duration.total_seconds())
 
 
 def _answers(run: Run) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -255,7 +256,7 @@ class Task(Part):
         """The step of the source's own rows: the task's frequency unless the source names a finer one."""
         return self.source.step or self.frequency
 
-    @property
+    @cached_property
     def knowable_after(self) -> timedelta:
         """How long after its timestamp a value can be known at all: one step, or nothing for instantaneous values.
 
@@ -273,12 +274,19 @@ class Task(Part):
             return timedelta(0)
         return self.knowable_after + self.source.publication_delay + self.source.settles_after
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values; what was computed of this task once, and kept, is computed of it anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("knowable_after", "is_derived"):
+            copied.__dict__.pop(name, None)
+        return copied
+
     @property
     def others(self) -> tuple[str, ...]:
         """The names of the other tasks whose histories some columns are read from, in order."""
         return tuple(sorted({one.task for one in self.columns.values() if one.task}))
 
-    @property
+    @cached_property
     def is_derived(self) -> bool:
         """Whether a step's values are computed from other rows, or other columns, than the source has of it."""
         elsewhere = any(one.derived or one.task for one in self.columns.values())

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from forecastle.errors import TaskError
-from forecastle.task import duration_text, load_task, load_tasks, make_task, nearest, parse_duration
+from forecastle.task import Task, duration_text, load_task, load_tasks, make_task, nearest, parse_duration
 
 
 def write(folder, text: str, name: str = "task.toml"):
@@ -168,3 +168,11 @@ def test_tasks_read_together_are_held_against_each_other(tmp_path, root):
     assert "nyc-temperature has no series 'SFO'" in said
     (tmp_path / "a.toml").unlink()
     assert [one.name for one in load_tasks([tmp_path])] == ["nyc-departure-delay"]
+
+
+def test_a_copy_of_a_task_is_asked_anew_what_the_task_was_asked_before(task: Task) -> None:
+    assert not task.is_derived and task.knowable_after == timedelta(0)
+    means = task.model_copy(update={"source": task.source.model_copy(update={"instantaneous": False})})
+    assert means.knowable_after == task.frequency
+    daily = task.model_copy(update={"frequency": timedelta(days=1), "source": means.source})
+    assert daily.knowable_after == timedelta(days=1)

@@ -114,6 +114,18 @@ def serve(
     serve_forever(settings, loaded, typer.echo)
 
 
+@app.command("new-key", epilog="Example: forecastle new-key dashboard --scope read")
+def new_key(
+    name: Annotated[str, typer.Argument(help="What the key is for; it stands in the settings.")],
+    scope: Annotated[list[str], typer.Option(help="read, write or admin; may be given again for several.")],
+) -> None:
+    """Make a key of the service: print it once, and the line that the settings keep of it."""
+    from forecastle.serving.keys import make_key
+
+    key, line = make_key(name, scope)
+    typer.echo(f"key   {key}\nline  {line}")
+
+
 @app.command(epilog="Example: forecastle replay --from 2013-12-01T00:00Z --speed 3600")
 def replay(
     start: Annotated[

@@ -109,7 +109,7 @@ class Window:
         ahead = self.horizon * self.panel.step if self.recipe.grid == "regular" else 0
         here = self.panel.timestamps[self.rows] + ahead
         if self._almanac is None:
-            yield from _calendar(self.recipe, here)
+            yield from calendar_at(self.recipe, here)
         else:
             yield from self._almanac.of(here)
 
@@ -184,7 +184,7 @@ def make_almanac(recipe: Recipe, panel: Panel, rows: Integers, horizon: int) -> 
     first, last = int(times.min()) + horizon * panel.step, int(times.max()) + horizon * panel.step
     if (last - first) // panel.step > len(rows) // 2:
         return None
-    found = _calendar(recipe, np.arange(first, last + 1, panel.step))
+    found = calendar_at(recipe, np.arange(first, last + 1, panel.step))
     return Almanac(first, panel.step, tuple((name, values.astype(np.float32)) for name, values in found))
 
 
@@ -214,7 +214,7 @@ def filled(values: list[Floats]) -> tuple[list[Floats], list[Integers]]:
     return filled, missing
 
 
-def _calendar(recipe: Recipe, times: Integers) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def calendar_at(recipe: Recipe, times: Integers) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Yield names and values of the calendar at times (UTC), by the local clock.
 
     Sine and cosine are rounded to six decimals: sin(pi) would be 1.2e-16 and split from sin(0) = 0.

@@ -1,30 +1,39 @@
 """A model on disk: ``model.json`` and LightGBM's own text beside it, held together by a digest.
 
 Loading verifies the digest and reads JSON and text only: nothing that was stored is ever run or unpickled.
+
+A bundle carries its own examination: a few series of recent observations with the forecasts they gave when it was
+made. ``self_check`` makes them again, features and trees and all, and holds them against what they were.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+
 from forecastle.data import formats
+from forecastle.data.recent import newest_origins
 from forecastle.data.recipe import Recipe
-from forecastle.errors import RegistryUnavailable
-from forecastle.frame import iso, to_json, write_text
+from forecastle.errors import ForecastleError, RegistryUnavailable
+from forecastle.frame import KEYS, SERIES, TIME, TIMESTAMP, iso, to_json, write_text
 from forecastle.models.estimators import Fitted
 from forecastle.models.intervals import Spread
-from forecastle.models.model import Model
+from forecastle.models.model import Model, apply
 from forecastle.models.trees import Trees
 
 FORMAT = 1
 FILE = "model.json"
 DIGEST = "digest"
+EXAMINED, LONGEST = 2, 1_000  # series of a self-check, and rows of each at most
+TOLERANCE = 1e-6  # of a series' forecasts: more than another processor's rounding, less than any other model
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Bundle:
     features: tuple[str, ...]
     backtest: dict[str, Any]
     reference: dict[str, Any]
+    check: dict[str, Any] = field(default_factory=dict)  # see ``examined``; of older bundles empty
 
     @property
     def estimator(self) -> str:
@@ -74,12 +84,59 @@ def load(folder: Path, version: str = "") -> Bundle:
     return replace(loaded, version=version) if version else loaded
 
 
+def examined(bundle: Bundle, observations: pl.DataFrame) -> Bundle:
+    """Return the bundle with its self-check: observations (series_id, timestamp, the recipe's columns) of the first few
+    of its series, as far back as its features look (a thousand steps at most), and what it forecasts from them."""
+    recipe = bundle.recipe
+    wanted = observations.select(*KEYS, *recipe.columns).filter(pl.col(SERIES).is_in(recipe.series_ids)).sort(KEYS)
+    names = wanted[SERIES].unique(maintain_order=True)[:EXAMINED]
+    rows = wanted.filter(pl.col(SERIES).is_in(names)).group_by(SERIES, maintain_order=True)
+    kept = rows.tail(min(recipe.reach + 1, LONGEST)).with_columns(pl.col(TIMESTAMP).dt.epoch("us"))
+    bare = replace(bundle, check={"observations": kept.to_dict(as_series=False)})
+    return replace(bare, check={**bare.check, "forecasts": _forecasts(bare)})
+
+
+def example(bundle: Bundle) -> pl.DataFrame:
+    """Return the observations of a bundle's self-check: series_id, timestamp, the recipe's columns."""
+    kinds = {SERIES: pl.String, TIMESTAMP: pl.Int64, **dict.fromkeys(bundle.recipe.columns, pl.Float64)}
+    table = pl.DataFrame(bundle.check["observations"], schema=kinds)
+    return table.with_columns(pl.from_epoch(TIMESTAMP, time_unit="us").dt.replace_time_zone("UTC").cast(TIME))
+
+
+def self_check(bundle: Bundle) -> None:
+    """Make the forecasts of the bundle's self-check again, and raise RegistryUnavailable unless they are what they were.
+
+    It fails where something else answers than what was trained: other trees, another way to compute features, another
+    LightGBM. A bundle that was made before there were self-checks has nothing to compare, and passes.
+    """
+    if not bundle.check:
+        return
+    promised = {name: np.array(numbers, dtype=float) for name, numbers in bundle.check["forecasts"].items()}
+    action = "Serve it with the forecastle and the LightGBM that trained it, or train again: forecastle run train"
+    expected = f"model {bundle.version or 'of this bundle'} to forecast what it did when it was made"
+    try:
+        made = {name: np.array(numbers, dtype=float) for name, numbers in _forecasts(bundle).items()}
+    except (ForecastleError, ValueError, KeyError) as error:
+        raise RegistryUnavailable(expected, f"that it cannot: {error}", action) from error
+    size = (np.abs(promised["value"]) + np.abs(promised["half"])).max(axis=1, keepdims=True)  # of each series
+    for name, numbers in promised.items():
+        if made[name].shape != numbers.shape or not np.all(np.abs(made[name] - numbers) <= TOLERANCE * size):
+            found = f"another {name}: {made[name].ravel()[:3].tolist()} for {numbers.ravel()[:3].tolist()}"
+            raise RegistryUnavailable(expected, found, action)
+
+
 def digest(files: dict[str, bytes]) -> str:
     """Return the SHA-256 of files by name, independent of their order."""
     whole = hashlib.sha256()
     for name in sorted(files):
         whole.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
     return whole.hexdigest()
+
+
+def _forecasts(bundle: Bundle) -> dict[str, Any]:
+    """Return what the model forecasts from its example, and the half widths: each a list of steps for each series."""
+    made = apply(bundle.model, newest_origins(bundle.recipe, example(bundle)))
+    return {"value": made.value.tolist(), "half": made.half.tolist()}
 
 
 @lru_cache(maxsize=16)
@@ -126,6 +183,7 @@ def _plain(bundle: Bundle) -> dict[str, Any]:
         "usual": model.usual,
         "backtest": bundle.backtest,
         "reference": bundle.reference,
+        "check": bundle.check,
     }
 
 
@@ -154,6 +212,7 @@ def _read(data: dict[str, Any], texts: dict[str, str]) -> Bundle:
         features=tuple(data["features"]),
         backtest=data["backtest"],
         reference=data["reference"],
+        check=data.get("check", {}),
     )
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ TAME = 30.0  # spreads of the middle 95 %
 RIDGE_PENALTY = 10.0
 RIDGE_CLIP = 8.0  # standard deviations
 MANY_STEPS = 6  # steps ahead up to which each may see all its rows
+AT_ONCE = 256  # rows whose ridge sums run side by side
 FEWEST_PAIRS = 120_000  # that boosters see of more steps, where there are so many
 
 
@@ -64,6 +66,14 @@ class Fitted:
     name: str
     numbers: dict[str, Any] = field(default_factory=dict)
     trees: Trees | None = None
+
+    @cached_property
+    def by_step(self) -> tuple[tuple[Floats, Floats, Floats], ...]:
+        """Mean, deviation and weights of what was learnt for each step ahead, as arrays."""
+        names = ("mean", "deviation", "weights")
+        return tuple(
+            (np.array(one[names[0]]), np.array(one[names[1]]), np.array(one[names[2]])) for one in self.numbers["steps"]
+        )
 
 
 BOOSTING: dict[str, Any] = {
@@ -249,13 +259,15 @@ def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
 def predict_ridge(fitted: Fitted, examples: Examples) -> Floats:
     """Forecast by ridge regression, (n, H)."""
     answer = np.empty((len(examples), examples.steps))
-    for step, learnt in enumerate(fitted.numbers["steps"], start=1):
-        mean, deviation = np.array(learnt["mean"]), np.array(learnt["deviation"])
+    for step, (mean, deviation, weights) in enumerate(fitted.by_step, start=1):
         design = _design(examples, step, _continuous(examples, step), mean, deviation)
         # a sum in fixed order, so that one row alone has the bits it has among many (a matrix product would not)
-        change = np.full(len(examples), learnt["intercept"])
-        for column, weight in enumerate(learnt["weights"]):
-            change += design[:, column] * weight
+        change = np.full(len(examples), fitted.numbers["steps"][step - 1]["intercept"])
+        if len(examples) <= AT_ONCE:
+            change = np.add.accumulate(np.column_stack([change, design * weights]), axis=1)[:, -1]
+        else:
+            for column, weight in enumerate(weights.tolist()):
+                change += design[:, column] * weight
         answer[:, step - 1] = change + examples.last
     return answer
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 
 from forecastle.data.examples import Examples
-from forecastle.data.panel import Floats
+from forecastle.data.panel import Floats, moment
 from forecastle.models.estimators import Fitted, Pairs, offset_of, ridge_terms
 from forecastle.models.model import Model, apply
 
@@ -27,9 +29,24 @@ STARTS = {"level": AVERAGE, "change": LAST, "seasonal": SEASON}
 class Explanation:
     """A forecast as a sum, in the target's unit: where it starts from, and what each feature adds."""
 
+    series_id: str
+    origin: datetime
+    timestamp: datetime
+    horizon: int
     value: float
     start: dict[str, float]
     features: dict[str, float]  # largest first; features that add nothing are left out
+    inputs: dict[str, float]  # what those features were, NaN where they were missing
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: start and features as lists of names and what they add, in order."""
+        told = {name: getattr(self, name) for name in ("series_id", "origin", "timestamp", "horizon", "value")}
+        return told | {
+            "start": [{"name": name, "adds": part} for name, part in self.start.items()],
+            "features": [
+                {"name": name, "value": self.inputs.get(name), "adds": part} for name, part in self.features.items()
+            ],
+        }
 
 
 def explain(model: Model, examples: Examples, horizon: int) -> tuple[Explanation, ...]:
@@ -46,7 +63,22 @@ def explain(model: Model, examples: Examples, horizon: int) -> tuple[Explanation
             _add(starts, name, weight * numbers)
         for name, numbers in _features(member, examples, horizon).items():
             _add(parts, name, weight * numbers)
-    return tuple(map(_told, value.tolist(), starts, parts))
+    names = (*examples.names, STEP_AHEAD)
+    table = np.hstack([examples.at(horizon).astype(float), np.full((len(examples), 1), float(horizon))])
+    sums = map(_sum, value.tolist(), starts, parts)
+    return tuple(
+        Explanation(
+            examples.series_ids[examples.series[row]],
+            moment(examples.origins[row]),
+            moment(examples.times[row, horizon - 1]),
+            horizon,
+            float(value[row]),
+            start,
+            features,
+            {name: number for name, number in zip(names, table[row].tolist(), strict=True) if name in features},
+        )
+        for row, (start, features) in enumerate(sums)
+    )
 
 
 def importance(model: Model, features: Sequence[str]) -> dict[str, float]:
@@ -103,9 +135,11 @@ def _add(sums: list[Counter[str]], name: str, numbers: Floats) -> None:
         own[name] += number
 
 
-def _told(value: float, start: Mapping[str, float], features: Mapping[str, float]) -> Explanation:
-    whole = sum(start.values()) + sum(features.values())
-    if not np.isfinite(whole):
-        return Explanation(value, {STAND_IN: value}, {})
+def _sum(
+    value: float, start: Mapping[str, float], features: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what the parts of a forecast are: those that add something, the largest first."""
+    if not np.isfinite(sum(start.values()) + sum(features.values())):
+        return {STAND_IN: value}, {}
     told = sorted(features.items(), key=lambda item: abs(item[1]), reverse=True)
-    return Explanation(value, dict(start), {name: part for name, part in told if part})
+    return dict(start), {name: part for name, part in told if part}

@@ -49,8 +49,9 @@ def combine(model: Model, examples: Examples, forecasts: Sequence[Floats]) -> Pr
     value = np.zeros((len(examples), examples.steps))
     for forecast, weight in zip(forecasts, model.weights, strict=True):
         value += weight * forecast
-    overall = float(np.mean(list(model.usual.values()))) if model.usual else 0.0
-    means = np.array([model.usual.get(name, overall) for name in examples.series_ids])[examples.series]
-    for resort in (examples.seasonal, examples.last[:, None], means[:, None]):
-        value = np.where(np.isnan(value), resort, value)
+    if np.isnan(value).any():
+        overall = float(np.mean(list(model.usual.values()))) if model.usual else 0.0
+        means = np.array([model.usual.get(name, overall) for name in examples.series_ids])[examples.series]
+        for resort in (examples.seasonal, examples.last[:, None], means[:, None]):
+            value = np.where(np.isnan(value), resort, value)
     return Prediction(value, half_widths(model.spread, examples, value))

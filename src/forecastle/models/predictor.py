@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import polars as pl
 
 from forecastle.data.examples import Examples
+from forecastle.data.panel import Floats
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
@@ -27,11 +29,7 @@ def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) ->
     Returns the rows the journal keeps, but for what monitoring adds: task, series_id, origin, horizon, timestamp,
     value, lower, upper, last, model_version, data_version, issued_at, estimator.
     """
-    if examples.names != bundle.features:
-        strange = sorted(set(examples.names) ^ set(bundle.features)) or ["their order"]
-        raise RegistryUnavailable(
-            f"the features model {bundle.version} was trained on", f"others: {', '.join(strange)}", "Train it again."
-        )
+    require_features(bundle, examples)
     made = apply(bundle.model, examples)
     half = made.half * _multipliers(bundle, examples, tally)
     rows = forecast_rows(examples, made.value, made.value - half, made.value + half)
@@ -42,6 +40,44 @@ def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) ->
         pl.lit(now, dtype=TIME).alias("issued_at"),
         pl.lit(bundle.estimator).alias("estimator"),
     )
+
+
+def require_features(bundle: Bundle, examples: Examples) -> None:
+    """Raise RegistryUnavailable where examples have other features than the model was trained on."""
+    if examples.names != bundle.features:
+        strange = sorted(set(examples.names) ^ set(bundle.features)) or ["their order"]
+        raise RegistryUnavailable(
+            f"the features model {bundle.version} was trained on", f"others: {', '.join(strange)}", "Train it again."
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """Forecasts of n origins, H steps ahead each, with their intervals."""
+
+    value: Floats  # (n, H)
+    lower: Floats  # (n, H)
+    upper: Floats  # (n, H)
+
+
+def widths(bundle: Bundle, tally: Tally) -> dict[str, Floats]:
+    """Return what the half widths of each series' intervals are multiplied by, (H,), after the outcomes so far."""
+    steps = bundle.recipe.steps
+    names = {name: number for number, name in enumerate(dict.fromkeys(series_id for series_id, _ in tally))}
+    counts = np.zeros((len(names), steps))
+    misses = counts.copy()
+    for (series_id, step), (count, missed) in tally.items():
+        if step <= steps:
+            counts[names[series_id], step - 1], misses[names[series_id], step - 1] = count, missed
+    return dict(zip(names, multipliers(counts, misses, bundle.model.coverage), strict=True))
+
+
+def answer(bundle: Bundle, examples: Examples, multiplied: Mapping[str, Floats]) -> Made:
+    """Forecast as ``forecast`` does, the same numbers without a table; ``multiplied`` is what ``widths`` returned."""
+    made = apply(bundle.model, examples)
+    plain = np.ones(examples.steps)
+    half = made.half * np.stack([multiplied.get(examples.series_ids[one], plain) for one in examples.series])
+    return Made(made.value, made.value - half, made.value + half)
 
 
 def _multipliers(bundle: Bundle, examples: Examples, tally: Tally) -> np.ndarray:

@@ -11,13 +11,15 @@ with what is known now as the truth. Below FEWEST of those there is none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import polars as pl
 
 from forecastle.data.examples import Examples
-from forecastle.data.panel import Booleans, Floats, Panel
+from forecastle.data.panel import Booleans, Floats, Integers, Panel, micros
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import seasonal_value, targets
 from forecastle.frame import TIME
@@ -45,7 +47,7 @@ def forecast(task: Task, recipe: Recipe, panel: Panel, examples: Examples, now: 
     names = np.full(len(examples), "seasonal_naive", dtype=object)
     for place, number in enumerate(examples.series):
         own = panel.rows_of(panel.series_ids[number])
-        half[place] = _half_widths(recipe, panel, own, task.training.coverage)
+        half[place] = _half_widths(recipe, panel, own, task.training.coverage, range(1, recipe.steps + 1))
         if own.stop - own.start <= recipe.season:
             names[place] = "persistence"
     value = examples.seasonal
@@ -70,15 +72,46 @@ def forecast(task: Task, recipe: Recipe, panel: Panel, examples: Examples, now: 
     )
 
 
-def _half_widths(recipe: Recipe, panel: Panel, own: slice, coverage: float) -> Floats:
-    """Return the half width of each step ahead, (H,), from a series' own past errors; NaN where there are too few."""
+@dataclass(frozen=True)
+class StandIn:
+    """What is forecast in the place of a model whose data is too old: the next steps, (H,) each; NaN: no interval."""
+
+    origin: int  # microseconds
+    times: Integers
+    value: Floats
+    half: Floats
+
+
+def stand_in(task: Task, recipe: Recipe, panel: Panel, series_id: str, now: datetime) -> StandIn | None:
+    """Forecast the task's next steps after ``now`` by the season before, however old a series' newest value is.
+
+    ``panel`` is on the regular grid and holds what is known now, as far back as intervals are to rest on. The interval
+    is that of errors made so far ahead. None where the seasons before are not known.
+    """
+    own = panel.rows_of(series_id)
+    seen = np.flatnonzero(~np.isnan(panel.values[0, own]))
+    if not len(seen):
+        return None
+    row = np.array([own.start + int(seen[-1])])
+    origin = int(panel.timestamps[row[0]])
+    passed = max((micros(now) - origin) // panel.step, 0)
+    ahead = range(passed + 1, passed + task.steps + 1)
+    value = np.concatenate([seasonal_value(recipe, panel, row, step) for step in ahead])
+    if np.isnan(value).any():
+        return None
+    half = _half_widths(recipe, panel, own, task.training.coverage, ahead)
+    return StandIn(origin, origin + np.array(ahead) * panel.step, value, half)
+
+
+def _half_widths(recipe: Recipe, panel: Panel, own: slice, coverage: float, ahead: Sequence[int]) -> Floats:
+    """Return the half width so many steps ahead each, from a series' own past errors; NaN where there are too few."""
     rows = np.arange(own.start, own.stop)
-    found = np.full(recipe.steps, np.nan)
-    for step in range(1, recipe.steps + 1):
+    found = np.full(len(ahead), np.nan)
+    for number, step in enumerate(ahead):
         error = np.abs(targets(panel, rows, step) - seasonal_value(recipe, panel, rows, step))
         # an origin with less than a season behind it shows what persistence does, not this method
         error = np.sort(error[recipe.season :][~np.isnan(error[recipe.season :])])
         place = int(np.ceil((len(error) + 1) * coverage)) - 1
         if len(error) >= FEWEST and place < len(error):
-            found[step - 1] = error[place]
+            found[number] = error[place]
     return found

@@ -26,7 +26,7 @@ COLUMNS = ("series_id", "timestamp", "horizon", "value", "actual", "model_versio
 LEAST = 50  # errors of a series before it can be said to have changed
 EVERY = timedelta(hours=6)  # so often at most it is looked
 LEVEL, SIZE = (1.0, 50.0), (0.5, 80.0)  # of Page-Hinkley: what is let pass at each step, and which sum is an alarm
-WAVE = (0.5, 6.0)  # the same for each day
+WAVE = (0.5, 7.5)  # the same for each day
 LEAST_DAYS = 5
 LONGEST = 10.0  # spreads: an error beyond that counts as that, so that one wild hour is no change
 SHRUNK = 20  # a cell's spread counts as if it had so many errors of the whole beside its own
@@ -99,7 +99,7 @@ def test(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> str:
 
 
 def changed_at(task: Task, known: Mapping[str, Any], series: str, means: pl.DataFrame) -> datetime | None:
-    """Return when the test first says that a series' errors have changed; ``means`` as ``standardised`` returns them."""
+    """Return when the test first says that a series' errors changed; ``means`` are its rows of ``standardised``."""
     at = first_alarm(means["z"].to_numpy(), known["size"][series])
     hourly: datetime | None = None if at is None else means["timestamp"][at]
     days = _waves(task, means)

@@ -2,6 +2,7 @@
 
     forecasts    one row a forecast; ``state`` is waiting, scored or never_came
     outcomes     one row a scored forecast: the forecast beside what came true
+    predictions  one row for each series a request was answered about, with its forecasts; see ``predictions``
     heads        the newest origin of each series, so that "the current forecasts" is one look-up
     incidents    what went wrong, from when to when; one open incident a task and kind; incident_steps: what was done
     samples      what monitoring measured lately, for rules that look at a stretch of time
@@ -14,12 +15,10 @@ told as such.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import isnan
 from typing import Any, Self
 
 import polars as pl
@@ -33,7 +32,17 @@ from forecastle.frame import TIME
 from forecastle.models.intervals import outcome_weight
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
-from forecastle.monitoring.tables import FORECASTS, HEADS, HEARTBEATS, INCIDENT_STEPS, INCIDENTS, OUTCOMES, make_engine
+from forecastle.monitoring.rows import as_rows, as_series, columns_of, identified
+from forecastle.monitoring.tables import (
+    FORECASTS,
+    HEADS,
+    HEARTBEATS,
+    INCIDENT_STEPS,
+    INCIDENTS,
+    OUTCOMES,
+    PREDICTIONS,
+    make_engine,
+)
 
 FORECAST: dict[str, pl.DataType] = {
     "forecast_id": pl.String(),
@@ -61,8 +70,7 @@ OUTCOME: dict[str, pl.DataType] = {
     "scored_at": TIME,
 }
 FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
-# Two horizons may share a timestamp where the grid is the observed one, so both are needed.
-IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
+
 
 OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
 
@@ -139,7 +147,7 @@ class Journal:
             pl.lit(None, dtype).alias(name) for name, dtype in PROVENANCE.items() if name not in forecasts.columns
         ]
         forecasts = forecasts.with_columns(unsaid).with_columns(pl.col("feature_digest").fill_null(""))
-        rows = [row | {"state": "waiting"} for row in _rows(identified(forecasts), FORECAST | PROVENANCE)]
+        rows = [row | {"state": "waiting"} for row in as_rows(identified(forecasts), FORECAST | PROVENANCE)]
         heads: dict[tuple[str, str], datetime] = {}
         for row in rows:
             series = (row["task"], row["series_id"])
@@ -175,7 +183,7 @@ class Journal:
         if outcomes.is_empty():
             return 0
         with self.transaction() as connection:
-            new = self._insert_new(connection, OUTCOMES, _rows(outcomes, OUTCOME))
+            new = self._insert_new(connection, OUTCOMES, as_rows(outcomes, OUTCOME))
             if new:
                 mark = sql.update(FORECASTS).where(FORECASTS.c.forecast_id == sql.bindparam("scored"))
                 connection.execute(mark.values(state="scored"), [{"scored": one} for one in new])
@@ -219,7 +227,7 @@ class Journal:
         """Return the current forecasts: of each series' newest origin one row a horizon, the last issued of each."""
         heads = sql.select(HEADS.c.series_id, HEADS.c.origin).where(HEADS.c.task == task)
         at_head = sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).in_(heads)  # a join would scan every forecast
-        query = sql.select(*_columns(FORECASTS, FORECAST)).where((FORECASTS.c.task == task) & at_head)
+        query = sql.select(*columns_of(FORECASTS, FORECAST)).where((FORECASTS.c.task == task) & at_head)
         rows = self._read(query, FORECAST).sort("series_id", "horizon", "issued_at", "forecast_id")
         return rows.unique(["series_id", "horizon"], keep="last", maintain_order=True)
 
@@ -238,7 +246,7 @@ class Journal:
 
     def forget(self, task: str, before: datetime, kept: Collection[str], dry_run: bool = False) -> dict[str, int]:
         """Remove what is over and done since before a time: forecasts scored or given up, their outcomes, incidents
-        closed; return how many of each.
+        closed, predictions on request; return how many of each.
 
         The forecasts and outcomes of the model versions in ``kept`` stay, whose intervals follow them; so do those that
         wait for their truth, and the current ones of every series.
@@ -252,10 +260,12 @@ class Journal:
             & sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).not_in(heads)
         )
         closed = (INCIDENTS.c.task == task) & (INCIDENTS.c.closed_at < before)
+        asked = (PREDICTIONS.c.task == task) & (PREDICTIONS.c.issued_at < before)
         where = {
             OUTCOMES: OUTCOMES.c.forecast_id.in_(sql.select(FORECASTS.c.forecast_id).where(over)),
             FORECASTS: over,
             INCIDENTS: closed,
+            PREDICTIONS: asked,
         }
         with self.transaction() as connection:
             if dry_run:
@@ -268,7 +278,8 @@ class Journal:
             gone = {"predictions": made, "never_came": lost, "revised": revised}
             counts = {name: int(connection.execute(query).scalar_one()) for name, query in gone.items()}
             removed = {one: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
-            for name, count in {**counts, "scored": removed[OUTCOMES]}.items():
+            counts |= {"scored": removed[OUTCOMES], "predictions": counts["predictions"] + removed[PREDICTIONS]}
+            for name, count in counts.items():
                 if count:
                     self._beat(connection, task, FORGOTTEN + name, before, "", count)
             return {one.name: count for one, count in removed.items()}
@@ -288,7 +299,7 @@ class Journal:
         beyond = f"{prefix}g"  # sorts after every digit, so that the index answers
         ours = (FORECASTS.c.task == task) & (FORECASTS.c.forecast_id >= prefix) & (FORECASTS.c.forecast_id < beyond)
         found = FORECAST | PROVENANCE
-        query = sql.select(*_columns(FORECASTS, found)).where(ours).order_by(FORECASTS.c.forecast_id)
+        query = sql.select(*columns_of(FORECASTS, found)).where(ours).order_by(FORECASTS.c.forecast_id)
         return self._read(query.limit(limit), found)
 
     def waiting_models(self, task: str) -> tuple[tuple[str, str], ...]:
@@ -349,24 +360,35 @@ class Journal:
         return found
 
     def predictions(self, task: str) -> int:
-        """Return how many predictions (a series at an origin) were ever recorded."""
-        query = sql.select(sql.func.count()).where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1))
+        """Return how many predictions (a series at an origin) were ever recorded, live and on request."""
+        count = sql.func.count()
+        live = sql.select(count).where((FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1)).scalar_subquery()
+        asked = sql.select(count).where(PREDICTIONS.c.task == task).scalar_subquery()
         with self.transaction() as connection:
-            return int(connection.execute(query).scalar_one())
+            return int(connection.execute(sql.select(live + asked)).scalar_one())
+
+    def record_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Record what requests were answered, all or none: the columns of PREDICTIONS; one that is there stays."""
+        insert = self.insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
+        with self.transaction() as connection:
+            connection.execute(insert, list(rows))
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
 
-        Only predictions issued by ``now`` count, and only those of the model that made the newest: another model's were
-        held against another Reference.
+        Those made live and those made on request count alike, if issued by ``now``, and only those of the model that
+        made the newest: another model's were held against another Reference.
         """
-        issued = (FORECASTS.c.task == task) & (FORECASTS.c.horizon == 1) & (FORECASTS.c.issued_at <= now)
-        issued &= FORECASTS.c.model_version != UNTRAINED
-        newest_first = (FORECASTS.c.issued_at.desc(), FORECASTS.c.forecast_id)
-        query = sql.select(FORECASTS.c.drifted, FORECASTS.c.model_version).where(issued).order_by(*newest_first)
+        found: list[tuple[datetime, bool, str]] = []
         with self.transaction() as connection:
-            rows = connection.execute(query.limit(limit)).all()
-        return tuple(drifted for drifted, model in rows if model == rows[0].model_version)
+            for table, key in ((FORECASTS, FORECASTS.c.forecast_id), (PREDICTIONS, PREDICTIONS.c.prediction_id)):
+                issued = (table.c.task == task) & (table.c.issued_at <= now) & (table.c.model_version != UNTRAINED)
+                issued &= (table.c.horizon == 1) if table is FORECASTS else sql.true()
+                query = sql.select(table.c.issued_at, table.c.drifted, table.c.model_version).where(issued)
+                newest = query.order_by(table.c.issued_at.desc(), key).limit(limit)
+                found += [(at, drifted, model) for at, drifted, model in connection.execute(newest)]
+        found.sort(key=lambda one: one[0], reverse=True)
+        return tuple(drifted for _, drifted, model in found[:limit] if model == found[0][2])
 
     def open_incident(self, task: str, kind: str, reason: str, now: datetime) -> bool:
         """Open an incident; return False where one of this task and kind is open already (it stays as it is)."""
@@ -430,13 +452,13 @@ class Journal:
 
     def _select(self, table: sql.Table, schema: Mapping[str, pl.DataType], where: Any) -> pl.DataFrame:
         order = (table.c.timestamp, table.c.series_id, table.c.horizon, table.c.origin, table.c.forecast_id)
-        return self._read(sql.select(*_columns(table, schema)).where(where).order_by(*order), schema)
+        return self._read(sql.select(*columns_of(table, schema)).where(where).order_by(*order), schema)
 
     def _read(self, query: sql.Select[Any], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         with self.transaction() as connection:
             rows = connection.execute(query).all()
         columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-        return pl.DataFrame([_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
+        return pl.DataFrame([as_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
 
     def insert(self, table: sql.Table) -> Any:
         """Return the dialect's insert, the one that knows ``on_conflict``."""
@@ -479,45 +501,9 @@ class Journal:
             ) from error
 
 
-def identified(forecasts: pl.DataFrame) -> pl.DataFrame:
-    """Return the forecasts with ``forecast_id``: 32 hex digits of what makes a forecast the one it is (IDENTITY)."""
-    parts = [[_identity(value) for value in forecasts[name]] for name in IDENTITY]
-    ids = [hashlib.sha256("\x1f".join(row).encode()).hexdigest()[:32] for row in zip(*parts, strict=True)]
-    return forecasts.with_columns(pl.Series("forecast_id", ids, pl.String()))
-
-
 def _note(connection: sql.Connection, number: int, what: str, detail: str, now: datetime) -> None:
     connection.execute(sql.insert(INCIDENT_STEPS).values(number=number, at=now, what=what, detail=detail))
 
 
 def _of(table: sql.Table, task: str, since: datetime | None) -> Any:
     return table.c.task == task if since is None else (table.c.task == task) & (table.c.timestamp >= since)
-
-
-def _columns(table: sql.Table, schema: Mapping[str, pl.DataType]) -> Iterator[sql.ColumnElement[Any]]:
-    """Yield a table's columns with times as the driver gives them, which Polars reads ten times faster."""
-    for name, dtype in schema.items():
-        yield sql.type_coerce(table.c[name], sql.DateTime(timezone=True)) if dtype == TIME else table.c[name]
-
-
-def _series(name: str, dtype: pl.DataType, values: Sequence[Any]) -> pl.Series:
-    if dtype == TIME and values and values[0].tzinfo is None:
-        return pl.Series(name, values, pl.Datetime("us")).cast(TIME)
-    return pl.Series(name, values, dtype)
-
-
-def _rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> list[dict[str, Any]]:
-    """Return the rows of a table for the database: the schema's columns and types, NaN as missing."""
-    table = table.select(list(schema))
-    if table.schema != schema:
-        table = table.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-    rows = table.rows(named=True)
-    for name, dtype in schema.items():
-        if dtype == pl.Float64 and table[name].is_nan().any():
-            for row in rows:
-                row[name] = None if row[name] is not None and isnan(row[name]) else row[name]
-    return rows
-
-
-def _identity(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -111,6 +111,18 @@ sql.Index(
     sqlite_where=INCIDENTS.c.closed_at.is_(None),
     postgresql_where=INCIDENTS.c.closed_at.is_(None),
 )
+PREDICTIONS = sql.Table(
+    "predictions",
+    TABLES,
+    _text("prediction_id", primary_key=True),
+    *(_text("task"), _text("series_id"), _moment("origin"), _moment("issued_at")),
+    *(_text("model_version"), _text("data_version"), _text("estimator")),
+    sql.Column("drifted", sql.Boolean, nullable=False),
+    sql.Column("degraded", sql.Boolean, nullable=False),
+    sql.Column("data_age", sql.Double),
+    *(_text("feature_digest"), _text("forecasts")),
+    sql.Index("predictions_by_issue", "task", "issued_at"),
+)
 INCIDENT_STEPS = sql.Table(
     "incident_steps",
     TABLES,

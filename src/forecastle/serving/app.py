@@ -14,26 +14,29 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forecastle import __version__
-from forecastle.errors import ForecastleError, OutsideError, TaskError
-from forecastle.monitoring import metrics
-from forecastle.serving import docs, page, problems, schemas
+from forecastle.errors import DataTooOld, ForecastleError, NotEnoughHistory, OutsideError, RequestError, TaskError
+from forecastle.models import explanation
+from forecastle.monitoring import incidents, metrics
+from forecastle.monitoring.predictions import PredictionLog
+from forecastle.serving import pages, posting, problems, schemas
 from forecastle.serving.board import Board
-from forecastle.serving.snapshot import Details, Snapshot
+from forecastle.serving.keys import Doorkeeper, Keyring
+from forecastle.serving.snapshot import Snapshot
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text, nearest
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -47,15 +50,9 @@ HEADERS = {
 UNMATCHED = "unmatched"
 
 _ABOUT = "Forecasts with their intervals, the age and version of what they were made from, and what came true."
-_Responses = dict[int | str, dict[str, Any]]
-_DOWN: _Responses = {
-    503: {"model": schemas.Problem, "description": "A store does not answer and nothing is known yet."}
-}
-_NAMED: _Responses = {
-    404: {"model": schemas.Problem, "description": "No such task or series; the nearest is named."},
-    422: {"model": schemas.Problem, "description": "A parameter that cannot be."},
-    **_DOWN,
-}
+_DOWN = problems.refusals(503)
+_INVALID = problems.refusals(422)
+_NAMED = problems.refusals(404, 422, 503)
 
 
 def create_app(
@@ -68,10 +65,13 @@ def create_app(
     Nothing is read before the first request, so an app can be made while a store is down.
     """
     board = Board(settings, tasks, poll_every)
+    log = PredictionLog(board.journal, settings.home)
+    keyring = Keyring(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        log.close()
         board.close()
 
     app = FastAPI(
@@ -82,13 +82,16 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
+    app.state.predictions = log
+    app.add_middleware(Doorkeeper, keyring=keyring)
     app.add_middleware(Envelope)
     for kind, handler in problems.HANDLERS.items():
         app.add_exception_handler(kind, _outside(handler) if kind is Exception else handler)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     _operations(app, board, clock)
     _tasks(app, board, clock)
-    _pages(app, board, clock, note)
+    posting.add_routes(app, settings, board, log, clock)
+    pages.add_routes(app, board, keyring, clock, note)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -153,14 +156,14 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
     async def list_tasks() -> Response:
         """List what is served: series, target, unit, horizon, model and data version, back-test promise."""
         now = clock()
-        infos = [_info(await _state(board, task.name, now), now) for task in board.tasks]
+        infos = [_info(await board.state(task.name, now), now) for task in board.tasks]
         return _json(schemas.TaskList(tasks=tuple(infos)))
 
     @app.get("/v1/tasks/{task}", response_model=schemas.TaskInfo, tags=["tasks"], responses=_NAMED)
     async def show_task(task: str) -> Response:
         """Show what is served for one task."""
         now = clock()
-        return _json(_info(await _state(board, task, now), now))
+        return _json(_info(await board.state(task, now), now))
 
     @app.get(
         "/v1/tasks/{task}/forecasts",
@@ -171,9 +174,11 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
     async def list_forecasts(task: str) -> Response:
         """Show the current forecasts of every series, with the age of their data and why they are degraded if so."""
         now = clock()
-        state = await _state(board, task, now)
+        state = await board.state(task, now)
         head = schemas.TaskForecasts(task=task, **state.condition(now).fields, series=()).model_dump_json().encode()
-        series = b",".join(state.body(series_id, now) for series_id in state.series_ids)
+        if state.series_ids and all(state.staleness(one, now) == "lost" for one in state.series_ids):
+            raise state.too_old(state.series_ids[0], now)
+        series = b",".join([await _forecasts(board, state, one, now, strict=False) for one in state.series_ids])
         return Response(head.removesuffix(b"[]}") + b"[" + series + b"]}", media_type="application/json")
 
     @app.get(
@@ -185,16 +190,43 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
     async def show_forecasts(task: str, series_id: str) -> Response:
         """Show the current forecasts of one series."""
         now = clock()
-        state = await _state(board, task, now)
+        state = await board.state(task, now)
         if series_id not in state.bodies:
             raise _unknown_series(state, series_id)
-        return Response(state.body(series_id, now), media_type="application/json")
+        return Response(await _forecasts(board, state, series_id, now), media_type="application/json")
+
+    @app.get(
+        "/v1/tasks/{task}/explain/{series_id:path}",
+        response_model=schemas.Explanation,
+        tags=["forecasts"],
+        responses=problems.refusals(404, 409, 422, 503),
+    )
+    async def explain(task: str, series_id: str, horizon: Annotated[int, Query(ge=1, le=1_000_000)] = 1) -> Response:
+        """Say what moved a series' current forecast, so many steps ahead: as a sum of what each feature adds.
+
+        It is made again from what is known of its origin now, which a late revision may have changed since.
+        """
+        now = clock()
+        state = await board.state(task, now)
+        if series_id not in state.answers:
+            raise _unknown_series(state, series_id)
+        return _json(await run_in_threadpool(_explained, board, state, series_id, horizon, now))
+
+    @app.get("/v1/incidents", response_model=schemas.Incidents, tags=["operation"], responses=_DOWN | _INVALID)
+    async def list_incidents(
+        task: Annotated[str | None, Query(max_length=200)] = None,
+        open_only: bool = False,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> Response:
+        """List incidents, the newest first, of one task or of all, with what was done about each."""
+        found = await run_in_threadpool(lambda: incidents.listing(board.journal(), task, open_only, limit))
+        return _json(schemas.Incidents.model_validate({"incidents": found}))
 
     @app.get("/v1/tasks/{task}/scores", response_model=schemas.TaskScores, tags=["tasks"], responses=_NAMED)
     async def show_scores(task: str) -> Response:
         """Show promise against delivery: the champion's back-test beside the live scores of the last 30 days."""
         now = clock()
-        state = await _state(board, task, now)
+        state = await board.state(task, now)
         details = await run_in_threadpool(board.details, task, now)
         return _json(
             schemas.TaskScores(
@@ -209,47 +241,19 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
         )
 
 
-def _pages(app: FastAPI, board: Board, clock: Callable[[], datetime], note: str) -> None:
-    drawn: dict[str, Any] = {}
-
-    def draw(states: Sequence[tuple[Snapshot, Details]], now: datetime) -> str:
-        """Draw the board, at most once a minute while nothing changes."""
-        key = (*(one for state in states for one in map(id, state)), now.replace(second=0, microsecond=0))
-        if drawn.get("key") != key:
-            # The states are kept with the drawing, so that no other object can take over their ids.
-            drawn.update(html=page.board(states, now, note), states=states, key=key)
-        return str(drawn["html"])
-
-    async def board_html() -> str:
-        now = clock()
-        states = []
-        for task in board.tasks:
-            state = await _state(board, task.name, now)
-            states.append((state, await run_in_threadpool(board.details, task.name, now)))
-        return await run_in_threadpool(draw, states, now)
-
-    @app.head("/", include_in_schema=False)
-    @app.get("/", include_in_schema=False)
-    async def show_page() -> Response:
-        return HTMLResponse(page.page(await board_html()))
-
-    @app.get(page.FRAGMENT, include_in_schema=False)
-    async def show_fragment(if_none_match: Annotated[str, Header()] = "") -> Response:
-        html = await board_html()
-        tag = f'"{page.etag(html)}"'
-        if tag in (known.strip().removeprefix("W/") for known in if_none_match.split(",")):
-            return Response(status_code=304, headers={"etag": tag})
-        return HTMLResponse(html, headers={"etag": tag})
-
-    @app.get("/docs", include_in_schema=False)
-    async def show_docs() -> Response:
-        return HTMLResponse(docs.render(app.openapi()))
-
-
-async def _state(board: Board, name: str, now: datetime) -> Snapshot:
-    if board.is_due(name, now):
-        await run_in_threadpool(board.refresh, name, now)
-    return board.snapshot(name)
+async def _forecasts(board: Board, state: Snapshot, series_id: str, now: datetime, strict: bool = True) -> bytes:
+    """Return a series' answer as the age of its data allows; DataTooOld, or if not ``strict`` none, past all limits."""
+    staleness = state.staleness(series_id, now)
+    if staleness == "fine":
+        return state.body(series_id, now)
+    try:
+        if staleness == "stale":
+            return await run_in_threadpool(board.stand_in, state.task.name, series_id, now)
+        raise state.too_old(series_id, now)
+    except DataTooOld:
+        if strict:
+            raise
+        return state.without_forecasts(series_id, now)
 
 
 def _readings(board: Board, now: datetime) -> list[metrics.Reading]:
@@ -264,7 +268,7 @@ def _readings(board: Board, now: datetime) -> list[metrics.Reading]:
 
 async def _readiness(board: Board, task: Task, now: datetime) -> schemas.TaskReadiness:
     try:
-        state = await _state(board, task.name, now)
+        state = await board.state(task.name, now)
     except ForecastleError as error:
         return schemas.TaskReadiness(task=task.name, ready=False, reason=str(error), model_version=None, data_age=None)
     reason = state.fault or (state.model_fault if state.model is None else None)
@@ -294,6 +298,22 @@ def _info(state: Snapshot, now: datetime) -> schemas.TaskInfo:
         model=state.model,
         promise=state.promise,
         **state.condition(now).fields,
+    )
+
+
+def _explained(board: Board, state: Snapshot, series_id: str, horizon: int, now: datetime) -> schemas.Explanation:
+    task, bench = state.task, board.bench(state.task.name) or board.build_bench(state.task.name, now)
+    current = state.answers[series_id]
+    if horizon > bench.bundle.recipe.steps:
+        raise RequestError(
+            f"a horizon of 1 to {bench.bundle.recipe.steps} steps", str(horizon), "GET /v1/tasks shows the steps."
+        )
+    if current.origin is None:
+        raise NotEnoughHistory(f"a forecast of {series_id!r} to explain", "none yet", "Wait for the next live run.")
+    examples = bench.current(series_id, current.origin, now)
+    (found,) = explanation.explain(bench.bundle.model, examples, horizon)
+    return schemas.Explanation.model_validate(
+        {"task": task.name, "model_version": bench.bundle.version, **found.as_dict()}
     )
 
 

@@ -10,34 +10,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from time import monotonic
 from typing import Any
 
 import polars as pl
+from starlette.concurrency import run_in_threadpool
 
 from forecastle.data import roster
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
+from forecastle.data.recipe import Recipe
 from forecastle.data.store import task_stores
-from forecastle.errors import ForecastleError, OutsideError, TaskError
+from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
-from forecastle.models.bundle import Bundle, load
+from forecastle.models.bundle import Bundle, load, self_check
 from forecastle.models.pointer import Pointer, published
 from forecastle.models.untrained import of_models
 from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import FIGURES, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
-from forecastle.serving.schemas import Model, Scores
+from forecastle.serving.schemas import Model, Scores, SeriesForecasts
+from forecastle.serving import standing_in, workbench
 from forecastle.serving.snapshot import Details, Snapshot, build, window
+from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
 
 SCORED = timedelta(days=30)
 RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
+MOST_STAND_INS = 20_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+REFUSED = "champion-refused"
 READING_POLLS = 5
 DRAWN = (*FIGURES, "timestamp", "issued_at", "forecast_id")  # of an outcome: what scores and the page are made of
 
@@ -60,6 +67,10 @@ class Board:
         """The tasks in the order they were given."""
         return tuple(entry.task for entry in self._entries.values())
 
+    def task(self, name: str) -> Task:
+        """Return a task of this service; TaskError with the nearest name where it has none."""
+        return self._entry(name).task
+
     def is_due(self, name: str, now: datetime) -> bool:
         """Tell whether the stores are to be asked before the next answer."""
         entry = self._entry(name)
@@ -67,6 +78,12 @@ class Board:
             return True
         at, real = entry.checked
         return monotonic() - real >= self._poll_every or abs((now - at).total_seconds()) >= self._poll_every
+
+    async def state(self, name: str, now: datetime) -> Snapshot:
+        """Return a task's state, after the stores were asked for a newer one if that is due."""
+        if self.is_due(name, now):
+            await run_in_threadpool(self.refresh, name, now)
+        return self.snapshot(name)
 
     def snapshot(self, name: str) -> Snapshot:
         """Return the state last read; there is one after a ``refresh`` that raised nothing.
@@ -89,7 +106,7 @@ class Board:
             revision = self._revision(entry)
             again = monotonic() - entry.read > RELOAD_SECONDS
             if entry.snapshot is None or entry.revision != revision or entry.snapshot.fault or again:
-                entry.snapshot = self._read(entry, revision)
+                entry.snapshot = self._read(entry, revision, now)
                 entry.revision, entry.read = revision, monotonic()
         except OutsideError as error:
             if entry.snapshot is None:
@@ -110,13 +127,58 @@ class Board:
         since = now - SCORED
         if snapshot.fault:
             return Details(since, snapshot.forecasts.clear(), None, ())
-        outcomes = self._open().outcomes(name, since, DRAWN)
+        outcomes = self.journal().outcomes(name, since, DRAWN)
         ours = of_models(outcomes)
         scores = Scores.model_validate(live_scores(ours)) if ours.height else None
-        incidents = self._open().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
+        incidents = self.journal().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
         details = Details(since, outcomes, scores, incidents)
         entry.details = (revision, details)
         return details
+
+    def bench(self, name: str) -> Workbench | None:
+        """Return what the task's forecasts on request are made with, if nothing newer is to be built."""
+        entry = self._entry(name)
+        known = entry.bench
+        return known[1] if known is not None and known[0] == entry.revision else None
+
+    def build_bench(self, name: str, now: datetime) -> Workbench:
+        """Build that anew; where another thread is at it, go on with the one before.
+
+        Raises NotEnoughHistory where no model serves yet.
+        """
+        entry = self._entry(name)
+        if not entry.bench_lock.acquire(blocking=entry.bench is None):
+            assert entry.bench is not None, "only the first one is waited for"
+            return entry.bench[1]
+        try:
+            if (known := self.bench(name)) is not None:
+                return known
+            revision, champion = entry.revision, entry.champion
+            if champion is None:
+                raise NotEnoughHistory(
+                    f"a champion of task {name!r}", "none that could be loaded", "Train one: forecastle run train"
+                )
+            made = workbench.build(self._settings, entry.task, champion[1], self.journal(), now)
+            entry.bench = (revision, made)
+            return made
+        finally:
+            entry.bench_lock.release()
+
+    def stand_in(self, name: str, series_id: str, now: datetime) -> bytes:
+        """Return the answer for a series whose data is too old for the model: the season before, marked as such.
+
+        Raises DataTooOld where even that is not known. Made once for each step of the clock.
+        """
+        entry, snapshot = self._entry(name), self.snapshot(name)
+        key = (entry.revision, series_id, (now - EPOCH) // entry.task.frequency)
+        if key not in entry.stand_ins:
+            if len(entry.stand_ins) >= MOST_STAND_INS:
+                entry.stand_ins.clear()
+            entry.stand_ins[key] = standing_in.make(entry.task, entry.history, _recipe(entry), snapshot, series_id, now)
+        made = entry.stand_ins[key]
+        if made is None:
+            raise snapshot.too_old(series_id, now)
+        return standing_in.told(made, snapshot.condition(now, series_id))
 
     def readings(self, name: str, now: datetime) -> tuple[Reading, ...]:
         """Return what the metrics say about a task, from its stores; asked again after five polls' time."""
@@ -125,7 +187,7 @@ class Board:
             snapshot = self.snapshot(name)
             newest = max(snapshot.newest.values(), default=None)
             known = None if newest is None else newest + entry.task.knowable_after
-            found = [*metrics.readings(self._open(), name, now, known)]
+            found = [*metrics.readings(self.journal(), name, now, known)]
             found += metrics.outer_readings(self._settings, entry.task, now)
             if snapshot.model is not None:
                 model = snapshot.model
@@ -152,7 +214,8 @@ class Board:
                 "GET /v1/tasks lists them.",
             ) from None
 
-    def _open(self) -> Journal:
+    def journal(self) -> Journal:
+        """Return the journal, opened when first asked for."""
         with self._journal_lock:
             if self._journal is None:
                 self._journal = Journal(self._settings.journal_url)
@@ -161,12 +224,13 @@ class Board:
     def _revision(self, entry: _Entry) -> _Revision:
         """Return a value that differs after anything changed that a snapshot or its details hold."""
         return _Revision(
-            published(self._settings, entry.task), entry.history.state(), self._open().revision(entry.task.name)
+            published(self._settings, entry.task), entry.history.state(), self.journal().revision(entry.task.name)
         )
 
-    def _read(self, entry: _Entry, revision: _Revision) -> Snapshot:
+    def _read(self, entry: _Entry, revision: _Revision, now: datetime) -> Snapshot:
         task = entry.task
         fault = _load_champion(entry, revision.pointer)
+        self._tell(entry, fault, now)
         pointer, champion = entry.champion or (None, None)
         return build(
             task,
@@ -174,8 +238,18 @@ class Board:
             promise=Scores.model_validate(champion.backtest) if champion is not None else None,
             model_fault=fault,
             observed=_observed(task, entry.history),
-            forecasts=self._open().latest(task.name),
+            forecasts=self.journal().latest(task.name),
         )
+
+    def _tell(self, entry: _Entry, fault: str | None, now: datetime) -> None:
+        """Open an incident while the published champion is refused, and close it when one serves again."""
+        if fault == entry.told:
+            return
+        if fault is not None:
+            self.journal().open_incident(entry.task.name, REFUSED, f"{fault[0].upper()}{fault[1:]}.", now)
+        else:
+            self.journal().close_incident(entry.task.name, REFUSED, now, "The published champion serves.")
+        entry.told = fault
 
 
 @dataclass(frozen=True)
@@ -198,6 +272,10 @@ class _Entry:
     snapshot: Snapshot | None = None
     details: tuple[_Revision | None, Details] | None = None
     champion: tuple[Pointer, Bundle] | None = None
+    stand_ins: dict[tuple[Any, ...], SeriesForecasts | None] = field(default_factory=dict)
+    told: str | None = ""  # of the champion, so that an incident is opened or closed once; at first nothing was told
+    bench: tuple[_Revision | None, Workbench] | None = None
+    bench_lock: Lock = field(default_factory=Lock)
     readings: tuple[float, tuple[Reading, ...]] | None = None
 
 
@@ -218,12 +296,23 @@ def _model(task: Task, pointer: Pointer, champion: Bundle) -> Model:
     )
 
 
+def _recipe(entry: _Entry) -> Recipe:
+    assert entry.champion is not None, "nothing stands in for a model that is not there"
+    return entry.champion[1].recipe
+
+
 def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
-    """Load the published champion if it is another; one that cannot be loaded is named, and the one before stays."""
+    """Load the published champion if it is another, and have it examine itself.
+
+    One that cannot be loaded, or does not forecast what it did when it was made, is refused: it is named, and the one
+    before stays.
+    """
     if pointer is None or (entry.champion is not None and entry.champion[0] == pointer):
         return None
     try:
-        entry.champion = (pointer, load(pointer.folder))
+        champion = load(pointer.folder, pointer.version)
+        self_check(champion)
     except ForecastleError as error:
         return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
+    entry.champion = (pointer, champion)
     return None

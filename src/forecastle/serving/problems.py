@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from forecastle.errors import ForecastleError, GateError, OutsideError, TaskError, UserError
+from forecastle.errors import DataTooOld, ForecastleError, GateError, OutsideError, RequestError, TaskError, UserError
 from forecastle.serving.schemas import Problem
 from forecastle.task import nearest
 
@@ -18,11 +19,29 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 10
 
 Handler = Callable[[Request, Exception], Response]
+MEANINGS = {
+    400: "A request that cannot be.",
+    401: "No key, where one is needed, or none that is valid.",
+    403: "A key without the scope that is needed.",
+    404: "No such task or series; the nearest is named.",
+    408: "The body did not come in time.",
+    409: "The data must not go on: the gate refused it, or there is too little.",
+    413: "A body of too many bytes.",
+    415: "A body of a kind that is not taken.",
+    422: "A parameter or body that cannot be; the place is named.",
+    503: "A store does not answer and nothing is known yet, or what is known is too old.",
+}
 
 
-def _problem(
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI document says of these refusals."""
+    return {status: {"model": Problem, "description": MEANINGS[status]} for status in statuses}
+
+
+def refuse(
     request: Request, status: int, kind: str, parts: tuple[str, str, str], headers: dict[str, str] | None = None
 ) -> Response:
+    """Return a problem document; its parts are what was expected, what was found and what to do."""
     expected, found, action = parts
     problem = Problem(
         type=f"urn:forecastle:problem:{kind}",
@@ -40,9 +59,10 @@ def _problem(
 def _on_forecastle_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ForecastleError)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    headers = {"retry-after": str(RETRY_SECONDS)} if error.retried else None
+    wait = error.retry_after if isinstance(error, DataTooOld) else RETRY_SECONDS
+    headers = {"retry-after": str(wait)} if error.retried else None
     kind = "".join(f"-{one.lower()}" if one.isupper() else one for one in type(error).__name__).lstrip("-")
-    return _problem(request, status, kind, (error.expected, error.found, error.action), headers)
+    return refuse(request, status, kind, (error.expected, error.found, error.action), headers)
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:
@@ -55,22 +75,23 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     }
     fallback = ("a request this service can answer", str(error.detail), "GET /docs shows how to ask.")
     headers = dict(error.headers or {})
-    return _problem(request, error.status_code, "http", parts.get(error.status_code, fallback), headers)
+    return refuse(request, error.status_code, "http", parts.get(error.status_code, fallback), headers)
 
 
 def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return _problem(request, 422, "invalid", ("valid parameters", found, "GET /docs shows them."))
+    return refuse(request, 422, "invalid", ("valid parameters", found, "GET /docs shows them."))
 
 
 def _on_fault(request: Request, error: Exception) -> Response:
     parts = ("to answer", f"an unexpected fault ({type(error).__name__})", "Look at the service's log.")
-    return _problem(request, 500, "fault", parts)
+    return refuse(request, 500, "fault", parts)
 
 
 _STATUS: dict[type[ForecastleError], int] = {
     TaskError: 404,
+    RequestError: 422,
     UserError: 400,
     GateError: 409,
     OutsideError: 503,

@@ -121,7 +121,10 @@ class TaskList(Answer):
 class Forecast(Answer):
     """One forecast: the value expected at ``timestamp``, within ``lower`` and ``upper`` at the task's coverage."""
 
-    forecast_id: str = Field(description="Names this forecast for ever; what `forecastle lineage` asks for.")
+    forecast_id: str | None = Field(
+        description="Names this forecast for ever; what `forecastle lineage` asks for. Null where one stands in for "
+        "those of the model, whose data is too old."
+    )
     timestamp: datetime
     horizon: int
     value: float | None
@@ -145,7 +148,8 @@ class SeriesForecasts(Answer):
     data_version: str | None
     estimator: str | None = Field(description="What made the forecasts.")
     trained: bool | None = Field(
-        description="False where the model in service has not learnt this series yet and a naive method stands in."
+        description="False where a naive method stands in: the model in service has not learnt this series yet, or the "
+        "data is too old for it."
     )
     forecasts: tuple[Forecast, ...]
 
@@ -170,3 +174,132 @@ class TaskScores(Answer):
     since: datetime
     promise: Scores | None
     live: Scores | None
+
+
+class SeriesObservations(BaseModel):
+    """Recent observations of one series, in any order: a list of times, and as many numbers or nulls a column."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    series_id: str = Field(min_length=1, max_length=200)
+    timestamps: tuple[datetime, ...] = Field(min_length=1, max_length=10_000, description="ISO 8601, UTC.")
+    values: dict[str, tuple[float | None, ...]] = Field(description="By column; the target has to be among them.")
+
+
+class PredictRequest(BaseModel):
+    """What to forecast from. What the features look back on and the body lacks is taken from the history."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    series: tuple[SeriesObservations, ...] = Field(min_length=1, max_length=1000)
+
+
+class StepForecast(Answer):
+    """One forecast on request."""
+
+    timestamp: datetime
+    horizon: int
+    value: float | None
+    lower: float | None
+    upper: float | None
+
+
+class Prediction(Answer):
+    """The forecasts of one series, made from the observations of the request up to ``origin``."""
+
+    prediction_id: str = Field(description="Names it in the journal.")
+    series_id: str
+    origin: datetime
+    data_age: int
+    degraded: bool
+    degraded_reason: str | None
+    forecasts: tuple[StepForecast, ...]
+
+
+class Predictions(Answer):
+    """What a request for forecasts is answered with: a prediction for each series, in the order they were asked for."""
+
+    task: str
+    target: str
+    unit: str
+    model_version: str
+    data_version: str
+    estimator: str
+    issued_at: datetime
+    predictions: tuple[Prediction, ...]
+
+
+class Accepted(Answer):
+    """What became of observations that were pushed."""
+
+    task: str
+    verdict: str = Field(description="The gate's: pass or warn.")
+    new: int
+    revised: int
+    known: int
+    masked: int = Field(description="Values that count as missing, being outside what a column can be.")
+    withheld: tuple[str, ...] = Field(description="Series that the gate keeps in quarantine.")
+
+
+class Part(Answer):
+    """Where a forecast starts from, in the target's unit."""
+
+    name: str
+    adds: float
+
+
+class FeaturePart(Answer):
+    """What a feature was (null: missing), and what it adds to the forecast in the target's unit."""
+
+    name: str
+    value: float | None
+    adds: float
+
+
+class Explanation(Answer):
+    """A forecast as a sum: where it starts from, and what each feature adds, in the target's unit."""
+
+    task: str
+    series_id: str
+    origin: datetime
+    timestamp: datetime
+    horizon: int
+    model_version: str
+    value: float
+    start: tuple[Part, ...]
+    features: tuple[FeaturePart, ...] = Field(description="The largest first; features that add nothing are left out.")
+
+
+class IncidentStep(Answer):
+    """Something that was done about an incident."""
+
+    at: datetime
+    what: str
+    detail: str
+
+
+class Incident(Answer):
+    """What went wrong, from when to when."""
+
+    number: int
+    task: str
+    kind: str
+    reason: str
+    opened_at: datetime
+    closed_at: datetime | None
+    note: str
+    steps: tuple[IncidentStep, ...] = ()
+
+
+class Incidents(Answer):
+    """The newest incidents first."""
+
+    incidents: tuple[Incident, ...]
+
+
+class Alerted(Answer):
+    """What a webhook of alerts came to: incidents opened and closed, and what was left out, with why."""
+
+    opened: tuple[str, ...]
+    closed: tuple[str, ...]
+    ignored: tuple[str, ...]

@@ -15,6 +15,7 @@ import uvicorn
 from forecastle.data import formats, identity
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.serving.app import create_app
+from forecastle.serving.keys import require_keys
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -26,8 +27,10 @@ STOP_SECONDS = 10
 def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str], None]) -> None:
     """Serve the tasks until SIGINT or SIGTERM, saying where; requests under way are answered first.
 
-    Raises TaskError where a task's stores were begun for something else, FormatError where they are of another version.
+    Raises SettingsError where it would be open to others without a key, TaskError where a task's stores were begun for
+    something else, FormatError where they are of another version.
     """
+    require_keys(settings)
     _require_stores(settings, tasks)
     with listen(settings.host, settings.port) as (door, address):
         app = create_app(settings, tasks, lambda: datetime.now(UTC))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
+from forecastle.errors import DataTooOld
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.journal import Incident
@@ -20,6 +21,9 @@ WINDOW = timedelta(days=2)
 LEAST_STEPS = 24
 
 _UNKNOWN = b'"data_age":null,"degraded":false,"degraded_reason":null'
+
+
+Staleness = Literal["fine", "stale", "lost"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,41 @@ class Snapshot:
         elif age > (patience := task.patience(task.monitoring.stale_after)):
             limit = age_text(patience)
             reasons.append(f"the newest value is {age_text(age)} old, and {limit} is the task's limit")
+        elif age > task.patience(timedelta(0)):
+            reasons.append(f"the newest value is {age_text(age)} old, and a newer one is overdue")
         last = self._last_target(series_id)
         if last is None:
             reasons.append("no forecast has been made yet")
         elif last <= now:
             reasons.append("every time that was forecast has passed")
         return Condition(None if age is None else int(age.total_seconds()), "; ".join(reasons) or None)
+
+    def staleness(self, series_id: str, now: datetime) -> Staleness:
+        """Tell what the age of a series' data allows: the model's forecasts, one that stands in for them, or none.
+
+        Where the grid is that of the observed bars nobody knows when one is due: there it is always the first.
+        """
+        task, newest = self.task, self.newest.get(series_id)
+        if task.grid != "regular" or self.model is None:
+            return "fine"
+        if newest is None:  # silent for longer than the window, while others are not
+            last = self._last_target(series_id)
+            return "lost" if last is not None and last <= now else "fine"
+        age, limit = task.age(newest, now), task.patience(task.monitoring.stale_after)
+        return "fine" if age <= limit else "stale" if age <= limit + grace(task) else "lost"
+
+    def too_old(self, series_id: str, now: datetime) -> DataTooOld:
+        """Return the error that says so of a series."""
+        task, newest = self.task, self.newest.get(series_id)
+        limit = task.patience(task.monitoring.stale_after) + grace(task)
+        found = "none lately" if newest is None else f"one that is {age_text(task.age(newest, now))} old"
+        wait = min(max(int(task.frequency.total_seconds()), 10), 3600)
+        return DataTooOld(
+            f"a value of {series_id!r} not older than {age_text(limit)}",
+            found,
+            "See why none is collected: GET /v1/incidents, and the gate's last report.",
+            wait,
+        )
 
     def body(self, series_id: str, now: datetime) -> bytes:
         """Return a series' answer as JSON; only the fields that change with the clock are written anew."""
@@ -86,6 +119,11 @@ class Snapshot:
         if condition.reason is None and condition.data_age is not None:
             return b'%b"data_age":%d,"degraded":false,"degraded_reason":null%b' % (before, condition.data_age, after)
         return self.answers[series_id].model_copy(update=condition.fields).model_dump_json().encode()
+
+    def without_forecasts(self, series_id: str, now: datetime) -> bytes:
+        """Return a series' answer as JSON without its forecasts, which are too old to be shown."""
+        answer, fields = self.answers[series_id], self.condition(now, series_id).fields
+        return answer.model_copy(update=fields | {"forecasts": ()}).model_dump_json().encode()
 
     def _last_target(self, series_id: str | None) -> datetime | None:
         chosen = self.answers.values() if series_id is None else [self.answers[series_id]]
@@ -125,6 +163,11 @@ def build(
         answers=answers,
         bodies={name: (before, after) for name, (before, after) in halves.items()},
     )
+
+
+def grace(task: Task) -> timedelta:
+    """Return for how long after the task's limit of age the season before may stand in: a day, or seven steps."""
+    return max(timedelta(days=1), 7 * task.frequency)
 
 
 def window(task: Task) -> timedelta:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from forecastle.errors import FormatError, RegistryUnavailable
-from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, load, save
+from forecastle.models import bundle as bundles
+from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, examined, load, save, self_check
 from forecastle.models.estimators import ESTIMATORS, LEARNERS, all_pairs
 from forecastle.models.intervals import Errors, calibrate
 from forecastle.models.model import Model, apply
@@ -149,3 +150,69 @@ def test_a_bundle_saved_anew_in_its_folder_is_the_one_loaded(bundle, tmp_path):
 def test_the_digest_depends_on_names_and_contents_not_on_order():
     assert digest({"a": b"1", "b": b"2"}) == digest({"b": b"2", "a": b"1"})
     assert len({digest(files) for files in ({"a": b"12"}, {"a1": b"2"}, {"a": b"1", "b": b"2"}, {})}) == 4
+
+
+@pytest.fixture
+def with_check(bundle, observations) -> Bundle:
+    return examined(bundle, observations(hours=200))
+
+
+def test_a_self_check_survives_saving_and_passes(with_check, tmp_path):
+    loaded = load(save(with_check, tmp_path / "b"))
+    assert loaded == with_check
+    self_check(loaded)
+    assert bundles.example(loaded)["series_id"].unique().sort().to_list() == ["a", "b"]
+
+
+def test_the_same_model_and_observations_give_the_same_self_check_whatever_the_order(bundle, observations):
+    table = observations(hours=200)
+    again = examined(bundle, table.sample(fraction=1, shuffle=True, seed=3))
+    assert again.check == examined(bundle, table).check
+    assert len(again.check["forecasts"]["value"]) == 2 and len(again.check["forecasts"]["half"][0]) == 3
+
+
+@pytest.mark.parametrize("part", ["members", "spread", "weights"])
+def test_a_model_that_answers_something_else_fails_its_self_check(with_check, part):
+    model = with_check.model
+    other = {
+        "members": tuple(reversed(model.members)),
+        "spread": replace(model.spread, quantiles=tuple(1.001 * one for one in model.spread.quantiles)),
+        "weights": (0.4, 0.3, 0.1, 0.2),
+    }
+    with pytest.raises(RegistryUnavailable, match="to forecast what it did when it was made; found another"):
+        self_check(replace(with_check, model=replace(model, **{part: other[part]})))
+
+
+def test_features_that_are_computed_otherwise_fail_the_self_check(with_check, monkeypatch):
+    from forecastle.data import transformation
+
+    lags = transformation.origin_features
+
+    def other(*arguments):
+        found = lags(*arguments)
+        return replace(found, matrix=found.matrix * np.float32(1.1))
+
+    monkeypatch.setattr("forecastle.data.examples.origin_features", other)
+    with pytest.raises(RegistryUnavailable, match="another value"):
+        self_check(with_check)
+
+
+def test_a_self_check_that_cannot_be_made_fails(with_check):
+    observations = {**with_check.check["observations"], "series_id": ["z"] * len(with_check.check["observations"]["y"])}
+    with pytest.raises(RegistryUnavailable, match="that it cannot: .*'z'"):
+        self_check(replace(with_check, check={**with_check.check, "observations": observations}))
+
+
+def test_a_bundle_from_before_there_were_self_checks_passes(bundle, tmp_path):
+    folder = save(bundle, tmp_path / "b")
+    data = json.loads((folder / FILE).read_text())
+    del data["check"]
+    (folder / FILE).write_text(json.dumps(data))
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in (*folder.rglob("*.txt"), folder / FILE)}
+    (folder / DIGEST).write_text(digest(files) + "\n")
+    self_check(load(folder))
+
+
+def test_a_long_history_is_examined_by_its_newest_rows(bundle, observations):
+    found = examined(bundle, observations(hours=3000, series=("a", "b")))
+    assert len(found.check["observations"]["y"]) == 2 * min(bundle.recipe.reach + 1, bundles.LONGEST)

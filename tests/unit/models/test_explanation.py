@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from forecastle.data.panel import moment
 from forecastle.models.estimators import ESTIMATORS, Fitted
 from forecastle.models.explanation import AVERAGE, LAST, SEASON, STAND_IN, explain, importance
 from forecastle.models.intervals import Spread
@@ -82,3 +83,16 @@ def test_importance_is_a_share_of_what_the_trees_saved(examples, model_of) -> No
     shares = importance(model_of("lightgbm_change", "ridge", "lightgbm_level"), examples.names)
     assert sum(shares.values()) == pytest.approx(1) and list(shares.values()) == sorted(shares.values(), reverse=True)
     assert importance(model_of("persistence", "ridge"), examples.names) == {}
+
+
+def test_an_explanation_says_of_which_forecast_and_what_each_feature_was(examples, model_of) -> None:
+    row = 70
+    told = explain(model_of("lightgbm_change"), examples.take(np.array([row])), 2)[0]
+    said = told.as_dict()
+    assert (said["series_id"], said["horizon"]) == ("a", 2)
+    assert said["timestamp"] - said["origin"] == 2 * (said["origin"] - moment(examples.origins[row - 1]))
+    place = examples.names.index("lag_0")
+    values = {one["name"]: one["value"] for one in said["features"]}
+    assert values["lag_0"] == float(examples.origin[row, place])
+    total = sum(one["adds"] for one in (*said["start"], *said["features"]))
+    assert total == pytest.approx(said["value"], abs=1e-9)

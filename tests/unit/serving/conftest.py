@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import runpy
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -15,8 +17,9 @@ from fastapi import FastAPI
 
 from forecastle.serving.app import create_app
 from forecastle.settings import Settings
-from forecastle.task import Task
+from forecastle.task import Task, load_task
 
+ROOT = Path(__file__).parents[3]
 Ask = Callable[..., httpx.Response]
 MADE_UP = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("made_up.py"))))
 
@@ -50,11 +53,21 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home", _env_file=None)  # type: ignore[call-arg]
 
 
-@pytest.fixture
-def filled(settings: Settings, task: Task) -> Settings:
-    """Settings whose stores hold four made-up days of the task, and its champion."""
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder that holds four made-up days of the shipped task, and its champion; to be copied."""
+    home = tmp_path_factory.mktemp("stores") / "home"
+    settings = Settings(home=home, _env_file=None)  # type: ignore[call-arg]
+    task = load_task(ROOT / "tasks" / "nyc-temperature.toml")
     MADE_UP.fill(settings, task)
     MADE_UP.publish_champion(settings, task)
+    return home
+
+
+@pytest.fixture
+def filled(settings: Settings, stores: Path) -> Settings:
+    """Settings whose stores hold four made-up days of the task, and its champion."""
+    shutil.copytree(stores, settings.home)
     return settings
 
 
@@ -67,7 +80,13 @@ def app(filled: Settings, task: Task, clock: Clock) -> FastAPI:
 @pytest.fixture
 def ask(app: FastAPI) -> Ask:
     """Ask the service of the filled stores."""
-    return lambda path, method="GET", headers=None: _get(app, path, method, headers)
+    return lambda path, method="GET", headers=None, **body: _get(app, path, method, headers, **body)
+
+
+@pytest.fixture
+def post(app: FastAPI) -> Ask:
+    """Post to the service of the filled stores."""
+    return lambda path, headers=None, **body: _get(app, path, "POST", headers, **body)
 
 
 @pytest.fixture
@@ -76,10 +95,12 @@ def get() -> Ask:
     return _get
 
 
-def _get(app: FastAPI, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> httpx.Response:
+def _get(
+    app: FastAPI, path: str, method: str = "GET", headers: Mapping[str, str] | None = None, **body: Any
+) -> httpx.Response:
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            return await client.request(method, path, headers=headers)
+            return await client.request(method, path, headers=headers, **body)
 
     return asyncio.run(send())

@@ -10,6 +10,7 @@ import sys
 from datetime import timedelta
 
 import httpx
+import polars as pl
 import pytest
 
 from forecastle.monitoring.journal import Journal
@@ -112,16 +113,62 @@ def test_an_answer_spliced_from_its_halves_is_the_answer_the_model_would_write(a
     assert schemas.SeriesForecasts.model_validate_json(content).model_dump_json().encode() == content
 
 
-def test_data_past_its_limit_degrades_the_answer_and_says_why(ask, clock) -> None:
-    clock.advance(hours=3, minutes=30)
+def test_data_of_which_newer_is_overdue_degrades_the_models_forecast_and_says_its_age(ask, clock) -> None:
+    before = ask(f"{TASK}/forecasts/EWR").json()
+    clock.advance(hours=2)
     answer = ask(f"{TASK}/forecasts/EWR").json()
-    assert (answer["data_age"], answer["degraded"]) == (13200, True)
-    assert answer["degraded_reason"] == "the newest value is 3 h 40 min old, and 3 h is the task's limit"
+    assert (answer["data_age"], answer["degraded"]) == (7800, True)
+    assert answer["degraded_reason"] == "the newest value is 2 h 10 min old, and a newer one is overdue"
+    assert answer["forecasts"] == before["forecasts"]
 
 
-def test_forecasts_whose_time_has_passed_are_not_dressed_as_new(ask, clock) -> None:
+def test_past_the_tasks_limit_the_season_before_stands_in_marked_and_with_its_own_interval(
+    ask, clock, task, made_up
+) -> None:
+    clock.advance(hours=3, minutes=30)
+    answer = ask(f"{TASK}/forecasts/JFK").json()
+    assert schemas.SeriesForecasts.model_validate(answer)
+    assert (answer["data_age"], answer["degraded"], answer["trained"]) == (13200, True, False)
+    assert (answer["estimator"], answer["model_version"]) == ("seasonal_naive", None)
+    assert answer["degraded_reason"].startswith("the newest value is 3 h 40 min old, and 3 h is the task's limit")
+    assert answer["degraded_reason"].endswith("the season before stands in for the model")
+    assert answer["origin"] == "2013-12-16T19:00:00Z"
+    first = answer["forecasts"][0]
+    assert (first["timestamp"], len(answer["forecasts"])) == ("2013-12-16T23:00:00Z", task.steps)
+    assert first["value"] == made_up.truth("JFK", clock.now.replace(day=15, hour=23, minute=0))
+    assert all(one["lower"] < one["value"] < one["upper"] for one in answer["forecasts"])
+    assert ask(f"{TASK}/forecasts").json()["series"][1] == answer
+
+
+def test_past_that_only_that_route_is_503_and_says_when_to_ask_again(ask, clock) -> None:
+    clock.advance(hours=26, minutes=49)
+    assert ask(f"{TASK}/forecasts/JFK").status_code == 200
+    clock.advance(minutes=2)
+    answer = ask(f"{TASK}/forecasts/JFK")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "3600")
+    assert answer.json()["type"] == "urn:forecastle:problem:data-too-old"
+    assert "1 d 3 h old" in answer.json()["found"]
+    assert ask(f"{TASK}/forecasts").status_code == 503
+    for path in (TASK, f"{TASK}/scores", "/ready", "/", "/metrics", "/v1/tasks"):
+        assert ask(path).status_code == 200, path
+
+
+def test_one_silent_series_takes_no_forecast_from_the_others(ask, filled, task, clock, made_up) -> None:
+    clock.advance(hours=30)
+    last = clock.now.replace(minute=0)
+    rows = made_up.observations(task, last - timedelta(hours=2), last)
+    made_up.append(filled, task, rows.filter(pl.col("series_id") != "JFK"))
+    assert ask(f"{TASK}/forecasts/JFK").status_code == 503
+    assert ask(f"{TASK}/forecasts/EWR").status_code == 200
+    series = {one["series_id"]: one for one in ask(f"{TASK}/forecasts").json()["series"]}
+    assert series["JFK"]["degraded"] and series["JFK"]["forecasts"] == []
+    assert series["EWR"]["forecasts"]
+
+
+def test_forecasts_whose_time_has_passed_are_never_shown(ask, clock, made_up) -> None:
     clock.advance(hours=6)
-    assert "every time that was forecast has passed" in ask(f"{TASK}/forecasts").json()["degraded_reason"]
+    for one in ask(f"{TASK}/forecasts/EWR").json()["forecasts"]:
+        assert one["timestamp"] > clock.now.isoformat()
 
 
 def test_a_new_forecast_is_served_without_a_restart(ask, filled, task, clock, made_up) -> None:
@@ -157,6 +204,22 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_one_before_in_place(ask, fi
     assert info["model"]["version"] == "3"
     assert info["degraded"] and "version 4, could not be loaded" in info["degraded_reason"]
     assert ask("/ready").status_code == 200
+
+
+def test_a_champion_that_fails_its_self_check_is_refused_with_an_incident_and_the_old_one_stays(
+    ask, filled, task, made_up
+) -> None:
+    ask(TASK)
+    made_up.publish_champion(filled, task, version="4", promised=1.0)
+    info = ask(TASK).json()
+    assert info["model"]["version"] == "3"
+    assert "version 4, could not be loaded" in info["degraded_reason"]
+    (incident,) = ask("/v1/incidents?open_only=true").json()["incidents"]
+    assert (incident["task"], incident["kind"]) == (task.name, "champion-refused")
+    assert "version 4" in incident["reason"] and "for " in incident["reason"]
+    made_up.publish_champion(filled, task, version="5", promised=0.0)
+    assert ask(TASK).json()["model"]["version"] == "5"
+    assert ask("/v1/incidents?open_only=true").json()["incidents"] == []
 
 
 def test_a_journal_that_stops_answering_leaves_the_last_forecasts_marked(ask, filled) -> None:
@@ -271,7 +334,8 @@ def test_the_openapi_document_describes_errors_as_problem_documents(ask) -> None
     refusals = [
         list(answer["content"])
         for path, operations in document["paths"].items()
-        for status, answer in operations["get"]["responses"].items()
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
         if int(status) >= 400 and path != "/ready"
     ]
     assert refusals and all(types == ["application/problem+json"] for types in refusals)
@@ -295,3 +359,49 @@ def test_every_json_answer_is_what_the_openapi_document_promises(ask) -> None:
 def test_the_page_says_what_whoever_serves_it_wants_said(filled, task, clock, get) -> None:
     app = create_app(filled, [task], clock, poll_every=0, note="The clock is simulated.")
     assert "The clock is simulated." in get(app, "/").text
+
+
+def test_an_explanation_sums_to_the_current_forecast(ask, made_up) -> None:
+    for horizon in (1, 6):
+        answer = ask(f"{TASK}/explain/JFK?horizon={horizon}").json()
+        assert schemas.Explanation.model_validate(answer)
+        parts = [*answer["start"], *answer["features"]]
+        assert sum(one["adds"] for one in parts) == pytest.approx(answer["value"])
+        assert (answer["origin"], answer["horizon"]) == ("2013-12-16T19:00:00Z", horizon)
+
+
+def test_what_cannot_be_explained_is_refused(ask) -> None:
+    assert ask(f"{TASK}/explain/EWX").status_code == 404
+    assert ask(f"{TASK}/explain/JFK?horizon=7").status_code == 422
+    assert ask(f"{TASK}/explain/JFK?horizon=soon").status_code == 422
+
+
+def test_incidents_are_listed_newest_first_and_narrowed_down(ask, filled, task, clock) -> None:
+    with Journal(filled.journal_url) as journal:
+        journal.open_incident(task.name, "data-drift", "Much is new.", clock.now)
+    listed = ask("/v1/incidents").json()["incidents"]
+    assert [one["kind"] for one in listed] == ["data-drift", "quality-gate"]
+    assert [one["kind"] for one in ask("/v1/incidents?open_only=true").json()["incidents"]] == ["data-drift"]
+    assert ask("/v1/incidents?task=another").json()["incidents"] == []
+    assert len(ask("/v1/incidents?limit=1").json()["incidents"]) == 1
+    assert ask("/v1/incidents?limit=0").status_code == 422
+
+
+def test_an_alert_opens_an_incident_and_its_end_closes_it(post, ask, task) -> None:
+    alert = {
+        "status": "firing",
+        "labels": {"task": task.name, "rule": "data-drift"},
+        "annotations": {"summary": "New."},
+    }
+    told = post("/v1/alerts", json={"version": "4", "status": "firing", "alerts": [alert]})
+    assert (told.status_code, told.json()["opened"]) == (200, ["nyc-temperature: data-drift"])
+    assert ask("/v1/incidents?open_only=true").json()["incidents"][0]["reason"] == "New."
+    resolved = {"alerts": [alert | {"status": "resolved"}]}
+    assert post("/v1/alerts", json=resolved).json()["closed"] == ["nyc-temperature: data-drift"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"alerts": 3}', b'{"alerts": ["x"]}'])
+def test_what_is_no_webhook_of_alerts_is_a_problem_document(post, body: bytes) -> None:
+    answer = post("/v1/alerts", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""A user's own long table, as CSV or Parquet: series_id, timestamp, and the task's value columns.
+"""A user's own long table, as CSV, Parquet or a JSON list of rows: series_id, timestamp, and the task's value columns.
 
 Times are UTC; those without a zone count as UTC, those with an offset are converted. In a CSV they are ISO 8601, and
 an empty field, NA, NaN and null are missing values. Columns the task does not name are ignored. Times off the task's
@@ -46,7 +46,7 @@ def read(request: Request) -> Answer:
 
 
 def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
-    """Return the observations of a Parquet or CSV table.
+    """Return the observations of a Parquet, CSV or JSON table.
 
     Raises AnswerChanged for a body that is neither, for a column that is missing, a time or a value that is none, or
     a series the task does not have; each with its place. Raises SourceUnavailable for a table without rows.
@@ -79,10 +79,12 @@ def _table(request: Request, body: bytes) -> pl.DataFrame:
     try:
         if body.startswith(b"PAR1"):
             return pl.read_parquet(BytesIO(body))
+        if body.lstrip().startswith(b"["):
+            return pl.read_json(BytesIO(body), infer_schema_length=None)
         return pl.read_csv(BytesIO(body), infer_schema=False)
     except pl.exceptions.PolarsError as error:
         found = f"{str(error).splitlines()[0]} (it begins with: {excerpt(body, 60)})"
-    raise AnswerChanged(f"a CSV or Parquet table in {request.source}", found, "Mend the file or name another.")
+    raise AnswerChanged(f"a CSV, Parquet or JSON table in {request.source}", found, "Mend the file or name another.")
 
 
 def _series_ids(request: Request, series: pl.Series) -> pl.Series:
