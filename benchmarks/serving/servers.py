@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,14 +100,18 @@ def mlflow(model: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def _running(command: object, path: str) -> Iterator[Server]:
-    assert callable(command)
+def _running(command: Callable[[int], list[str]], path: str) -> Iterator[Server]:
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
     address, began = f"http://127.0.0.1:{port}", time.monotonic()
+    beside = str(Path(sys.executable).parent)  # mlflow starts uvicorn by its name
     process = subprocess.Popen(
-        command(port), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ
+        command(port),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])},
     )
     try:
         while not _answers(address + path):

@@ -72,7 +72,8 @@ class Fitted:
     def by_step(self) -> tuple[tuple[Floats, Floats, Floats], ...]:
         """Mean, deviation and weights of what was learnt for each step ahead, as arrays."""
         return tuple(
-            (np.array(one["mean"]), np.array(one["deviation"]), np.array(one["weights"])) for one in self.numbers["steps"]
+            (np.array(one["mean"]), np.array(one["deviation"]), np.array(one["weights"]))
+            for one in self.numbers["steps"]
         )
 
 
