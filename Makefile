@@ -6,7 +6,6 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?=
 KEEP ?=
-DELAYS ?=
 UPGRADE ?=
 WORKERS ?= 2
 BIN := .venv/bin
@@ -32,8 +31,8 @@ $(STAMP):
 	@touch $@
 
 .PHONY: demo
-demo: setup  ## run the whole system on recorded weather; DELAYS=1 tells the second task too, KEEP=1 leaves the service up
-	@$(BIN)/forecastle demo $(if $(DELAYS),--delays) $(if $(KEEP),--keep)
+demo: setup  ## run the whole system on recorded weather and flights; KEEP=1 leaves the service up
+	@$(BIN)/forecastle demo $(if $(KEEP),--keep)
 
 .PHONY: lint
 lint: setup  ## formatting, style, types and the layers of the code

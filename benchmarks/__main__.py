@@ -43,7 +43,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small tables, one run: no times are kept, no bar is held")
     parser.add_argument("--repeats", type=int, help="how often each side runs")
-    parser.add_argument("races", nargs="*", metavar="RACE", help=f"of {', '.join(race.name for race in RACES)}")
+    parser.add_argument(
+        "races", nargs="*", metavar="RACE", help=f"of {', '.join(race.name for race in RACES)}; or serving, by itself"
+    )
+    if arguments[:1] == ["serving"]:
+        from benchmarks.serving import report
+
+        return report.main(arguments[1:])
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.races) - {race.name for race in RACES}
     if unknown:

@@ -23,8 +23,8 @@ from forecastle.data.transformation import make_recipe
 from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
 from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
 from forecastle.http import Client
-from forecastle.models.estimators import Options
 from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series, skill_interval
+from forecastle.models.learning import Options
 from forecastle.models.training import Judged, chosen_origins, judge
 from forecastle.settings import Settings
 from forecastle.task import Task

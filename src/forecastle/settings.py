@@ -22,6 +22,7 @@ PREFIX = "FORECASTLE_"
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "YDATA_PROFILING_NO_ANALYTICS": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -88,6 +89,9 @@ class Settings(BaseSettings):
     dagshub_url: str = Field(default="https://dagshub.com", description="Base address of DagsHub.")
     dagshub_user: str = Field(default="", description="User name at DagsHub; empty: the repository's owner.")
     dagshub_token: SecretStr = Field(default=SecretStr(""), description="Access token at DagsHub.")
+    commit: str = Field(
+        default="", description="Git commit of the code, for the records of trainings; empty: that of the checkout."
+    )
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")
     open_meteo_url: str = Field(

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,19 @@ from forecastle.errors import (
     RegistryUnavailable,
     SourceUnavailable,
     TaskError,
-    UserError,
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
-from forecastle.models import bundle, explanation, pointer, predictor, promotion, registry, training, untrained
+from forecastle.models import (
+    bundle,
+    explanation,
+    pointer,
+    predictor,
+    promotion,
+    publishing,
+    registry,
+    training,
+    untrained,
+)
 from forecastle.monitoring import concept, drift, metrics
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
@@ -161,7 +171,8 @@ def train(run: Run) -> Summary:
     profiles = [run.home / "reports" / name for name in ("profile.html", "profile")]
     reports = [*profiles, *_gate_reports(run), run.folder / "backtest.parquet", run.folder / "figures"]
     gate = str(_load(run.folder / "quality.json")["verdict"])
-    registered = registry.log_training(run.settings, run.task, trained.bundle, folder, reports, gate)
+    data = versioning.record(run.settings, run.task, version_note["version"])
+    registered = registry.log_training(run.settings, run.task, made, folder, reports, gate, data)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
     return {
         "model_version": registered.version,
@@ -176,13 +187,17 @@ def promote(run: Run) -> Summary:
     current = pointer.published(run.settings, run.task)
     if current is not None and current.version == challenger.version:
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
+    if registry.REJECTED in challenger.tags:
+        by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
+        return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
     comparison = judged(run)
     decision = comparison.decision
     write_json(concept.place(run.home, challenger.version), concept.profile(run.task, comparison.rows))
+    why = " ".join(decision.reasons)
     if decision.promote:
-        registry.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, decision.reasons)
+        publishing.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, why, run.id)
     else:
-        registry.set_alias(run.settings, run.task, "challenger", challenger)
+        publishing.challenge(run.settings, run.task, challenger, run.now, why, run.id)
     result = "promoted" if decision.promote else "kept"
     run.journal.beat(run.task.name, f"{metrics.TRAINED}{result}", run.now, challenger.version)
     return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
@@ -218,8 +233,8 @@ def judged(run: Run) -> Comparison:
 
 def forecast(run: Run) -> Summary:
     """Forecast every series from the newest hour known, and journal it."""
-    model = _champion(run)
-    newest, panel, examples = _newest_origins(run, model)
+    model = champion(run)
+    newest, panel, examples = newest_origins(run, model)
     known = untrained.known(model.recipe, panel)[examples.series]
     ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now)
@@ -243,24 +258,34 @@ def forecast(run: Run) -> Summary:
     }
 
 
-def explain(run: Run, series_id: str, horizon: int) -> explanation.Explanation:
-    """Say what moves the champion's forecast of a series, so many steps ahead of the newest hour known.
+def champion(run: Run) -> bundle.Bundle:
+    """Return the champion that serves, which has passed its self-check. Raises NotEnoughHistory where there is none."""
+    current = pointer.published(run.settings, run.task)
+    if current is None:
+        judged = sorted(run.home.glob("runs/train-*/decision.json"))
+        if not judged:
+            found, action = "none", "Train one: forecastle run train --task FILE"
+        else:
+            reasons = " ".join(_load(judged[-1])["reasons"])
+            found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
+        raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
+    _examine(current.folder, current.version, current.digest)
+    return bundle.load(current.folder, current.version)
 
-    Raises UserError for a series that it has not learnt, and for more steps than it forecasts.
-    """
-    model = _champion(run)
-    if not 1 <= horizon <= model.recipe.steps:
-        raise UserError(f"a horizon from 1 to {model.recipe.steps} steps", f"{horizon}", "Name one of those steps.")
-    _, panel, examples = _newest_origins(run, model)
-    panel.rows_of(series_id)  # which names those there are
-    if series_id not in model.recipe.series_ids:
-        raise UserError(
-            f"a series that model {model.version} has learnt: {', '.join(model.recipe.series_ids)}",
-            f"{series_id!r}, which is forecast by the season before until a model is trained on it",
-            "Train: forecastle run train --task FILE",
+
+def newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
+    """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
+    newest = newest_of(run)
+    if newest is None:
+        raise NotEnoughHistory(
+            f"observations of task {run.task.name!r} known at {iso(run.now)}",
+            "none",
+            "Collect some: forecastle run live --task FILE",
         )
-    own = examples.take(examples.series == panel.series_ids.index(series_id))
-    return explanation.explain(model.model, own, horizon)[0]
+    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
+    panel = _panel(run, model.recipe, start, newest)
+    rows = panel.last_rows
+    return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
 
 
 def _welcome(run: Run) -> list[str]:
@@ -369,32 +394,10 @@ def _tell_of_withheld(run: Run, report: QualityReport) -> None:
         run.journal.close_incident(run.task.name, "series-withheld", run.now, "Every series passes again.")
 
 
-def _champion(run: Run) -> bundle.Bundle:
-    current = pointer.published(run.settings, run.task)
-    if current is None:
-        judged = sorted(run.home.glob("runs/train-*/decision.json"))
-        if not judged:
-            found, action = "none", "Train one: forecastle run train --task FILE"
-        else:
-            reasons = " ".join(_load(judged[-1])["reasons"])
-            found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
-        raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
-    return bundle.load(current.folder, current.version)
-
-
-def _newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
-    """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
-    newest = newest_of(run)
-    if newest is None:
-        raise NotEnoughHistory(
-            f"observations of task {run.task.name!r} known at {iso(run.now)}",
-            "none",
-            "Collect some: forecastle run live --task FILE",
-        )
-    start = None if model.recipe.lookback is None else newest - model.recipe.lookback
-    panel = _panel(run, model.recipe, start, newest)
-    rows = panel.last_rows
-    return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
+@lru_cache(maxsize=16)
+def _examine(folder: Path, version: str, _digest: str) -> None:
+    """Let a champion pass its self-check before it forecasts: once in the life of a process."""
+    bundle.self_check(bundle.load(folder, version))
 
 
 def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:

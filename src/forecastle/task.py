@@ -377,6 +377,11 @@ def load_task(path: Path | str) -> Task:
     return make_task(data, where=str(path))
 
 
+def task_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a task file; dates and times of TOML count as text."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Task.model_json_schema()}
+
+
 def make_task(data: dict[str, Any], where: str = "the task") -> Task:
     """Build a Task from plain data, or raise a TaskError that names every mistake."""
     try:

@@ -1,4 +1,4 @@
-"""Real object stores on this machine, each in a folder of its own, stopped by their own process ids.
+"""Real servers on this machine: object stores and MLflow, each in a folder of its own, stopped by its own process ids.
 
 ``s3_server`` is Ceph's S3 gateway with one monitor and one disk, ``azure_server`` the emulator Azurite. Both keep over
 ``kill`` and ``start`` what was stored before ``settle``; `tools/object-stores` installs what they need. Whoever kills a
@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -265,6 +266,45 @@ class AzureServer:
     def kill(self) -> None:
         if self.daemon is not None:
             self.daemon.kill()
+
+
+@dataclass
+class MlflowServer:
+    """MLflow's tracking server and registry on SQLite, with the artifacts in a folder that only it sees."""
+
+    folder: Path
+    port: int = field(default_factory=lambda: free_port())
+    daemon: Daemon | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def make(self) -> None:
+        places = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--serve-artifacts"]
+        places += ["--artifacts-destination", str(self.folder / "artifacts")]
+        # Its job runners would be eight more processes.
+        quiet = [
+            "env",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false",
+            "MLFLOW_DISABLE_TELEMETRY=true",
+            "DO_NOT_TRACK=true",
+        ]
+        server = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        self.daemon = Daemon([*quiet, *server, "--workers", "1", *places], self.folder)
+        self.daemon.start(lambda: answers(f"{self.address}/health"))
+
+    def kill(self) -> None:
+        if self.daemon is not None:
+            self.daemon.kill()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Iterator[MlflowServer]:
+    """A real MLflow server, of this session alone."""
+    if shutil.which("setpriv") is None:
+        lack("no setpriv on this machine: it is in Debian's package util-linux")
+    yield from running(MlflowServer)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.alone
 
 SECONDS = 90.0
-IDLE = 0.3  # processors that others filled while the demo ran
+PACE = 0.7  # seconds one core of the machine that the bar is meant for takes for ``_work``
 MOST_MEMORY = int(1.5 * 2**30)
 FIGURES = ["rmse", "mae", "r2", "skill", "coverage"]
 CHAPTERS = 7
@@ -26,7 +26,7 @@ CHAPTERS = 7
 @dataclass(frozen=True)
 class Told:
     """A demo that has ended: its exit code, what it printed, its summary, its cost, the clone before and after, and
-    how many processors others filled while it ran."""
+    how many processors others filled while it ran, and how long the machine took for a known piece of work."""
 
     code: int
     text: str
@@ -36,6 +36,7 @@ class Told:
     memory: int
     clone: tuple[str, str]
     others: float
+    pace: float
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     folder, log = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("log") / "out.txt"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTLE_")}
     words = ["demo", "--plain", "--folder", str(folder / "demo")]
+    paces = [_work()]
     before, busy, began = _status(root), _busy_seconds(), time.perf_counter()
     with log.open("w") as out:
         program = [sys.executable, "-m", "forecastle.cli", *words]
@@ -56,7 +58,17 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     summary = json.loads((folder / "demo" / "summary.json").read_bytes())
     memory = used.ru_maxrss * 1024
     others = (_busy_seconds() - busy - processor) / wall
-    return Told(process.returncode, text, summary, wall, processor, memory, (before, _status(root)), others)
+    paces.append(_work())
+    clone = (before, _status(root))
+    return Told(process.returncode, text, summary, wall, processor, memory, clone, others, max(paces))
+
+
+def _work() -> float:
+    """Return the seconds that a fixed piece of work takes one core now."""
+    began, total = time.perf_counter(), 0
+    for number in range(10_000_000):
+        total += number * number
+    return time.perf_counter() - began
 
 
 def _busy_seconds() -> float:
@@ -103,16 +115,16 @@ def test_the_intervals_hold_about_what_they_promise(told: Told) -> None:
 
 
 def test_it_takes_less_than_ninety_seconds(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the wall clock on an idle machine; where others fill the processors, by what it took of them itself."""
-    idle = told.others < IDLE
-    judged = "the wall clock" if idle else "processor time, for the machine was busy"
+    """On a machine as the bar is meant for; where a core takes longer for a known piece of work, that much longer."""
+    slower = max(told.pace / PACE, 1.0)
     said = (
-        f"the demo took {told.wall:.0f} s, {told.processor:.0f} s of the processors, of which others filled "
-        f"{told.others:.1f} meanwhile; judged by {judged}"
+        f"the demo took {told.wall:.0f} s by the clock and {told.processor:.0f} s of the processors, of which others "
+        f"filled {told.others:.1f} meanwhile, on a machine {slower:.2f} times slower than the bar is meant for: "
+        f"{told.wall / slower:.0f} s of the {SECONDS:.0f} s there"
     )
     with capsys.disabled():
         print(f"\n{said}")
-    assert (told.wall if idle else told.processor) <= SECONDS, said
+    assert told.wall / slower <= SECONDS, said
 
 
 def test_it_takes_less_memory_than_a_small_machine_has(told: Told) -> None:

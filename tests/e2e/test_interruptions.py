@@ -30,7 +30,7 @@ from forecastle.data.replay import load_nyc_weather, replay_app
 from forecastle.data.recipe import Recipe
 from forecastle.http import asgi_transport
 from forecastle.models import bundle, pointer
-from forecastle.models.estimators import Fitted
+from forecastle.models.learning import Fitted
 from forecastle.models.intervals import Spread
 from forecastle.models.model import Model
 from forecastle.monitoring.journal import Journal

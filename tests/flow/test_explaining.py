@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from forecastle import pipeline
 from forecastle.cli import main
 from forecastle.errors import TaskError, UserError
+from forecastle.explaining import explain
 from forecastle.models import bundle, pointer
-from forecastle.steps import explain
 
 
 def explained(site, series: str, horizon: int):
@@ -52,6 +54,18 @@ def test_a_trained_champion_carries_a_self_check_that_it_passes(site) -> None:
     loaded = bundle.load(current.folder, current.version)
     assert loaded.check["forecasts"]["value"] and bundle.example(loaded).height > 300
     bundle.self_check(loaded)
+
+
+def test_a_champion_that_fails_its_self_check_forecasts_nothing(site) -> None:
+    current = pointer.published(site.settings, site.task)
+    loaded = bundle.load(current.folder, current.version)
+    wrong = replace(loaded, model=replace(loaded.model, weights=tuple(0.5 * one for one in loaded.model.weights)))
+    bundle.save(wrong, current.folder)
+    publish_again = pointer.ModelVersion(site.task.name, "1", current.run_id, current.data_version)
+    pointer.publish(site.settings, site.task, publish_again, current.folder, site.now)
+    site.now += timedelta(hours=1)
+    ended = site.fail()
+    assert ended.step == "forecast" and "to forecast what it did when it was made" in str(ended.error)
 
 
 def test_the_command_explains_as_a_table_and_as_json(site, root, tmp_path, monkeypatch, capsys) -> None:

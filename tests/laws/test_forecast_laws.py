@@ -23,7 +23,8 @@ from forecastle.data.starter import file_task
 from forecastle.data.transformation import make_recipe
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP, conform
 from forecastle.models import bundle as bundles
-from forecastle.models.estimators import ESTIMATORS, LEARNERS, Fitted, Options, predict
+from forecastle.models.estimators import ESTIMATORS, LEARNERS, predict
+from forecastle.models.learning import Fitted, Options
 from forecastle.models.evaluation import scores
 from forecastle.models.model import Model, apply
 from forecastle.models.selection import Choice, choose

@@ -16,7 +16,8 @@ from forecastle.data.history import History
 from forecastle.data.starter import file_task
 from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
 from forecastle.models import training
-from forecastle.models.estimators import ESTIMATORS, Options
+from forecastle.models.estimators import ESTIMATORS
+from forecastle.models.learning import Options
 from forecastle.models.evaluation import FORECAST_COLUMNS
 from forecastle.settings import Settings
 from forecastle.task import Task, load_task

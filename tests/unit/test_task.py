@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from forecastle.errors import TaskError
-from forecastle.task import Task, duration_text, load_task, load_tasks, make_task, nearest, parse_duration
+from forecastle.task import Task, duration_text, load_task, load_tasks, make_task, nearest, parse_duration, task_schema
 
 
 def write(folder, text: str, name: str = "task.toml"):
@@ -168,6 +172,16 @@ def test_tasks_read_together_are_held_against_each_other(tmp_path, root):
     assert "nyc-temperature has no series 'SFO'" in said
     (tmp_path / "a.toml").unlink()
     assert [one.name for one in load_tasks([tmp_path])] == ["nyc-departure-delay"]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "tasks").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_the_schema_editors_use_takes_every_shipped_task_and_no_misspelt_one(file: Path) -> None:
+    data = json.loads(json.dumps(tomllib.loads(file.read_text(encoding="utf-8")), default=str))
+    judge = Draft202012Validator(task_schema())
+    assert [error.message for error in judge.iter_errors(data)] == []
+    assert not judge.is_valid(data | {"horizn": "6h"}) and not judge.is_valid(data | {"horizon": "soon"})
 
 
 def test_a_copy_of_a_task_is_asked_anew_what_the_task_was_asked_before(task: Task) -> None:

@@ -29,14 +29,11 @@ def demo(
     plain: Plain = False,
     folder: Annotated[Path, typer.Option(help="Where the demo keeps everything.")] = Path("demo"),
     days: Annotated[int, typer.Option(min=14, help="Simulated days of live forecasting.")] = 14,
-    delays: Annotated[
-        bool, typer.Option("--delays", help="Tell the second task too: departure delays, with the weather.")
-    ] = False,
 ) -> int:
     """Run the whole system on recorded real data, from the first request to the first scored forecasts."""
     from forecastle.demo.story import tell
 
-    fine = tell(folder, keep=keep, plain=plain or not sys.stdout.isatty(), days=days, delays_too=delays)
+    fine = tell(folder, keep=keep, plain=plain or not sys.stdout.isatty(), days=days)
     return 0 if fine else UNEXPECTED_EXIT
 
 
@@ -92,6 +89,15 @@ def init(
     write_text(file, text)
     load_task(file)
     typer.echo(f"Wrote {file}. Next: forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}")
+
+
+@app.command(epilog="Example: forecastle schema > task.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of task files, by which an editor completes and checks them."""
+    from forecastle.cli.options import print_json
+    from forecastle.task import task_schema
+
+    print_json(task_schema())
 
 
 @app.command(epilog="Example: forecastle serve --tasks tasks/ --port 8000")

@@ -20,8 +20,8 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say which features moved the champion's newest forecast of a series: exactly, as a sum."""
+    from forecastle.explaining import explain as explained
     from forecastle.pipeline import open_run
-    from forecastle.steps import explain as explained
 
     settings, loaded = enter(task)
     with open_run(loaded, settings, "live", moment(now)) as run:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TaskFile = Annotated[Path, typer.Option("--task", help="The task file (TOML).", show_default=False)]
 Now = Annotated[str | None, typer.Option(help="The moment to act as, ISO 8601 in UTC; default: the clock.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for another program to read.")]
+By = Annotated[str | None, typer.Option(help="Who decides this; default: the user who runs the command.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Plain log lines instead of live progress.")]
 
 
@@ -40,6 +41,18 @@ def moment(text: str | None) -> datetime:
 
         raise TaskError("a moment such as 2013-12-01T00:00Z", repr(text), "Write it as ISO 8601.") from None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def user() -> str:
+    """Return the name of the user who runs the command. Raises UserError where the machine knows none."""
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (OSError, KeyError):
+        from forecastle.errors import UserError
+
+        raise UserError("to know who decides this", "a user without a name", "Say it: --by NAME") from None
 
 
 def working(text: str) -> AbstractContextManager[object]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, TaskFile, enter, moment, print_json
+from forecastle.cli.options import AsJson, By, Now, TaskFile, enter, moment, print_json, user
 
 app = typer.Typer(
     help="List, show and release what the quality gate refused.",
@@ -19,7 +19,6 @@ SomeTask = Annotated[
     Path | None, typer.Option("--task", help="The task file (TOML); default: every task of the home folder.")
 ]
 Name = Annotated[str, typer.Argument(help="The batch, as list names it.", show_default=False)]
-By = Annotated[str | None, typer.Option(help="Who decides this; default: the user who runs the command.")]
 
 
 @app.command("list", epilog="Example: forecastle quarantine list --task tasks/nyc-temperature.toml")
@@ -82,7 +81,7 @@ def release(
 
     settings, loaded = enter(task)
     home, stores = settings.task_folder(loaded.name), task_stores(settings, loaded.name)
-    intake = let_pass(loaded, home, name, by or _user(), moment(now), because, stores)
+    intake = let_pass(loaded, home, name, by or user(), moment(now), because, stores)
     appended = intake.appended
     if as_json:
         print_json({"name": name, "new": appended.new, "revised": appended.revised, "known": appended.known})
@@ -91,14 +90,3 @@ def release(
             f"Released {name}: {appended.new} new rows in the history, {appended.revised} revised, "
             f"{appended.known} known already."
         )
-
-
-def _user() -> str:
-    from getpass import getuser
-
-    from forecastle.errors import UserError
-
-    try:
-        return getuser()
-    except (OSError, KeyError):
-        raise UserError("to know who releases the batch", "a user without a name", "Say it: --by NAME") from None

@@ -1,4 +1,4 @@
-"""Commands for who runs forecastle: prune, back up, restore and migrate its stores."""
+"""Commands for who runs forecastle: examine an installation; prune, back up, restore and migrate its stores."""
 
 from __future__ import annotations
 
@@ -13,6 +13,31 @@ from forecastle.cli.options import AsJson, Now, moment, print_json, working
 app = typer.Typer()
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+@app.command(epilog="Example: forecastle doctor --task tasks")
+def doctor(
+    task: Annotated[
+        list[Path] | None, typer.Option("--task", help="Task files, or folders of them, to examine too.")
+    ] = None,
+    now: Now = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say what is configured, whether it answers, and what would stop a run; the exit code is that of the gravest."""
+    from forecastle.operations.doctor import examine
+    from forecastle.settings import load_settings
+    from forecastle.task import load_tasks
+
+    findings = []
+    for finding in examine(load_settings(), load_tasks(task) if task else (), moment(now)):
+        findings.append(finding)
+        if as_json:
+            print_json(finding.__dict__)
+        else:
+            from forecastle.console.doctor import print_finding
+
+            print_finding(finding)
+    return max(finding.exit_code for finding in findings)
 
 
 @app.command(epilog="Example: forecastle prune --task tasks/nyc-temperature.toml --dry-run")

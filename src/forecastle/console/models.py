@@ -1,14 +1,15 @@
-"""What moves a forecast, as a table."""
+"""Models for a person to read: the versions of a task, one in full, who decided what, and what moves a forecast."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from forecastle.console import OUT, figure
+from forecastle.console import OUT, figure, score_table
 from forecastle.frame import iso
 
 if TYPE_CHECKING:
@@ -16,6 +17,54 @@ if TYPE_CHECKING:
     from forecastle.task import Task
 
 MOST_FEATURES = 15
+
+
+def print_versions(versions: Sequence[Mapping[str, Any]], task: Task) -> None:
+    """Print the versions of a task's model as a table."""
+    if not versions:
+        OUT.print(f"No model of task {escape(task.name)} is registered. Train one: forecastle run train --task FILE")
+        return
+    table = Table(header_style="bold")
+    unit = f" {task.unit}" if task.unit else ""
+    for name in ("version", "stage", "estimator", "made", f"RMSE{unit}", "skill", "promoted", "by"):
+        table.add_column(name, justify="right" if name in ("version", f"RMSE{unit}", "skill") else "left")
+    for one in versions:
+        row = (one["version"], _stage(one), one["estimator"], one["created_at"] or "–", figure(one["rmse"]))
+        table.add_row(*row, figure(one["skill"]), one["promoted_at"] or "–", one["promoted_by"] or "–")
+    OUT.print(table)
+
+
+def print_version(one: Mapping[str, Any], task: Task) -> None:
+    """Print one version: what it is, the scores of every candidate, what it learnt from, and what was decided."""
+    OUT.print(f"[bold]{escape(task.name)} version {one['version']}[/bold]  {escape(_stage(one))}", soft_wrap=True)
+    weights = " + ".join(f"{weight:.2f} {name}" for name, weight in one["weights"].items())
+    told = {
+        "forecasts by": weights,
+        "made": one["created_at"],
+        "data version": one["data_version"],
+        "run": one["run_id"],
+        "git commit": one["git_commit"],
+        "forecastle": one["code"],
+        "promoted": one["promoted_at"] and f"{one['promoted_at']} by {one['promoted_by'] or 'unknown'}",
+        "because": one["promoted_because"],
+    }
+    for name, value in told.items():
+        if value:
+            OUT.print(f"  {name:<13} {escape(str(value))}", soft_wrap=True)
+    OUT.print(score_table(dict(one["backtest"]), task, "Its back-test"))
+    _print_candidates(one["backtest"].get("candidates", {}), task)
+    _print_importance(one["importance"])
+    print_events(one["events"])
+
+
+def print_events(events: Sequence[Mapping[str, Any]]) -> None:
+    """Print an audit trail: when, who, what, why."""
+    for one in events:
+        before = f", where {one['before']} served" if one["before"] else ""
+        line = f"{iso(one['at'])}  {one['by']}: {one['action']} version {one['version']}{before}. {one['why']}"
+        OUT.print(escape(line), soft_wrap=True)
+    if not events:
+        OUT.print("Nothing was decided about it yet.", style="dim")
 
 
 def print_explanation(told: Explanation, task: Task) -> None:
@@ -31,11 +80,45 @@ def print_explanation(told: Explanation, task: Task) -> None:
     for name, part in told.start.items():
         table.add_row(escape(name), "", f"{part:+.4f}")
     table.add_section()
-    shown = list(told.features.items())[:MOST_FEATURES]
-    for name, part in shown:
+    for name, part in list(told.features.items())[:MOST_FEATURES]:
         number = told.inputs.get(name)
         missing = "missing" if number is not None and math.isnan(number) else figure(number)
         table.add_row(escape(name), "" if number is None else missing, f"{part:+.4f}")
     if rest := list(told.features.values())[MOST_FEATURES:]:
         table.add_row(f"{len(rest)} more features", "", f"{math.fsum(rest):+.4f}")
+    OUT.print(table)
+
+
+def _stage(one: Mapping[str, Any]) -> str:
+    """Say a version's stage with its alias, and where the two tell less than the truth, what is true."""
+    words = [one["stage"] or "–", *(f"({name})" for name in one["aliases"])]
+    words += ["rejected"] if one["rejected"] else []
+    if one["serves"] != ("champion" in one["aliases"]):
+        words.append("serves" if one["serves"] else "does not serve: forecastle registry sync")
+    return " ".join(words)
+
+
+def _print_candidates(candidates: Mapping[str, Any], task: Task) -> None:
+    table = Table(title="Every candidate, pooled", title_justify="left", header_style="bold")
+    unit = f" {task.unit}" if task.unit else ""
+    table.add_column("candidate")
+    for name in (f"RMSE{unit}", f"MAE{unit}", "R²", "skill"):
+        table.add_column(name, justify="right")
+    for name, scores in candidates.items():
+        table.add_row(name, *(figure(scores.get(column)) for column in ("rmse", "mae", "r2", "skill")))
+    if candidates:
+        OUT.print(table)
+
+
+def _print_importance(shares: Mapping[str, float]) -> None:
+    if not shares:
+        OUT.print("It has no trees, so there is no importance of features to tell.", style="dim")
+        return
+    table = Table(title="What its trees learnt from", title_justify="left", header_style="bold")
+    table.add_column("feature")
+    table.add_column("share", justify="right")
+    for name, share in list(shares.items())[:MOST_FEATURES]:
+        table.add_row(escape(name), f"{100 * share:.1f} %")
+    if rest := list(shares.values())[MOST_FEATURES:]:
+        table.add_row(f"{len(rest)} more", f"{100 * math.fsum(rest):.1f} %")
     OUT.print(table)

@@ -45,7 +45,7 @@ SCORE_NAMES = ("rmse", "mae", "r2", "skill", "coverage", "n", "horizons")
 HORIZON_NAMES = ("horizon", "rmse", "mae", "r2", "skill", "coverage")
 
 
-def tell(folder: Path, keep: bool, plain: bool, days: int, delays_too: bool = False) -> bool:
+def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     """Tell the whole story in ``folder`` (made anew each time) and return whether every chapter did what it says.
 
     Raises UserError for a folder that holds something else.
@@ -64,17 +64,14 @@ def tell(folder: Path, keep: bool, plain: bool, days: int, delays_too: bool = Fa
         pipeline.open_run(task, settings, "train", START, source) as opened,
         pipeline.open_run(delays, settings, "train", START, source) as beside,
     ):
-        second = Beside(beside, flights) if delays_too else None
-        stage = Stage(folder, task, settings, opened, telling, days, beside=second)
-        chapters = [chapter for chapter in CHAPTERS if delays_too or chapter != DELAYS]
-        before = next(number for number, (_, work) in enumerate(chapters) if work is live)
-        ended = [_chapter(stage, name, work) for name, work in chapters[:before]]
+        stage = Stage(folder, task, settings, opened, telling, days, Beside(beside, flights))
+        before = next(number for number, (_, work) in enumerate(CHAPTERS) if work is live)
+        ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:before]]
         fine = all(chapter["ok"] for chapter in ended)
-        served = [task, delays] if delays_too else [task]
-        serving = running(settings, served, lambda: stage.now, SIMULATED) if fine else nullcontext("")
+        serving = running(settings, [task, delays], lambda: stage.now, SIMULATED) if fine else nullcontext("")
         with serving as stage.address:
             if fine:
-                ended += [_chapter(stage, name, work) for name, work in chapters[before:]]
+                ended += [_chapter(stage, name, work) for name, work in CHAPTERS[before:]]
                 fine = all(chapter["ok"] for chapter in ended)
             _write_summary(stage, ended, time.perf_counter() - began)
             telling.end(fine, time.perf_counter() - began, folder)
@@ -149,16 +146,16 @@ def live(stage: Stage) -> Iterator[Claim]:
     """Serve over HTTP while simulated days pass hour by hour: collect, gate, forecast, score, watch."""
     answered = delays_answered = 0
     hours = 24 * stage.days
-    both = min(24 * departures.DAYS, hours) if stage.beside else 0
+    both = min(24 * departures.DAYS, hours)
     with Client(stage.settings) as client:
         for hour in stage.telling.track(range(hours), "simulated hours"):
             stage.now += HOUR
             ended = stage.must_run("live")
             for series in stage.task.series:
                 answered += len(stage.ask(client, stage.task, series.id)["forecasts"]) == stage.task.steps
-            if stage.beside and hour >= hours - both:
+            if hour >= hours - both:
                 delays_answered += departures.pass_hour(stage, client)
-            elif stage.beside and stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
+            elif stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
                 stage.must_run("live", "ingest", "quality-check", opened=stage.beside.opened)
     stage.measured["drift_ratio"] = ended["watch"]["drift_ratio"]
     with Journal(stage.settings.journal_url) as journal:
@@ -172,8 +169,7 @@ def live(stage: Stage) -> Iterator[Claim]:
         0.95 * expected < scored <= expected and outcomes.is_unique().all(),
     )
     yield Claim(f"{answered:,} requests answered meanwhile with all forecasts", answered == requests)
-    if stage.beside:
-        yield from departures.lived(stage, both, delays_answered)
+    yield from departures.lived(stage, both, delays_answered)
 
 
 def bad_hour(stage: Stage) -> Iterator[Claim]:
@@ -203,13 +199,13 @@ def compare(stage: Stage) -> Iterator[Claim]:
     """Put promise beside delivery: back-test and live figures, latency, drift, and where everything lies."""
     with Journal(stage.settings.journal_url) as journal:
         stage.measured["live"] = evaluation.scores(journal.outcomes(stage.task.name))
+        stage.measured["second live"] = evaluation.scores(journal.outcomes(stage.beside.task.name))
         flags = journal.drift_flags(stage.task.name, drift.WINDOW, stage.now)
     stage.measured["drift_ratio"] = drift.drift_ratio(flags)
     promise, delivery = stage.measured["backtest"], stage.measured["live"]
     stage.telling.promise_and_delivery(promise, delivery, stage.task)
-    if stage.beside:
-        second = stage.measured["second backtest"], stage.measured["second live"]
-        stage.telling.promise_and_delivery(*second, stage.beside.task)
+    second = stage.champion(stage.beside.task).backtest, stage.measured["second live"]
+    stage.telling.promise_and_delivery(*second, stage.beside.task)
     stage.telling.facts(
         {
             "request latency": "p50 {p50:.1f} ms, p99 {p99:.1f} ms".format(**_latency(stage)),
@@ -227,12 +223,11 @@ def compare(stage: Stage) -> Iterator[Claim]:
     )
 
 
-DELAYS: tuple[str, Callable[[Stage], Iterator[Claim]]] = ("a second task: departure delays", departures.begin)
 CHAPTERS: tuple[tuple[str, Callable[[Stage], Iterator[Claim]]], ...] = (
     ("collect", collect),
     ("gate, features, version", prepare),
     ("train and promote", learn),
-    DELAYS,
+    ("a second task: departure delays", departures.begin),
     ("serve and forecast, hour by hour", live),
     ("a bad hour", bad_hour),
     ("promise against delivery", compare),
@@ -265,19 +260,12 @@ def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float)
         steps = [{key: one.get(key) for key in HORIZON_NAMES} for one in found.get("horizons", ())]
         return {key: found.get(key) for key in SCORE_NAMES} | {"horizons": steps}
 
+    told = {"seconds": round(seconds, 2), "chapters": chapters}
+    latency = _latency(stage) if len(stage.latencies) > 1 else {"p50": None, "p99": None}
+    seen = {"latency_ms": latency, "drift_ratio": stage.measured.get("drift_ratio")}
+    write_json(stage.folder / "summary.json", told | {name: scores(name) for name in ("backtest", "live")} | seen)
     second = {name: scores(f"second {name}") for name in ("backtest", "live")}
-    write_json(
-        stage.folder / "summary.json",
-        {
-            "seconds": round(seconds, 2),
-            "chapters": chapters,
-            "backtest": scores("backtest"),
-            "live": scores("live"),
-            **({"second": {"task": departures.TASK, **second}} if stage.beside else {}),
-            "latency_ms": _latency(stage) if len(stage.latencies) > 1 else {"p50": None, "p99": None},
-            "drift_ratio": stage.measured.get("drift_ratio"),
-        },
-    )
+    write_json(stage.folder / "summary-second.json", {"task": departures.TASK} | second)
 
 
 def _make_room(folder: Path) -> None:

@@ -24,8 +24,8 @@ from forecastle.data.recent import newest_origins
 from forecastle.data.recipe import Recipe
 from forecastle.errors import ForecastleError, RegistryUnavailable
 from forecastle.frame import KEYS, SERIES, TIME, TIMESTAMP, iso, to_json, write_text
-from forecastle.models.estimators import Fitted
 from forecastle.models.intervals import Spread
+from forecastle.models.learning import Fitted
 from forecastle.models.model import Model, apply
 from forecastle.models.trees import Trees
 
@@ -90,7 +90,7 @@ def examined(bundle: Bundle, observations: pl.DataFrame) -> Bundle:
     recipe = bundle.recipe
     wanted = observations.select(*KEYS, *recipe.columns).filter(pl.col(SERIES).is_in(recipe.series_ids)).sort(KEYS)
     names = wanted[SERIES].unique(maintain_order=True)[:EXAMINED]
-    rows = wanted.filter(pl.col(SERIES).is_in(names)).group_by(SERIES, maintain_order=True)
+    rows = wanted.filter(pl.col(SERIES).is_in(names.to_list())).group_by(SERIES, maintain_order=True)
     kept = rows.tail(min(recipe.reach + 1, LONGEST)).with_columns(pl.col(TIMESTAMP).dt.epoch("us"))
     bare = replace(bundle, check={"observations": kept.to_dict(as_series=False)})
     return replace(bare, check={**bare.check, "forecasts": _forecasts(bare)})
@@ -104,7 +104,7 @@ def example(bundle: Bundle) -> pl.DataFrame:
 
 
 def self_check(bundle: Bundle) -> None:
-    """Make the forecasts of the bundle's self-check again, and raise RegistryUnavailable unless they are what they were.
+    """Make the forecasts of a bundle's self-check again, and raise RegistryUnavailable unless they are what they were.
 
     It fails where something else answers than what was trained: other trees, another way to compute features, another
     LightGBM. A bundle that was made before there were self-checks has nothing to compare, and passes.
@@ -147,13 +147,13 @@ def _load(folder: Path, _changed: int) -> Bundle:
         promised = (folder / DIGEST).read_bytes()
     except OSError as error:
         raise RegistryUnavailable(
-            f"a whole model in {folder}", str(error), "Publish it again: forecastle promote"
+            f"a whole model in {folder}", str(error), "Publish it again: forecastle registry sync --task FILE"
         ) from error
     if f"{digest(files)}\n".encode() != promised:
         raise RegistryUnavailable(
             f"the model in {folder} as it was saved",
             "other bytes than its digest names",
-            "Publish it again: forecastle promote",
+            "Publish it again: forecastle registry sync --task FILE",
         )
     data = json.loads(files[FILE])
     formats.require(data["format"], FORMAT, f"the model in {folder}")

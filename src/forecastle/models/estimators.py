@@ -1,8 +1,8 @@
 """The candidates: each learns from examples and forecasts every step ahead of every origin.
 
-An estimator is a pair of functions, ``fit(examples, until, options) -> Fitted`` and ``predict(fitted, examples)``, and
-one line in ``ESTIMATORS``. What was learnt is plain: numbers (JSON) and, for boosted trees, LightGBM's own text;
-loading it runs nothing that was stored.
+An estimator is a pair of functions, ``learn(lesson) -> Fitted`` and ``predict(fitted, examples)``, and one line in
+``ESTIMATORS``. What was learnt is plain: numbers (JSON) and, for boosted trees, LightGBM's own text; loading it runs
+nothing that was stored.
 
 Boosted trees are one booster over all series and steps ahead (the step is a feature); the target is the level, its
 change since the last value, or its change since the season before. All fits are deterministic for given examples.
@@ -11,19 +11,28 @@ change since the last value, or its change since the season before. All fits are
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from forecastle.data.examples import Examples
-from forecastle.data.panel import Booleans, Floats, Integers
-from forecastle.data.transformation import CALENDAR, Matrix
+from forecastle.data.panel import Floats
+from forecastle.data.transformation import CALENDAR
+from forecastle.models.learning import (  # noqa: F401  # where others look for them
+    BOOSTING,
+    MANY_STEPS,
+    Fitted,
+    Lesson,
+    Options,
+    Pairs,
+    all_pairs,
+    labelled,
+    load_lightgbm,
+    tamed,
+)
 from forecastle.models.trees import THREADS, Trees
 from forecastle.settings import apply_library_defaults
 
@@ -31,161 +40,14 @@ LOG = logging.getLogger("forecastle.training")
 
 DAY_MINUTES = 1440
 DAY_HOURS = 24
-MANY = 200_000  # pairs learnt from
-ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
-TAME = 30.0  # spreads of the middle 95 %
 RIDGE_PENALTY = 10.0
 RIDGE_CLIP = 8.0  # standard deviations
-MANY_STEPS = 6  # steps ahead up to which each may see all its rows
 AT_ONCE = 256  # rows whose ridge sums run side by side
-FEWEST_PAIRS = 120_000  # that boosters see of more steps, where there are so many
 
 
-@dataclass(frozen=True)
-class Options:
-    """How much an estimator may learn from, and how long: the defaults are the same for every task."""
-
-    rows: int = 300_000  # (origin, step) pairs boosters see at most, evenly thinned
-    ridge_rows: int = 60_000  # origins a step ahead ridge sees at most, fewer where there are many steps
-    rounds: int = 300
-    seed: int = 0
-    threads: int = THREADS
-
-    def pairs(self, steps: int) -> int:
-        """Return how many pairs boosters see of so many steps ahead.
-
-        Steps of one origin lie the closer together the more there are, and tell the less that is new.
-        """
-        return self.rows if steps <= MANY_STEPS else min(self.rows, max(FEWEST_PAIRS, self.rows * MANY_STEPS // steps))
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What an estimator learnt: its name, numbers that survive JSON, and trees where it has any."""
-
-    name: str
-    numbers: dict[str, Any] = field(default_factory=dict)
-    trees: Trees | None = None
-
-    @cached_property
-    def by_step(self) -> tuple[tuple[Floats, Floats, Floats], ...]:
-        """Mean, deviation and weights of what was learnt for each step ahead, as arrays."""
-        names = ("mean", "deviation", "weights")
-        return tuple(
-            (np.array(one[names[0]]), np.array(one[names[1]]), np.array(one[names[2]])) for one in self.numbers["steps"]
-        )
-
-
-BOOSTING: dict[str, Any] = {
-    "objective": "l2",
-    "learning_rate": 0.06,
-    "min_data_in_leaf": 40,
-    "feature_fraction": 0.4,
-    "bagging_fraction": 0.7,
-    "bagging_freq": 1,
-    "lambda_l2": 1.0,
-    "max_bin": 127,
-    "verbosity": -1,
-    "deterministic": True,
-    "force_row_wise": True,
-}
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """(origin, step ahead) pairs of some examples: the rows a booster sees."""
-
-    examples: Examples
-    row: Integers  # (m,)
-    step: Integers  # (m,) 1…H
-
-    @property
-    def matrix(self) -> Matrix:
-        """The features of each pair, the step ahead last: (m, F + G + 1)."""
-        width = len(self.examples.origin_names)
-        found = np.empty((len(self.row), len(self.names)), dtype=np.float32)
-        found[:, :width] = self.examples.origin[self.row]
-        found[:, width:-1] = self.examples.step[self.step - 1, self.row]
-        found[:, -1] = self.step
-        return found
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the matrix's columns."""
-        return (*self.examples.names, "step_ahead")
-
-    def pick(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return of values (n, H), or (n,), the one that belongs to each pair."""
-        return values[self.row] if values.ndim == 1 else values[self.row, self.step - 1]
-
-    def spread(self, values: Floats) -> Floats:
-        """Return values of all pairs of all examples (m = n · H, by step then row) as a matrix (n, H)."""
-        return values.reshape(self.examples.steps, len(self.examples)).T
-
-
-def all_pairs(examples: Examples) -> Pairs:
-    """Return every pair, step by step."""
-    size, steps = len(examples), examples.steps
-    return Pairs(examples, np.tile(np.arange(size), steps), np.repeat(np.arange(1, steps + 1), size))
-
-
-def labelled(examples: Examples, until: int) -> Booleans:
-    """Return which pairs (n, H) have a truth not after ``until`` (microseconds) and a last value to start from."""
-    return (examples.times <= until) & ~np.isnan(examples.truth) & ~np.isnan(examples.last)[:, None]
-
-
-def thinned(chosen: Booleans, examples: Examples, most: int) -> Pairs:
-    """Return the chosen pairs (n, H), evenly thinned over time to at most ``most``, each step with its own phase."""
-    order = np.lexsort((examples.series, examples.origins))
-    rows, steps, share = [], [], most // examples.steps
-    for step in range(1, examples.steps + 1):
-        here = order[chosen[order, step - 1]]
-        if len(here) > share:
-            phase = (step - 1) / examples.steps
-            here = here[((np.arange(share) + phase) * len(here) / share).astype(np.int64)]
-        rows.append(here)
-        steps.append(np.full(len(here), step))
-    return Pairs(examples, np.concatenate(rows), np.concatenate(steps))
-
-
-def load_lightgbm() -> Any:
-    """Import LightGBM, its threads told first not to spin while they wait."""
-    apply_library_defaults()
-    import lightgbm
-
-    return lightgbm
-
-
-def spread_out(origins: Integers, most: int) -> Booleans:
-    """Tell which of some origins make an even share of their moments, of about ``most`` origins, all series alike.
-
-    The stride shares no factor with 24 or 7, so that every hour and weekday is met.
-    """
-    stride = max(1, -(-len(origins) // max(most, 1)))
-    while stride > 1 and any(stride % prime == 0 for prime in (2, 3, 7)):
-        stride += 1
-    chosen: Booleans = np.isin(origins, np.unique(origins)[::stride])
-    return chosen
-
-
-def tamed(values: Floats) -> Floats:
-    """Return values with those a sensor's fault alone can explain moved to the edge of what may be.
-
-    The edge lies thirty times the spread of the middle 95 % away from it: no weather and no market goes there, and a
-    single fault beyond it would outweigh all else in a squared error. Where the middle has no spread, nothing is moved.
-    """
-    present = values[~np.isnan(values)]
-    if not len(present):
-        return values
-    low, high = np.quantile(present, (0.025, 0.975))
-    room = TAME * (high - low)
-    found: Floats = np.clip(values, low - room, high + room) if room > 0 else values
-    return found
-
-
-def fit_naive(name: str) -> Callable[[Examples, int, Options], Fitted]:
+def learn_naive(name: str) -> Callable[[Lesson], Fitted]:
     """Return the fit of a naive method: there is nothing to learn."""
-    return lambda examples, until, options: Fitted(name)
+    return lambda lesson: Fitted(name)
 
 
 def predict_persistence(fitted: Fitted, examples: Examples) -> Floats:
@@ -198,23 +60,16 @@ def predict_seasonal(fitted: Fitted, examples: Examples) -> Floats:
     return examples.seasonal
 
 
-def fit_boosted(offset: str) -> Callable[[Examples, int, Options], Fitted]:
+def learn_boosted(offset: str) -> Callable[[Lesson], Fitted]:
     """Return the fit of boosted trees on the target minus an offset: ``level``, ``change`` or ``seasonal``."""
 
-    def fit(examples: Examples, until: int, options: Options) -> Fitted:
-        pairs = thinned(labelled(examples, until), examples, options.pairs(examples.steps))
-        parameters = _parameters(options, len(pairs.row))
-        data = load_lightgbm().Dataset(
-            pairs.matrix,
-            tamed(pairs.pick(examples.truth) - pairs.pick(offset_of(offset, examples))),
-            feature_name=tree_names(pairs.names),
-            categorical_feature=[pairs.names.index("series")],
-            params=parameters,
-        )
-        booster = load_lightgbm().train(parameters, data, options.rounds)
+    def learn(lesson: Lesson) -> Fitted:
+        pairs = lesson.pairs
+        goal = tamed(pairs.pick(lesson.examples.truth) - pairs.pick(offset_of(offset, lesson.examples)))
+        booster = load_lightgbm().train(lesson.parameters, lesson.labelled_with(goal))
         return Fitted(f"lightgbm_{offset}", {"offset": offset}, Trees(booster.model_to_string()))
 
-    return fit
+    return learn
 
 
 def predict_boosted(fitted: Fitted, examples: Examples) -> Floats:
@@ -224,7 +79,7 @@ def predict_boosted(fitted: Fitted, examples: Examples) -> Floats:
     return pairs.spread(answer) + offset_of(fitted.numbers["offset"], examples)
 
 
-def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
+def learn_ridge(lesson: Lesson) -> Fitted:
     """Fit a ridge regression for each step ahead on the change since the last value.
 
     Columns are standardised and clipped, a missing one counts as its mean; the hour of the day (apart on weekends) and
@@ -234,8 +89,9 @@ def fit_ridge(examples: Examples, until: int, options: Options) -> Fitted:
     from sklearn.linear_model import Ridge
     from threadpoolctl import threadpool_limits
 
-    known = labelled(examples, until)
-    most = min(options.ridge_rows, MANY_STEPS * options.ridge_rows // examples.steps)
+    examples, most = lesson.examples, lesson.options.ridge_rows
+    known = labelled(examples, lesson.until)
+    most = min(most, MANY_STEPS * most // examples.steps)
     steps = []
     for step in range(1, examples.steps + 1):
         rows = np.flatnonzero(known[:, step - 1])
@@ -288,67 +144,53 @@ def ridge_terms(fitted: Fitted, examples: Examples, step: int) -> dict[str, Floa
 class Estimator:
     """A candidate: how it learns, and how it forecasts."""
 
-    fit: Callable[[Examples, int, Options], Fitted]
+    learn: Callable[[Lesson], Fitted]
     predict: Callable[[Fitted, Examples], Floats]
+
+    def fit(self, examples: Examples, until: int, options: Options) -> Fitted:
+        """Learn from the examples whose truth is not after ``until`` (microseconds)."""
+        return self.learn(Lesson(examples, until, options))
 
 
 ESTIMATORS: dict[str, Estimator] = {
-    "persistence": Estimator(fit_naive("persistence"), predict_persistence),
-    "seasonal_naive": Estimator(fit_naive("seasonal_naive"), predict_seasonal),
-    "ridge": Estimator(fit_ridge, predict_ridge),
-    "lightgbm_level": Estimator(fit_boosted("level"), predict_boosted),
-    "lightgbm_change": Estimator(fit_boosted("change"), predict_boosted),
-    "lightgbm_seasonal": Estimator(fit_boosted("seasonal"), predict_boosted),
+    "persistence": Estimator(learn_naive("persistence"), predict_persistence),
+    "seasonal_naive": Estimator(learn_naive("seasonal_naive"), predict_seasonal),
+    "ridge": Estimator(learn_ridge, predict_ridge),
+    "lightgbm_level": Estimator(learn_boosted("level"), predict_boosted),
+    "lightgbm_change": Estimator(learn_boosted("change"), predict_boosted),
+    "lightgbm_seasonal": Estimator(learn_boosted("seasonal"), predict_boosted),
 }
-
-
-def fit(name: str, examples: Examples, until: int, options: Options) -> Fitted:
-    """Fit the estimator of that name, and log that it is at it."""
-    LOG.info("fitting %s on %s origins", name, f"{len(examples):,}")
-    return ESTIMATORS[name].fit(examples, until, options)
 
 
 def fit_all(names: Iterable[str], examples: Examples, until: int, options: Options) -> dict[str, Fitted]:
     """Fit several estimators, two at a time, each by one thread: that is sooner done than one after the other by two.
 
-    What is learnt does not depend on it: every fit has data of its own and is deterministic.
+    What is learnt does not depend on it: every fit has labels of its own and is deterministic.
     """
-    alone = replace(options, threads=1)
+    chosen, boosted = list(names), [name for name in names if name in BOOSTED]
+    one_each = replace(options, threads=1) if len(chosen) > 1 else options
+    lesson = Lesson(examples, until, one_each, shared=len(boosted) > 1)
     load_lightgbm()  # once, before threads that would both import it
+    if boosted:  # likewise
+        LOG.info("binned %s pairs", f"{lesson.binned.num_data():,}")
+
+    def learn(name: str) -> Fitted:
+        LOG.info("fitting %s on %s origins", name, f"{len(examples):,}")
+        return ESTIMATORS[name].learn(lesson)
+
     with ThreadPoolExecutor(THREADS) as pool:
-        fits = {name: pool.submit(fit, name, examples, until, alone) for name in names}
+        fits = {name: pool.submit(learn, name) for name in chosen}
         return {name: one.result() for name, one in fits.items()}
 
 
 NAIVE = ("persistence", "seasonal_naive")
 LEARNERS = tuple(name for name in ESTIMATORS if name not in NAIVE)
+BOOSTED = tuple(name for name in ESTIMATORS if name.startswith("lightgbm_"))
 
 
 def predict(fitted: Fitted, examples: Examples) -> Floats:
     """Forecast every step ahead of every origin with what an estimator learnt, (n, H)."""
     return ESTIMATORS[fitted.name].predict(fitted, examples)
-
-
-def fit_threads(rows: int, most: int = THREADS) -> int:
-    """Return how many threads learn from so many rows; little work is done sooner by one than by two that wait."""
-    return most if rows >= ENOUGH else 1
-
-
-def tree_names(names: Sequence[str]) -> list[str]:
-    """Return names that LightGBM's text can hold, each once: a column of the user's may be called anything."""
-    plain = [re.sub(r"\W", "_", name, flags=re.ASCII) for name in names]
-    return [name if plain.count(name) == 1 else f"{name}_{place}" for place, name in enumerate(plain)]
-
-
-def _parameters(options: Options, rows: int) -> dict[str, Any]:
-    """Return LightGBM's parameters; where there is much to learn from, trees are larger."""
-    leaves = 63 if rows >= MANY else 31
-    return {
-        **BOOSTING,
-        "num_leaves": leaves,
-        "num_threads": fit_threads(rows, options.threads),
-        "seed": options.seed + 1,
-    }
 
 
 def offset_of(kind: str, examples: Examples) -> Floats:

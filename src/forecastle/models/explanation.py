@@ -17,7 +17,8 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, moment
-from forecastle.models.estimators import Fitted, Pairs, offset_of, ridge_terms
+from forecastle.models.estimators import offset_of, ridge_terms
+from forecastle.models.learning import Fitted, Pairs
 from forecastle.models.model import Model, apply
 
 AVERAGE, LAST, SEASON, STAND_IN = "average", "last value", "season before", "stand-in"

@@ -25,29 +25,22 @@ import numpy.typing as npt
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import (
-    BOOSTING,
-    Pairs,
-    all_pairs,
-    fit_threads,
-    load_lightgbm,
-    tamed,
-    tree_names,
-)
+from forecastle.models.learning import BOOSTING, Pairs, all_pairs, binned, fit_threads, load_lightgbm, tamed
 from forecastle.models.trees import Trees
 
 SCALE: dict[str, Any] = {
     **BOOSTING,
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "num_leaves": 15,
     "min_data_in_leaf": 100,
     "feature_fraction": 0.4,
     "max_bin": 63,
 }
-SCALE_ROUNDS = 120
+SCALE_ROUNDS = 60
 SERIES_RATE = 0.05  # how far one outcome moves the logarithm of its series' width
 STEP_RATE = 0.02  # and, further, of its own step ahead of that series
 NARROWEST, WIDEST = -3.0, 5.0  # bounds of that logarithm
+MOST = 40_000  # errors an expectation is learnt from
 FEWEST = 100  # errors from which an expectation can be learnt; with fewer it is their mean
 
 
@@ -164,16 +157,18 @@ def _halved(one: Errors, fold: int) -> Errors:
 
 
 def _learn(errors: Sequence[tuple[Errors, npt.NDArray[np.bool_]]], floor: float, seed: int) -> Spread:
+    """Learn the expected error from the chosen ones of some errors, or from a draw of them where there are many."""
+    share = MOST / max(1, sum(int(here.sum()) for _, here in errors))
+    if share < 1:
+        draw = np.random.default_rng(seed)
+        errors = [(one, here & (draw.random(len(here)) < share)) for one, here in errors]
     matrices = [_features(_sub(one.pairs, here), one.forecast[here]) for one, here in errors]
     goal = tamed(np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors]))
     if len(goal) < FEWEST:
         return Spread((), floor, float(goal.mean()) if len(goal) else 1.0)
     names = (*errors[0][0].pairs.names, "forecast", "forecast_change")
-    series = [names.index("series")]
     parameters = {**SCALE, "num_threads": fit_threads(len(goal)), "seed": seed + 1}
-    data = load_lightgbm().Dataset(
-        np.vstack(matrices), goal, feature_name=tree_names(names), categorical_feature=series, params=parameters
-    )
+    data = binned(np.vstack(matrices), names, goal, parameters)
     booster = load_lightgbm().train(parameters, data, SCALE_ROUNDS)
     return Spread((), floor, float(goal.mean()), Trees(booster.model_to_string()))
 

@@ -10,8 +10,9 @@ import numpy as np
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats
 from forecastle.data.recipe import Recipe
-from forecastle.models.estimators import Fitted, predict
+from forecastle.models.estimators import predict
 from forecastle.models.intervals import Spread, half_widths
+from forecastle.models.learning import Fitted
 
 
 @dataclass(frozen=True)

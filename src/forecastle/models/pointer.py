@@ -4,7 +4,11 @@
     <home>/<task>/models/<version>/        the bundle it points to, complete before the pointer says so
 
 Only ``publish`` writes here. The service and the live forecasts read only the pointer and the bundle, so neither needs
-the registry to answer.
+the registry to answer. Where the stores lie elsewhere (``FORECASTLE_STORES``), the same is published there too and the
+home folder follows it, so that a service on another machine serves what was promoted on this one:
+
+    <stores>/<task>/models/champion.json              the pointer, with the names of the bundle's files
+    <stores>/<task>/models/<version>-<digest>/…       those files, all there before the pointer says so
 """
 
 from __future__ import annotations
@@ -14,18 +18,23 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 from forecastle.data import formats
+from forecastle.data.store import Store, task_stores
 from forecastle.errors import StorageUnavailable
-from forecastle.frame import write_json
+from forecastle.frame import to_json, write_bytes
 from forecastle.settings import Settings
 from forecastle.task import Task
 
 POINTER = "champion.json"
 FORMAT = 1
+_AGAIN = "Publish the champion again: forecastle registry sync --task FILE"
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class ModelVersion:
     """One version of a task's model as the registry knows it; ``stage`` is its tag (Production, Staging, Archived).
 
     ``estimator`` is what serves, ``code`` the version of forecastle that trained it; empty where it was not noted.
+    ``tags`` are all of them, ``aliases`` the names the registry has for it where it was asked for those.
     """
 
     name: str
@@ -42,6 +52,8 @@ class ModelVersion:
     stage: str = ""
     estimator: str = ""
     code: str = ""
+    aliases: tuple[str, ...] = field(default=(), compare=False)
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -63,31 +75,43 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
     Publishing what is published already changes nothing. Raises StorageUnavailable where the disk refuses.
     """
     digest = folder_digest(bundle_folder)
-    current = published(settings, task)
-    if current and (current.version, current.digest) == (model_version.version, digest):
-        return current
+    current, shared = published(settings, task), _shared(settings, task)
+    if current and (current.version, current.digest) == (model_version.version, digest) and is_whole(current):
+        if shared is None or shared.exists(POINTER):  # what the home folder has follows it
+            return current
     models = _models(settings, task)
     _copy_whole(bundle_folder, models / model_version.version, digest)
-    write_json(
-        models / POINTER,
-        {
-            "format": FORMAT,
-            "task": task.name,
-            "version": model_version.version,
-            "run_id": model_version.run_id,
-            "data_version": model_version.data_version,
-            "digest": digest,
-            "published_at": now,
-        },
-    )
+    content = {
+        "format": FORMAT,
+        "task": task.name,
+        "version": model_version.version,
+        "run_id": model_version.run_id,
+        "data_version": model_version.data_version,
+        "digest": digest,
+        "published_at": now,
+        "files": sorted(path.relative_to(bundle_folder).as_posix() for path in _files(bundle_folder)),
+    }
+    said = (to_json(content, indent=2) + "\n").encode()
+    if shared is not None:
+        place = shared / _folder_of(content)
+        for path in _files(bundle_folder):
+            place.put(path.relative_to(bundle_folder).as_posix(), path.read_bytes())
+        shared.put(POINTER, said)
+    write_bytes(models / POINTER, said)
     pointer = published(settings, task)
     assert pointer is not None, "a pointer just written is there"
     return pointer
 
 
 def published(settings: Settings, task: Task) -> Pointer | None:
-    """Return the pointer to the published champion, or None where nothing was published yet."""
+    """Return the pointer to the published champion, or None where nothing was published yet.
+
+    What was published from another machine to shared stores is fetched first. Raises StorageUnavailable where they do
+    not answer, or the pointer or what it points to is damaged.
+    """
     models = _models(settings, task)
+    if (shared := _shared(settings, task)) is not None:
+        _follow(shared, models)
     try:
         content = json.loads((models / POINTER).read_text(encoding="utf-8"))
         formats.require(int(content.get("format", 1)), FORMAT, f"the pointer at {models / POINTER}")
@@ -102,14 +126,27 @@ def published(settings: Settings, task: Task) -> Pointer | None:
         raise StorageUnavailable(
             f"a readable pointer at {models / POINTER}",
             f"{type(error).__name__}: {error}",
-            "Publish the champion again: forecastle promote --task FILE",
+            _AGAIN,
         ) from error
+
+
+def is_whole(champion: Pointer) -> bool:
+    """Tell whether the bundle a pointer points to is there as it was published."""
+    return champion.folder.is_dir() and folder_digest(champion.folder) == champion.digest
+
+
+def withdraw(settings: Settings, task: Task, version: str) -> None:
+    """Remove what was published of a version to shared stores; what serves has to be another."""
+    if (shared := _shared(settings, task)) is not None:
+        for name in shared.list():
+            if name.startswith(f"{version}-"):
+                shared.delete(name)
 
 
 def folder_digest(folder: Path) -> str:
     """Return 32 hex digits that change with any name or byte of the folder's files."""
     whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in _files(folder):
         whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()[:32]
@@ -117,6 +154,55 @@ def folder_digest(folder: Path) -> str:
 
 def _models(settings: Settings, task: Task) -> Path:
     return settings.task_folder(task.name) / "models"
+
+
+def _shared(settings: Settings, task: Task) -> Store | None:
+    """Return where the stores keep published models, where that is not the home folder itself."""
+    if not settings.stores or Path(settings.stores).resolve() == settings.home.resolve():
+        return None
+    return task_stores(settings, task.name) / "models"
+
+
+def _follow(shared: Store, models: Path) -> None:
+    """Make the home folder's champion the one that was published to the stores; the bundle first, then the pointer."""
+    try:
+        said = shared.get([POINTER])[0]
+    except FileNotFoundError:
+        return  # published before the stores were shared
+    if _is(models / POINTER, said):
+        return
+    try:
+        content = json.loads(said)
+        formats.require(int(content["format"]), FORMAT, f"the pointer at {shared.uri}/{POINTER}")
+        names, version, digest = content["files"], str(content["version"]), content["digest"]
+        found = dict(zip(names, (shared / _folder_of(content)).get(names), strict=True))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageUnavailable(
+            f"a whole champion at {shared.uri}", f"{type(error).__name__}: {error}", _AGAIN
+        ) from error
+    models.mkdir(parents=True, exist_ok=True)
+    with FileLock(models / ".following.lock"), tempfile.TemporaryDirectory(dir=models, prefix=".follow.") as aside:
+        for name, one in found.items():
+            write_bytes(Path(aside) / "bundle" / name, one)
+        if folder_digest(Path(aside) / "bundle") != digest:
+            raise StorageUnavailable(f"champion {version} at {shared.uri} as it was published", "other bytes", _AGAIN)
+        _copy_whole(Path(aside) / "bundle", models / version, digest)
+        write_bytes(models / POINTER, said)
+
+
+def _is(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except FileNotFoundError:
+        return False
+
+
+def _folder_of(content: Mapping[str, object]) -> str:
+    return f"{content['version']}-{str(content['digest'])[:12]}"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _copy_whole(source: Path, target: Path, digest: str) -> None:

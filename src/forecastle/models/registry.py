@@ -1,8 +1,8 @@
 """Tracking and registry of models on MLflow 3: SQLite by default, a server by its address. The only importer of mlflow.
 
-A training run is logged with parameters, metrics, feature set and pages; its bundle folder is the model's artifact, as
-it is: text and JSON, nothing pickled. Truth about what serves is the alias ``champion`` (who wants to: ``challenger``);
-the stage words Production, Staging and Archived are set as tags beside it.
+A training run is logged with parameters, metrics, feature set, data set and pages; its bundle folder is the heart of
+the model's artifact, as it is: text and JSON, nothing pickled. Truth about what serves is the alias ``champion`` (who
+wants to: ``challenger``); the stage words Production, Staging and Archived are set as tags beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,40 +24,55 @@ from urllib.parse import urlsplit, urlunsplit
 from forecastle import __version__
 from forecastle.errors import RegistryUnavailable
 from forecastle.frame import iso, to_json
+from forecastle.models import tracking
 from forecastle.models.evaluation import METRICS
-from forecastle.models.estimators import BOOSTING, Options
-from forecastle.models.pointer import ModelVersion, Pointer, folder_digest, publish
+from forecastle.models.learning import BOOSTING, Options
+from forecastle.models.pointer import ModelVersion, folder_digest
 from forecastle.settings import Settings, apply_library_defaults
 from forecastle.task import Task
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+    from forecastle.data.versioning import Record
     from forecastle.models.bundle import Bundle
 
 Alias = Literal["champion", "challenger"]
 
 STAGES: dict[str, str] = {"champion": "Production", "challenger": "Staging"}
 ARCHIVED = "Archived"
-BUNDLE = "model"
+MODEL = "model"  # the folder of a run that holds what is registered
 MADE = "created_at"  # the tag that says when a model was made, by the task's clock
-LONGEST_PARAM = 6000
+LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 GATE = "gate"
+REJECTED = "rejected_at"
+REJECTION = (REJECTED, "rejected_by", "rejected_because")
 
 
 def log_training(
-    settings: Settings, task: Task, bundle: Bundle, bundle_folder: Path, reports: Sequence[Path] = (), gate: str = ""
+    settings: Settings,
+    task: Task,
+    bundle: Bundle,
+    bundle_folder: Path,
+    reports: Sequence[Path] = (),
+    gate: str = "",
+    data: Record | None = None,
 ) -> ModelVersion:
     """Log a training and register its bundle: what was trained on what, and every candidate's back-test figures.
 
     ``reports`` are files and folders to keep with the run, ``gate`` is the quality gate's verdict on what was trained
-    on; see ``register`` for the rest.
+    on, ``data`` what is known of the table it has learnt; see ``register`` for the rest.
     """
     model, backtest = bundle.model, bundle.backtest
+    commit = tracking.code_commit(settings)
     params = {
         **task.model_dump(mode="json", include={"domain", "target", "frequency", "horizon", "grid", "timezone"}),
         **{f"training.{name}": value for name, value in task.training.model_dump(mode="json").items()},
+        "task_digest": task.digest,
+        "data_version": bundle.data_version,
+        "git_commit": commit,
         "estimator": bundle.estimator,
+        "features": len(bundle.features),
         "weights": {member.name: weight for member, weight in zip(model.members, model.weights, strict=True)},
         **{f"lightgbm.{name}": value for name, value in BOOSTING.items()},
         **asdict(Options(seed=task.training.seed)),
@@ -75,8 +91,14 @@ def log_training(
             "forecastle": __version__,
             GATE: gate,
             MADE: iso(bundle.created_at),
+            "git_commit": commit,
+            "mlflow.source.git.commit": commit,
+            "data_commit": data.commit if data else "",
+            **{name: repr(float(backtest[name])) for name in ("rmse", "skill") if backtest.get(name) is not None},
         },
-        features=bundle.recipe.as_dict(),
+        features={**bundle.recipe.as_dict(), "names": list(bundle.features)},
+        dataset=tracking.dataset(task, bundle, data),
+        made=bundle,
     )
 
 
@@ -104,15 +126,19 @@ def register(
     artifacts: Sequence[Path] = (),
     tags: Mapping[str, str] | None = None,
     features: Mapping[str, Any] | None = None,
+    dataset: tracking.Dataset | None = None,
+    made: Bundle | None = None,
 ) -> ModelVersion:
     """Log a training run with its bundle and register it as a new version of the task's model; no alias moves.
 
-    ``tags`` should hold ``data_version``; ``features`` says how they are made. Artifacts that do not exist are left
-    out, and so are metrics that are not finite. A bundle that is registered already (same bytes) is not registered
-    again: its version is returned.
+    ``tags`` should hold ``data_version``; ``features`` says how they are made, ``dataset`` is what was learnt from.
+    What the folder holds as a bundle (``made``) tells the model's signature and an example of its input. Artifacts that
+    do not exist are left out, and so are metrics that are not finite and tags that are empty. A bundle that is
+    registered already (same bytes) is not registered again: its version is returned.
     """
     digest = folder_digest(bundle_folder)
     tags = {"task": task.name, "task_digest": task.digest, **(tags or {}), "bundle_digest": digest}
+    tags = {name: value for name, value in tags.items() if value}
     with _registry(settings) as client:
         for known in _search(client, task):
             if known.tags.get("bundle_digest") == digest:
@@ -122,10 +148,12 @@ def register(
         if features:
             client.log_dict(run.info.run_id, dict(features), "features.json")
         _log_files(client, run.info.run_id, artifacts)
-        client.log_artifacts(run.info.run_id, str(bundle_folder), BUNDLE)
+        if dataset is not None:
+            _log_dataset(client, run.info.run_id, dataset)
+        _log_model(client, run.info.run_id, bundle_folder, made)
         client.set_terminated(run.info.run_id)
         _ensure_model(client, task)
-        source = f"{run.info.artifact_uri}/{BUNDLE}"
+        source = f"{run.info.artifact_uri}/{MODEL}"
         return _version(client.create_model_version(task.name, source, run.info.run_id, tags=dict(tags)))
 
 
@@ -139,10 +167,11 @@ def flat_metrics(candidates: Mapping[str, Mapping[str, Any]]) -> dict[str, float
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def versions(settings: Settings, task: Task) -> list[ModelVersion]:
-    """Return every version of the task's model, the newest first."""
+def versions(settings: Settings, task: Task, with_aliases: bool = False) -> list[ModelVersion]:
+    """Return every version of the task's model, the newest first; with the aliases it has, if asked for."""
     with _registry(settings) as client:
-        return [_version(found) for found in _search(client, task)]
+        found = _search(client, task)
+        return _named(found, _aliases(client, task) if with_aliases else {})
 
 
 def find(settings: Settings, task: Task, version: str) -> ModelVersion:
@@ -164,31 +193,44 @@ def set_alias(settings: Settings, task: Task, name: Alias, model_version: ModelV
         client.set_registered_model_alias(task.name, name, model_version.version)
         if name == "champion" and _aliases(client, task).get("challenger") == model_version.version:
             client.delete_registered_model_alias(task.name, "challenger")
-        aliases = {version: alias for alias, version in sorted(_aliases(client, task).items(), reverse=True)}
-        for found in _search(client, task):
-            before = found.tags.get("stage", "")
-            stage = STAGES.get(aliases.get(str(found.version), ""), ARCHIVED if before else "")
-            if stage != before:
-                client.set_model_version_tag(task.name, str(found.version), "stage", stage)
+        _mend_stages(client, task)
 
 
-def promote(
-    settings: Settings,
-    task: Task,
-    model_version: ModelVersion,
-    bundle_folder: Path,
-    now: datetime,
-    reasons: Sequence[str] = (),
-) -> Pointer:
-    """Make a version the champion: set the alias and the reasons as tags, then publish bundle and pointer.
-
-    Repeating it after a crash between the two ends in the same state.
-    """
-    set_alias(settings, task, "champion", model_version)
+def mend_stages(settings: Settings, task: Task) -> None:
+    """Set the stage tags to agree with the aliases, which somebody may have moved in MLflow."""
     with _registry(settings) as client:
-        for tag, value in {"promoted_at": iso(now), "promoted_because": " ".join(reasons)}.items():
-            client.set_model_version_tag(task.name, model_version.version, tag, value)
-    return publish(settings, task, model_version, bundle_folder, now)
+        _mend_stages(client, task)
+
+
+def tag(settings: Settings, task: Task, model_version: ModelVersion, tags: Mapping[str, str | None]) -> None:
+    """Set tags of a version, and remove those that are None."""
+    with _registry(settings) as client:
+        there = client.get_model_version(task.name, model_version.version).tags
+        for name, value in tags.items():
+            if value is not None:
+                client.set_model_version_tag(task.name, model_version.version, name, value[:LONGEST_TAG])
+            elif name in there:
+                client.delete_model_version_tag(task.name, model_version.version, name)
+
+
+def reject(settings: Settings, task: Task, model_version: ModelVersion, at: str, by: str, why: str) -> None:
+    """Turn a version down, which must not be the champion: no challenger any more, archived, and tagged with why."""
+    tag(settings, task, model_version, dict(zip(REJECTION, (at, by, why), strict=True)))
+    with _registry(settings) as client:
+        if _aliases(client, task).get("challenger") == model_version.version:
+            client.delete_registered_model_alias(task.name, "challenger")
+        _mend_stages(client, task)
+
+
+def served_before(known: Sequence[ModelVersion]) -> ModelVersion | None:
+    """Return to which of these versions (with their aliases) one would go back: the last that was promoted, is not the
+    champion any more, and was not turned down; None where there is none."""
+    before = [
+        one
+        for one in known
+        if one.tags.get("promoted_at") and "champion" not in one.aliases and REJECTED not in one.tags
+    ]
+    return max(before, key=lambda one: one.tags["promoted_at"], default=None)
 
 
 def held(settings: Settings, task: Task) -> dict[str, datetime]:
@@ -196,9 +238,10 @@ def held(settings: Settings, task: Task) -> dict[str, datetime]:
     newest of those that served before, to which one would go back."""
     with _registry(settings) as client:
         found = _search(client, task)
-        before = [one for one in found if one.tags.get("promoted_at") and one.tags.get("stage") == ARCHIVED]
-        before.sort(key=lambda one: str(one.tags["promoted_at"]), reverse=True)
-        alive = {*_aliases(client, task).values(), *(str(one.version) for one in [*found[:1], *before[:1]])}
+        aliases = _aliases(client, task)
+        before = served_before(_named(found, aliases))
+        alive = {*aliases.values(), *(str(one.version) for one in found[:1])}
+        alive |= {before.version} if before else set()
         return {str(one.version): _made(one) for one in found if str(one.version) in alive}
 
 
@@ -237,7 +280,9 @@ def download(settings: Settings, model_version: ModelVersion, target: Path) -> P
     with _registry(settings) as client:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as aside:
-            found = Path(client.download_artifacts(model_version.run_id, BUNDLE, aside))
+            found = Path(client.download_artifacts(model_version.run_id, MODEL, aside))
+            if (found / tracking.BUNDLE).is_dir():  # once a bundle was all there was
+                found = found / tracking.BUNDLE
             if target.exists():
                 shutil.rmtree(target)
             os.replace(found, target)
@@ -310,6 +355,37 @@ def _log(
         client.log_batch(run_id, metrics=logged[first : first + 1000])
 
 
+def _log_dataset(client: MlflowClient, run_id: str, dataset: tracking.Dataset) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    told = Dataset(**asdict(dataset))
+    client.log_inputs(run_id, [DatasetInput(told, [InputTag("mlflow.data.context", "training")])])
+
+
+def _log_model(client: MlflowClient, run_id: str, bundle_folder: Path, made: Bundle | None) -> None:
+    """Log a bundle as a model of MLflow's: the bundle as it is, and beside it what ``pyfunc`` needs to load it.
+
+    It is described here and not by ``log_model``, which starts a process to guess which packages it needs.
+    """
+    from mlflow.models import Model, ModelSignature
+
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside)
+        shutil.copytree(bundle_folder, folder / tracking.BUNDLE)
+        model = Model(run_id=run_id, artifact_path=MODEL)
+        flavour: dict[str, Any] = {"loader_module": tracking.LOADER, "data": tracking.BUNDLE}
+        if made is not None:
+            model.signature = ModelSignature.from_dict(tracking.signature(made.recipe))
+            for name, text in tracking.side_files(made):
+                (folder / name).write_text(text, encoding="utf-8")
+            flavour["env"] = {"virtualenv": "python_env.yaml"}
+            if made.check:
+                model.saved_input_example_info = dict(tracking.EXAMPLE_INFO)
+        model.add_flavor("python_function", python_version=platform.python_version(), **flavour)
+        model.save(str(folder / "MLmodel"))
+        client.log_artifacts(run_id, str(folder), MODEL)
+
+
 def _log_files(client: MlflowClient, run_id: str, files: Sequence[Path]) -> None:
     for artifact in files:
         if artifact.is_dir():
@@ -336,7 +412,25 @@ def _aliases(client: MlflowClient, task: Task) -> dict[str, str]:
     return {str(name): str(version) for name, version in dict(found).items()}
 
 
-def _version(found: Any) -> ModelVersion:
+def _mend_stages(client: MlflowClient, task: Task) -> None:
+    aliases = {version: alias for alias, version in sorted(_aliases(client, task).items(), reverse=True)}
+    for found in _search(client, task):
+        before = found.tags.get("stage", "")
+        other = ARCHIVED if before or REJECTED in found.tags else ""
+        stage = STAGES.get(aliases.get(str(found.version), ""), other)
+        if stage != before:
+            client.set_model_version_tag(task.name, str(found.version), "stage", stage)
+
+
+def _named(found: Sequence[Any], aliases: Mapping[str, str]) -> list[ModelVersion]:
+    """Return versions with the aliases they have."""
+    names = {
+        version: tuple(sorted(name for name, at in aliases.items() if at == version)) for version in aliases.values()
+    }
+    return [_version(one, names.get(str(one.version), ())) for one in found]
+
+
+def _version(found: Any, aliases: tuple[str, ...] = ()) -> ModelVersion:
     return ModelVersion(
         name=found.name,
         version=str(found.version),
@@ -345,6 +439,8 @@ def _version(found: Any) -> ModelVersion:
         stage=found.tags.get("stage", ""),
         estimator=found.tags.get("estimator", ""),
         code=found.tags.get("forecastle", ""),
+        aliases=aliases,
+        tags=dict(found.tags),
     )
 
 

@@ -13,26 +13,15 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import (
-    ESTIMATORS,
-    LEARNERS,
-    Fitted,
-    Options,
-    Pairs,
-    fit_all,
-    labelled,
-    predict,
-    spread_out,
-    tamed,
-    thinned,
-)
+from forecastle.models.estimators import ESTIMATORS, LEARNERS, fit_all, predict
 from forecastle.models.intervals import Errors
+from forecastle.models.learning import Fitted, Options, Pairs, labelled, spread_out, tamed, thinned
 
 FOLDS = ((0.6, 0.8), (0.8, 1.0))  # train until, validate until: shares of the training span
 VALIDATION_PAIRS = 30_000  # (origin, step) pairs a fold, all series, evenly thinned
 FOLD_PAIRS = 60_000  # pairs boosters learn from inside a fold: a quarter of all there are, between this
 FOLD_SHARE = 0.4  # and this share of what they may see in the end
-LEAST_WEIGHT = 0.05  # a member that counts for less is left out
+LEAST_WEIGHT = 0.1  # a member that counts for less is left out
 SHRINKAGE = 0.02  # of the errors' covariance, towards equal weights
 DAY = 86_400_000_000  # microseconds
 BLOCK_LAGS = 3  # days over which losses may be correlated

@@ -21,19 +21,10 @@ from forecastle.data.panel import Booleans, Floats, Integers, micros, moment
 from forecastle.errors import NotEnoughHistory
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
-from forecastle.models.estimators import (
-    ESTIMATORS,
-    Fitted,
-    Options,
-    all_pairs,
-    fit_all,
-    labelled,
-    predict,
-    spread_out,
-    thinned,
-)
+from forecastle.models.estimators import ESTIMATORS, fit_all, predict
 from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
+from forecastle.models.learning import Fitted, Options, all_pairs, labelled, spread_out, thinned
 from forecastle.models.model import Model, apply, combine
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
 from forecastle.task import Task, duration_text

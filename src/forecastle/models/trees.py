@@ -54,6 +54,11 @@ class Trees:
         return _Booster(self.text)
 
 
+def require_library() -> None:
+    """Raise RegistryUnavailable where LightGBM's library cannot be opened."""
+    _library()
+
+
 class _Booster:
     """A booster in the library's memory; it is given back when nothing refers to it any more."""
 

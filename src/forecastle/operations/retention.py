@@ -176,6 +176,7 @@ def _models(settings: Settings, task: Task, live: Needs, now: datetime, dry_run:
         freed += _size(published)
         if not dry_run:
             _remove(published)
+            pointer.withdraw(settings, task, one.version)
             registry.forget(settings, task, one)
     return Pruned(task.name, "models", settings.keep_models, len(gone), freed, len(live.versions))
 

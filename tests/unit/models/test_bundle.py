@@ -14,7 +14,8 @@ import pytest
 from forecastle.errors import FormatError, RegistryUnavailable
 from forecastle.models import bundle as bundles
 from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, examined, load, save, self_check
-from forecastle.models.estimators import ESTIMATORS, LEARNERS, all_pairs
+from forecastle.models.estimators import ESTIMATORS, LEARNERS
+from forecastle.models.learning import all_pairs
 from forecastle.models.intervals import Errors, calibrate
 from forecastle.models.model import Model, apply
 
@@ -78,7 +79,7 @@ def test_a_changed_byte_anywhere_is_refused(bundle, tmp_path):
         content = bytearray(path.read_bytes())
         content[random.integers(len(content))] ^= int(random.integers(1, 256))
         path.write_bytes(content)
-        with pytest.raises(RegistryUnavailable, match="forecastle promote"):
+        with pytest.raises(RegistryUnavailable, match="forecastle registry sync"):
             load(folder)
 
 

@@ -10,15 +10,14 @@ import polars as pl
 import pytest
 
 from forecastle.frame import TIMESTAMP
-from forecastle.models.estimators import (
-    ESTIMATORS,
-    LEARNERS,
+from forecastle.models.estimators import ESTIMATORS, LEARNERS, fit_all, predict
+from forecastle.models.learning import (
     Fitted,
+    Lesson,
     Options,
     all_pairs,
     fit_threads,
     labelled,
-    predict,
     spread_out,
     thinned,
     tree_names,
@@ -180,3 +179,17 @@ def test_many_steps_ahead_are_learnt_from_fewer_pairs_each():
     assert options.pairs(1) == options.pairs(6) == options.rows
     assert options.rows > options.pairs(12) > options.pairs(24) == options.pairs(72)
     assert Options(rows=1_000).pairs(24) == 1_000
+
+
+def test_fitted_together_from_one_binned_matrix_each_learns_what_it_learns_alone(examples, quick):
+    until = middle(examples)
+    together = fit_all(ESTIMATORS, examples, until, quick)
+    assert together == {name: one.fit(examples, until, quick) for name, one in ESTIMATORS.items()}
+
+
+def test_boosters_that_learn_from_many_pairs_have_larger_trees_and_more_of_them(examples, monkeypatch):
+    few = Lesson(examples, middle(examples), Options()).parameters
+    monkeypatch.setattr("forecastle.models.learning.MANY", 100)
+    many = Lesson(examples, middle(examples), Options()).parameters
+    assert (few["num_leaves"], few["num_iterations"]) == (31, 150)
+    assert (many["num_leaves"], many["num_iterations"]) == (63, 240)

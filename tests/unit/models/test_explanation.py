@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from forecastle.data.panel import moment
-from forecastle.models.estimators import ESTIMATORS, Fitted
+from forecastle.models.estimators import ESTIMATORS
+from forecastle.models.learning import Fitted
 from forecastle.models.explanation import AVERAGE, LAST, SEASON, STAND_IN, explain, importance
 from forecastle.models.intervals import Spread
 from forecastle.models.model import Model, apply

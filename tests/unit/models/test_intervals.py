@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from forecastle.data.examples import Examples
-from forecastle.models.estimators import Fitted, all_pairs, labelled, predict, thinned
+from forecastle.models.estimators import predict
+from forecastle.models.learning import Fitted, all_pairs, labelled, thinned
 from forecastle.models.evaluation import scores, scores_by_series
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate, multipliers
 from forecastle.models.model import Model

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from forecastle.models.estimators import Fitted, predict
+from forecastle.models.estimators import predict
+from forecastle.models.learning import Fitted
 from forecastle.models.intervals import Spread
 from forecastle.models.model import Model, apply, combine
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forecastle.errors import StorageUnavailable
-from forecastle.models.pointer import ModelVersion, folder_digest, publish, published
+from forecastle.models.pointer import ModelVersion, folder_digest, publish, published, withdraw
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -93,3 +93,65 @@ def test_the_digest_of_a_folder_sees_names_and_bytes(bundle: Path) -> None:
     renamed = folder_digest(bundle)
     (bundle / "other.json").write_text("[]")
     assert len({before, renamed, folder_digest(bundle)}) == 3
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> tuple[Settings, Settings]:
+    """Two machines with a home of their own that share their stores."""
+    stores = str(tmp_path / "stores")
+    return Settings(home=tmp_path / "trainer", stores=stores), Settings(home=tmp_path / "server", stores=stores)
+
+
+def test_what_one_machine_publishes_to_shared_stores_another_serves(machines, task: Task, bundle: Path) -> None:
+    trainer, server = machines
+    assert published(server, task) is None
+    for version in (FIRST, SECOND):
+        (bundle / "model.json").write_text(version.version)
+        here = publish(trainer, task, version, bundle, NOON)
+        there = published(server, task)
+        assert there is not None and there.folder.is_relative_to(server.home)
+        assert (there.version, there.digest, there.published_at) == (here.version, here.digest, here.published_at)
+        assert folder_digest(there.folder) == folder_digest(bundle)
+        assert published(server, task) == there
+
+
+def test_a_bundle_half_uploaded_or_damaged_in_shared_stores_is_refused_and_the_one_before_stays(
+    machines, task: Task, bundle: Path, tmp_path: Path
+) -> None:
+    trainer, server = machines
+    publish(trainer, task, FIRST, bundle, NOON)
+    before = published(server, task)
+    (bundle / "model.json").write_text("second")
+    publish(trainer, task, SECOND, bundle, NOON)
+    (place,) = (tmp_path / "stores" / task.name / "models").glob("2-*")
+    whole = (place / "model.json").read_bytes()
+    for damage in (lambda path: path.write_text("other"), Path.unlink):
+        damage(place / "model.json")
+        with pytest.raises(StorageUnavailable, match="champion"):
+            published(server, task)
+        assert before is not None and folder_digest(before.folder) == before.digest
+    (place / "model.json").write_bytes(whole)
+    found = published(server, task)
+    assert found is not None and found.version == "2"
+
+
+def test_what_was_published_before_the_stores_were_shared_goes_on_serving(
+    machines, task: Task, bundle: Path, tmp_path: Path
+) -> None:
+    trainer, server = machines
+    publish(Settings(home=trainer.home), task, FIRST, bundle, NOON)
+    here = published(trainer, task)
+    assert here is not None and here.version == "1" and published(server, task) is None
+    publish(trainer, task, FIRST, bundle, NOON)
+    there = published(server, task)
+    assert there is not None and there.digest == here.digest
+
+
+def test_what_is_withdrawn_is_gone_from_shared_stores(machines, task: Task, bundle: Path, tmp_path: Path) -> None:
+    trainer, _ = machines
+    publish(trainer, task, FIRST, bundle, NOON)
+    publish(trainer, task, SECOND, bundle, NOON)
+    withdraw(trainer, task, "1")
+    kept = (tmp_path / "stores" / task.name / "models").glob("*-*/*.json")
+    names = {path.parent.name.partition("-")[0] for path in kept}
+    assert names == {"2"}

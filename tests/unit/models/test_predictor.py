@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from forecastle.models.bundle import Bundle
-from forecastle.models.estimators import Fitted
+from forecastle.models.learning import Fitted
 from forecastle.models.intervals import Spread
 from forecastle.models.model import Model
 from forecastle.models.predictor import forecast

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from forecastle.data.panel import build_panel
-from forecastle.data.transformation import make_recipe
+from forecastle.data.versioning import Record
 from forecastle.errors import RegistryUnavailable
-from forecastle.models import registry
+from forecastle.models import registry, tracking
 from forecastle.models.bundle import Bundle, load, save
-from forecastle.models.estimators import Fitted
-from forecastle.models.intervals import Spread
-from forecastle.models.model import Model
-from forecastle.models.pointer import ModelVersion, folder_digest, published
+from forecastle.models.pointer import ModelVersion, folder_digest
 from forecastle.settings import Settings
 from forecastle.task import Task
 
 NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """One registry for this module: MLflow takes seconds to make its tables."""
-    return Settings(home=tmp_path_factory.mktemp("registry") / "home")
+class Bomb:
+    """An object that writes a file when it is unpickled."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-@pytest.fixture
-def own_task(task: Task, request: pytest.FixtureRequest) -> Task:
-    """A task that only this test uses."""
-    return task.model_copy(update={"name": f"t{abs(hash(request.node.name))}"})
+    def __reduce__(self):
+        return Path.write_text, (self.path, "boom")
 
 
 @pytest.fixture
@@ -97,19 +94,121 @@ def test_a_training_run_tells_parameters_metrics_features_and_pages(
 
 
 def test_a_training_is_logged_from_its_bundle(
-    settings: Settings, own_task: Task, small_task: Callable[..., Task], observations: Any, tmp_path: Path
+    settings: Settings, own_task: Task, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
-    recipe = make_recipe(small_task(), build_panel(observations(), small_task()))
-    model = Model(recipe, "persistence", (Fitted("persistence"),), (1.0,), Spread((1.0,), 0.1, 1.0), 0.9, {})
-    scores = {"rmse": 2.0, "mae": 1.0, "n": 9, "horizons": [{"horizon": 1, "rmse": 1.5}]}
-    backtest = {**scores, "candidates": {"ridge": scores}}
-    made = Bundle(own_task.name, own_task.digest, "", "abc", NOON, NOON, model, ("lag_0",), backtest, {})
-    version = registry.log_training(settings, own_task, made, save(made, tmp_path / "bundle"))
+    made = make_bundle()
+    data = Record(own_task.name, "abc", 9, "train-1", NOON, 3, "0.1.0", "/remote", "d00d")
+    version = registry.log_training(settings, own_task, made, save(made, tmp_path / "bundle"), (), "pass", data)
     run = run_of(settings, version)
     assert version.data_version == "abc"
-    assert run.data.params["estimator"] == "persistence" and run.data.params["weights"] == '{"persistence": 1.0}'
-    assert run.data.metrics["backtest.rmse"] == 2.0 and run.data.metrics["ridge.rmse.h1"] == 1.5
+    params = {name: run.data.params[name] for name in ("task_digest", "data_version", "git_commit", "estimator")}
+    assert params == {
+        "task_digest": own_task.digest,
+        "data_version": "abc",
+        "git_commit": "c0ffee",
+        "estimator": "persistence",
+    }
+    assert run.data.params["weights"] == '{"persistence": 1.0}' and "lightgbm.learning_rate" in run.data.params
+    assert run.data.metrics["backtest.rmse"] == 2.0
+    assert {f"{name}.rmse{of}" for name in ("ridge", "persistence") for of in ("", ".h1")} < set(run.data.metrics)
+    tags = {name: run.data.tags[name] for name in ("mlflow.source.git.commit", "data_commit", "gate")}
+    assert tags == {"mlflow.source.git.commit": "c0ffee", "data_commit": "d00d", "gate": "pass"}
     assert load(registry.download(settings, version, tmp_path / "fetched")) == made
+
+
+def test_a_training_names_the_table_it_has_learnt(
+    settings: Settings, own_task: Task, make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    made = replace(make_bundle(), data_version="ab12")
+    (tmp_path / "remote" / "files" / "md5" / "ab").mkdir(parents=True)
+    (tmp_path / "remote" / "files" / "md5" / "ab" / "12").write_bytes(b"the table")
+    data = Record(own_task.name, "ab12", 9, "train-1", NOON, 3, "0.1.0", str(tmp_path / "remote"))
+    version = registry.log_training(settings, own_task, made, save(made, tmp_path / "bundle"), data=data)
+    (learnt,) = run_of(settings, version).inputs.dataset_inputs
+    assert (learnt.dataset.name, learnt.dataset.digest) == (f"{own_task.name} training", "ab12")
+    assert {one.key: one.value for one in learnt.tags} == {"mlflow.data.context": "training"}
+    assert json.loads(learnt.dataset.profile)["num_rows"] == 9
+
+    from mlflow.data import get_source
+
+    assert Path(get_source(learnt).load()).read_bytes() == b"the table"
+
+
+@pytest.mark.parametrize(
+    ("remote", "kind", "source"),
+    [
+        ("s3://bucket/dvc", "s3", {"uri": "s3://bucket/dvc/files/md5/ab/c"}),
+        ("https://example.org/dvc/", "http", {"url": "https://example.org/dvc/files/md5/ab/c"}),
+    ],
+)
+def test_the_source_of_a_data_set_is_where_its_bytes_lie(own_task, make_bundle, remote, kind, source) -> None:
+    data = Record(own_task.name, "abc", 9, "train-1", NOON, 3, "0.1.0", remote)
+    found = tracking.dataset(own_task, make_bundle(), data)
+    assert (found.source_type, json.loads(found.source)) == (kind, source)
+
+
+def test_the_commit_of_the_code_is_that_of_the_checkout_unless_the_settings_say_another(tmp_path: Path) -> None:
+    from dulwich import porcelain
+
+    (tmp_path / "below").mkdir()
+    assert tracking.code_commit(Settings(), tmp_path / "below") == ""
+    porcelain.init(str(tmp_path))
+    assert tracking.code_commit(Settings(), tmp_path / "below") == ""
+    (tmp_path / "file").touch()
+    porcelain.add(str(tmp_path), [str(tmp_path / "file")])
+    sha = porcelain.commit(str(tmp_path), b"first", author=b"a <a@b>", committer=b"a <a@b>").decode()
+    assert tracking.code_commit(Settings(), tmp_path / "below") == sha
+    assert tracking.code_commit(Settings(commit="c0ffee"), tmp_path) == "c0ffee"
+
+
+def test_a_model_of_before_anything_stood_beside_its_bundle_is_fetched_as_well(
+    settings: Settings, own_task: Task, train: Callable[..., ModelVersion], tmp_path: Path
+) -> None:
+    version = train()
+    with registry._registry(settings) as client:
+        place = Path(client.get_run(version.run_id).info.artifact_uri.removeprefix("file://")) / registry.MODEL
+    for path in (place / tracking.BUNDLE).iterdir():
+        path.rename(place / path.name)
+    (place / tracking.BUNDLE).rmdir()
+    (place / "MLmodel").unlink()
+    assert folder_digest(registry.download(settings, version, tmp_path / "fetched")) == folder_digest(
+        tmp_path / "first"
+    )
+
+
+def test_mlflow_loads_a_registered_model_by_its_alias_and_opens_no_pickle_in_it(
+    settings: Settings,
+    own_task: Task,
+    make_bundle: Callable[..., Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, crater = make_bundle(), tmp_path / "crater"
+    version = registry.log_training(settings, own_task, made, save(made, tmp_path / "bundle"))
+    registry.set_alias(settings, own_task, "champion", version)
+    with registry._registry(settings) as client:
+        place = Path(client.get_run(version.run_id).info.artifact_uri.removeprefix("file://")) / registry.MODEL
+    bomb = pickle.dumps(Bomb(crater))
+    for name in ("python_model.pkl", "model.pkl", "bundle/model.pkl", "bundle/trees/spread.pkl"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_bytes(bomb)
+
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
+    loaded = mlflow.pyfunc.load_model(f"models:/{own_task.name}@champion")
+    answer = loaded.predict(loaded.input_example)
+    assert not crater.exists()
+    assert list(answer.columns) == [one.name for one in loaded.metadata.signature.outputs]
+    assert answer["value"].tolist() == sum(made.check["forecasts"]["value"], [])
+    assert ((answer["upper"] - answer["value"]).round(9) == np.round(sum(made.check["forecasts"]["half"], []), 9)).all()
+    without = loaded.predict(loaded.input_example.drop(columns="x"))  # what is not the target may be missing
+    assert without["value"].tolist() == answer["value"].tolist()
+    with pytest.raises(MlflowException, match=r"missing inputs \['y'\]"):
+        loaded.predict(loaded.input_example.drop(columns="y"))
+    pickle.loads(bomb)
+    assert crater.exists()
 
 
 def test_before_the_first_model_there_is_no_version_and_no_alias(settings: Settings, own_task: Task) -> None:
@@ -133,18 +232,6 @@ def test_aliases_carry_the_stage_words_as_tags(
     assert registry.alias(settings, own_task, "challenger") is None
     assert [one.stage for one in registry.versions(settings, own_task)] == ["", "Production", "Archived"]
     assert registry.find(settings, own_task, third.version) == third
-
-
-def test_promoting_sets_the_alias_and_publishes_what_the_service_reads(
-    settings: Settings, own_task: Task, train: Callable[..., ModelVersion], tmp_path: Path
-) -> None:
-    version = train()
-    for _ in range(2):
-        pointer = registry.promote(settings, own_task, version, tmp_path / "first", NOON, ("It beats both.",))
-        champion = registry.alias(settings, own_task, "champion")
-        assert champion is not None and (champion.version, champion.stage) == (version.version, "Production")
-        assert published(settings, own_task) == pointer
-        assert folder_digest(pointer.folder) == folder_digest(tmp_path / "first")
 
 
 def test_metrics_are_named_by_candidate_figure_and_horizon() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forecastle.errors import RegistryUnavailable
-from forecastle.models.estimators import load_lightgbm
+from forecastle.models.learning import load_lightgbm
 from forecastle.models.trees import FEW, Trees
 
 RANDOM = np.random.default_rng(4)

@@ -16,7 +16,7 @@ from forecastle.data.present import Present
 from forecastle.data.recipe import Recipe
 from forecastle.frame import conform
 from forecastle.models import bundle, pointer
-from forecastle.models.estimators import Fitted
+from forecastle.models.learning import Fitted
 from forecastle.models.intervals import Spread
 from forecastle.models.model import Model
 from forecastle.monitoring.journal import OUTCOME, Journal

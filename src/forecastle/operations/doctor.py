@@ -1,0 +1,208 @@
+"""Look at an installation as a doctor would: what is configured, what answers, and what would stop a run.
+
+Every examination is one function that returns what it found, or raises the error a run would meet; all of them always
+run, and none changes a store. What is found ill says what to do about it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy.engine import make_url
+
+from forecastle import __version__
+from forecastle.data import budget, formats, identity, remotes, store
+from forecastle.data.providers import PROVIDERS
+from forecastle.errors import ForecastleError, SettingsError, StorageUnavailable
+from forecastle.http import Client, Request
+from forecastle.models import pointer, trees
+from forecastle.monitoring.journal import Journal
+from forecastle.settings import Settings
+from forecastle.task import Task
+
+Health = Literal["well", "hint", "ill"]
+
+LEAST_FREE = 2 * 2**30  # bytes on the disk of the home folder
+CLOCK_ROOM = timedelta(minutes=2)  # that this clock and another's may lie apart
+PACKAGES = ("polars", "lightgbm", "scikit-learn", "mlflow", "dvc", "fastapi", "obstore", "sqlalchemy")
+EXTRAS = {
+    "fg-data-profiling": "the full profile page (extra profile)",
+    "optuna": "tuning (extra tune)",
+    "dvc-s3": "training tables on S3 (extra s3)",
+    "dvc-azure": "training tables on Azure (extra azure)",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one examination found: well, a hint that needs no action, or ill, with what to do and the exit code."""
+
+    about: str
+    health: Health
+    found: str
+    action: str = ""
+    exit_code: int = 0
+
+
+def examine(settings: Settings, tasks: Sequence[Task], now: datetime) -> Iterator[Finding]:
+    """Yield the findings of every examination, those of the installation first, then those of each task."""
+    general: tuple[tuple[str, Callable[[], Finding | str]], ...] = (
+        ("versions", _versions),
+        ("extras", _extras),
+        ("home", lambda: _home(settings)),
+        ("disk", lambda: _disk(settings)),
+        ("stores", lambda: _stores(settings, now)),
+        ("journal", lambda: _journal(settings)),
+        ("registry", lambda: _registry(settings, now)),
+        ("versioned data", lambda: _versioned(settings)),
+        ("trees", _trees),
+        ("listening", lambda: _listening(settings)),
+    )
+    for about, work in general:
+        yield _examined(about, work)
+    for task in tasks:
+        yield _examined(f"task {task.name}", lambda task=task: _task(settings, task, now))  # type: ignore[misc]
+        yield _examined(f"champion of {task.name}", lambda task=task: _champion(settings, task))  # type: ignore[misc]
+
+
+def _examined(about: str, work: Callable[[], Finding | str]) -> Finding:
+    """Return what an examination found; an error of the system is ill, with its own exit code and advice."""
+    try:
+        found = work()
+    except ForecastleError as error:
+        return Finding(about, "ill", f"expected {error.expected}, found {error.found}", error.action, error.exit_code)
+    return Finding(about, "well", found) if isinstance(found, str) else replace(found, about=about)
+
+
+def _hint(found: str, action: str) -> Finding:
+    return Finding("", "hint", found, action)
+
+
+def _versions() -> str:
+    python = ".".join(map(str, sys.version_info[:3]))
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"forecastle {__version__}, Python {python}, {packages}"
+
+
+def _extras() -> Finding | str:
+    missing = [f"{name}: {what}" for name, what in EXTRAS.items() if not _is_installed(name)]
+    if missing:
+        return _hint(f"not installed: {'; '.join(missing)}", "Install an extra where you want what it brings.")
+    return f"all installed: {', '.join(EXTRAS)}"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _home(settings: Settings) -> str:
+    """Check that the home folder can be written and has a format this code reads, without making it."""
+    home = settings.home.resolve()
+    formats.check_home(home)
+    place = next(one for one in (home, *home.parents) if one.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise StorageUnavailable(
+            f"a folder that can be written at {place}", "none", "Mend its permissions, or set FORECASTLE_HOME."
+        )
+    return f"{home} can be written" + ("" if home.exists() else "; it will be made by the first run")
+
+
+def _disk(settings: Settings) -> str:
+    place = next(one for one in (settings.home.resolve(), *settings.home.resolve().parents) if one.exists())
+    free = shutil.disk_usage(place).free
+    if free < LEAST_FREE:
+        raise StorageUnavailable(
+            f"at least {LEAST_FREE / 2**30:.0f} GiB free below {place}",
+            f"{free / 2**30:.1f} GiB",
+            "Make room, or let forecastle prune remove what is old.",
+        )
+    return f"{free / 2**30:.0f} GiB free"
+
+
+def _stores(settings: Settings, now: datetime) -> str:
+    """Check that the place of archive and history answers, and that its clock agrees with this one."""
+    if "://" not in settings.stores:
+        return settings.stores or "in the home folder"
+    place = store.open_store(settings.stores, settings)
+    apart = abs(datetime.fromtimestamp(place.clock(), now.tzinfo) - now)
+    return f"{place.uri} answers; {_agreeing(apart, place.uri)}"
+
+
+def _journal(settings: Settings) -> str:
+    shown = make_url(settings.journal_url).render_as_string(hide_password=True)
+    path = make_url(settings.journal_url)
+    if path.get_backend_name() == "sqlite" and not Path(path.database or "").exists():
+        return f"{shown} will be made by the first run"
+    with Journal(settings.journal_url):
+        return f"{shown} answers, its tables are of this version"
+
+
+def _registry(settings: Settings, now: datetime) -> str:
+    address = settings.tracking_uri
+    if not address.startswith(("http://", "https://")):
+        return f"{address.partition('?')[0]}"
+    with Client(settings.model_copy(update={"http_attempts": 1})) as client:
+        answer = client.get(Request(f"{address.rstrip('/')}/version"))
+    said = f"{Request(address).address} answers: MLflow {answer.body.decode(errors='replace')[:20]}"
+    if "date" not in answer.headers:
+        return said
+    return f"{said}; {_agreeing(abs(parsedate_to_datetime(answer.headers['date']) - now), 'the server')}"
+
+
+def _agreeing(apart: timedelta, whose: str) -> str:
+    """Say that two clocks agree. Raises SettingsError where they do not: times of arrival would be wrong."""
+    if apart > CLOCK_ROOM:
+        raise SettingsError(
+            f"a clock that agrees with that of {whose}",
+            f"{apart.total_seconds():.0f} s between them",
+            "Let this machine keep the time by NTP.",
+        )
+    return f"its clock and this one are {apart.total_seconds():.0f} s apart"
+
+
+def _versioned(settings: Settings) -> str:
+    shown = remotes.remote(settings).shown
+    return f"DVC remote {shown}, pointers " + ("committed to git" if settings.git else "without git")
+
+
+def _trees() -> str:
+    trees.require_library()
+    return "LightGBM's library can be opened"
+
+
+def _listening(settings: Settings) -> str:
+    return f"the service listens on {settings.host}:{settings.port}"
+
+
+def _task(settings: Settings, task: Task, now: datetime) -> str:
+    """Check that a task still is what its stores were begun for, and that its schedule and key fit its source."""
+    identity.require(task, settings.task_folder(task.name))
+    if task.source.provider == "file":
+        if not Path(task.source.path or "").exists():
+            raise StorageUnavailable(f"the table {task.source.path}", "no such file", "Mend path in [source].")
+        return f"reads {task.source.path}"
+    budget.check_schedule([task], settings, now)
+    window = max(task.source.window, task.gate.window)
+    asked = PROVIDERS[task.source.provider].requests(task.measured, settings, now - window, now, now)
+    keyed = "its key is set, " if any(request.secret_params for request in asked) else ""
+    return f"{task.source.provider}: {keyed}its schedule fits what may be asked"
+
+
+def _champion(settings: Settings, task: Task) -> Finding | str:
+    current = pointer.published(settings, task)
+    if current is None:
+        return _hint("none yet", "Train one: forecastle run train --task FILE")
+    return f"model {current.version}"

@@ -1,0 +1,90 @@
+"""The doctor: all of an installation is looked at, nothing is changed, and what is ill says what to do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from forecastle.cli import main
+from forecastle.data.formats import NOTE
+from forecastle.operations.doctor import Finding, examine
+from forecastle.settings import Settings, load_settings
+from forecastle.task import Task, load_task
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def keyed(root: Path) -> Task:
+    return load_task(root / "tasks" / "equity-volatility.toml")
+
+
+def findings(settings: Settings, *tasks: Task) -> dict[str, Finding]:
+    return {one.about: one for one in examine(settings, tasks, NOW)}
+
+
+def test_a_fresh_installation_is_well_and_nothing_is_made(tmp_path: Path, root: Path) -> None:
+    home = tmp_path / "not" / "there"
+    found = findings(load_settings(home=home), load_task(root / "tasks" / "nyc-temperature.toml"))
+    assert {one.about for one in found.values() if one.health == "ill"} == set()
+    assert found["champion of nyc-temperature"].health == "hint"
+    assert not home.exists()
+
+
+def test_a_missing_key_is_ill_and_says_which_variable_wants_it(tmp_path: Path, keyed: Task) -> None:
+    ill = findings(load_settings(home=tmp_path), keyed)["task equity-volatility"]
+    assert (ill.health, ill.exit_code) == ("ill", 2)
+    assert "FORECASTLE_ALPHA_VANTAGE_KEY" in ill.found and ill.action
+
+
+def test_a_key_that_is_set_is_well_and_is_not_shown(tmp_path: Path, keyed: Task) -> None:
+    found = findings(load_settings(home=tmp_path, alpha_vantage_key="a-secret"), keyed)
+    assert found["task equity-volatility"].health == "well"
+    assert "a-secret" not in str(found)
+
+
+def test_stores_of_a_newer_version_are_ill(tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_text('{"format": 99, "forecastle": "9.9.9"}')
+    ill = findings(load_settings(home=tmp_path))["home"]
+    assert (ill.health, ill.exit_code) == ("ill", 2)
+    assert "9.9.9" in ill.action
+
+
+def test_a_registry_that_does_not_answer_is_ill_and_all_else_is_examined_still(tmp_path: Path) -> None:
+    found = findings(load_settings(home=tmp_path, mlflow_uri="http://127.0.0.1:9", http_timeout=1))
+    assert (found["registry"].health, found["registry"].exit_code) == ("ill", 4)
+    assert found["trees"].health == "well"
+
+
+@pytest.mark.parametrize(("apart", "health"), [(timedelta(seconds=5), "well"), (timedelta(hours=1), "ill")])
+def test_a_clock_that_differs_from_the_servers_is_ill(tmp_path: Path, apart: timedelta, health: str) -> None:
+    class Registry(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.send_header("date", format_datetime(NOW + apart, usegmt=True))
+            self.end_headers()
+            self.wfile.write(b"3.17.2")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert findings(load_settings(home=tmp_path, mlflow_uri=address))["registry"].health == health
+        server.shutdown()
+
+
+def test_the_command_exits_with_the_code_of_the_gravest_fault(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORECASTLE_HOME", str(tmp_path))
+    assert main(["doctor"]) == 0
+    assert main(["doctor", "--task", str(root / "tasks" / "equity-volatility.toml"), "--json"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert any('"health": "ill"' in line for line in lines)
