@@ -151,6 +151,7 @@ def told(found: dict[str, Any]) -> Iterator[str]:
             figures = f"{one['per_second']:.0f} | {one['p50_ms']:.1f} | {one['p99_ms']:.1f} | {one['cpu_micros']:.0f}"
             yield f"| {side} | {one['connections']} | {figures} | {one['faults']} |"
     steps = ", ".join(f"{name} {seconds} s" for name, seconds in found["tick"]["steps"].items())
+    steps += f"; {found['tick']['cpu_seconds']} s of the processor"
     yield f"\nA tick of 10 000 series: {steps}. The booster has {found['facts']['trees']} trees of "
     yield f"{found['facts']['features']} features and the step ahead.\n"
 

@@ -42,7 +42,7 @@ def main(home: Path) -> None:
     recipe = replace(model.recipe, series_ids=names)
     model = replace(model, model=replace(model.model, recipe=recipe))
     parts = {}
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     newest = history.newest()
     assert newest is not None and recipe.lookback is not None
     versions = history.versions(as_of=now, start=newest - recipe.lookback)
@@ -59,7 +59,9 @@ def main(home: Path) -> None:
     parts["journal"] = time.perf_counter()
     steps = dict(zip(parts, np.diff([began, *parts.values()]).round(2).tolist(), strict=True))
     mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": round(parts["journal"] - began, 2), "mib": round(mib), "steps": steps}))
+    cpu = round(time.process_time() - spent, 2)
+    seconds = round(parts["journal"] - began, 2)
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "mib": round(mib), "steps": steps}))
 
 
 def _fill(history: History, names: tuple[str, ...], hours: int, now) -> None:  # type: ignore[no-untyped-def]
