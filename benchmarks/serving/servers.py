@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -106,19 +107,20 @@ def _running(command: Callable[[int], list[str]], path: str) -> Iterator[Server]
         port = door.getsockname()[1]
     address, began = f"http://127.0.0.1:{port}", time.monotonic()
     beside = str(Path(sys.executable).parent)  # mlflow starts uvicorn by its name
+    said = tempfile.TemporaryFile()  # not a pipe: nobody reads it, and a server that logs much would wait for ever
     process = subprocess.Popen(
         command(port),
         start_new_session=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=said,
         env={**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])},
     )
     try:
         while not _answers(address + path):
             if process.poll() is not None or time.monotonic() - began > START_SECONDS:
                 process.kill()
-                said = process.stderr.read().decode(errors="replace") if process.stderr else ""
-                raise RuntimeError(f"the server did not come up: {said[-2000:]}")
+                said.seek(0)
+                raise RuntimeError(f"the server did not come up: {said.read().decode(errors='replace')[-2000:]}")
             time.sleep(0.01)
         yield Server(address, psutil.Process(process.pid), time.monotonic() - began)
     finally:
@@ -129,6 +131,7 @@ def _running(command: Callable[[int], list[str]], path: str) -> Iterator[Server]
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        said.close()
 
 
 def _answers(url: str) -> bool:

@@ -236,6 +236,22 @@ def test_a_body_that_does_not_come_in_time_is_408(post, body, monkeypatch) -> No
     assert (answer.status_code, answer.headers["content-type"]) == (408, "application/problem+json")
 
 
+def test_a_client_that_goes_away_in_the_middle_is_no_fault_of_the_service(app, caplog) -> None:
+    scope = {"type": "http", "method": "POST", "path": PREDICT, "raw_path": PREDICT.encode(), "query_string": b""}
+    scope |= {"headers": [(b"content-type", b"application/json")], "http_version": "1.1", "scheme": "http"}
+    coming = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    said = []
+
+    async def receive():
+        return next(coming)
+
+    async def send(message):
+        said.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert said[0]["status"] == 400
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_a_kind_of_body_that_another_site_could_forge_is_415(post, kind: str) -> None:
     for path in (PREDICT, PUSH):
