@@ -45,9 +45,8 @@ def bundle(examples, quick) -> Bundle:
     pairs = all_pairs(examples.take(np.flatnonzero(~np.isnan(examples.truth).any(axis=1))))
     truth = pairs.pick(pairs.examples.truth)
     spread = calibrate([Errors(pairs, truth * 0.9, truth, np.arange(len(truth)) % 2)], 0.9, 0)
-    model = Model(
-        examples.recipe, "blend", members, (0.3, 0.3, 0.1, 0.1, 0.1, 0.1), spread, 0.9, {"a": 1 / 3, "b": 2.0}
-    )
+    weights, usual = (0.3, 0.3, 0.1, 0.1, 0.1, 0.1), {"a": 1 / 3, "b": 2.0}
+    model = Model(examples.recipe, "blend", members, weights, spread, 0.9, usual)
     return Bundle("small", "abc", "", "d41d", NOW, NOW, model, examples.names, {"rmse": 0.1}, {"features": []})
 
 
@@ -181,7 +180,7 @@ def test_a_model_that_answers_something_else_fails_its_self_check(with_check, pa
     other = {
         "members": tuple(reversed(model.members)),
         "spread": replace(model.spread, quantiles=tuple(1.001 * one for one in model.spread.quantiles)),
-        "weights": (0.3, 0.1, 0.3, 0.1, 0.1, 0.1),
+        "weights": tuple(reversed(model.weights)),
     }
     with pytest.raises(RegistryUnavailable, match="to forecast what it did when it was made; found another"):
         self_check(replace(with_check, model=replace(model, **{part: other[part]})))
