@@ -135,7 +135,8 @@ def transform(run: Run) -> Summary:
 def profile(run: Run) -> Summary:
     """Compute the Reference that drift is measured against, and the page that shows the training data."""
     examples = _examples(run)
-    reference = profiling.reference(examples.origin_names, examples.origin)
+    margin = drift.margin_of(examples.origin_names, examples.origin, examples.origins)
+    reference = replace(profiling.reference(examples.origin_names, examples.origin), margin=margin)
     observations = roster.in_service(run.task, run.history.read(as_of=run.now))
     full = run.settings.profile == "full"
     page = profile_page.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference, full)
