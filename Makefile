@@ -37,7 +37,7 @@ demo: setup  ## run the whole system on recorded weather and flights; KEEP=1 lea
 .PHONY: lint
 lint: setup  ## formatting, style, types and the layers of the code
 	$(BIN)/black --check --quiet .
-	$(BIN)/flake8 src tests tools benchmarks
+	$(BIN)/flake8 src tests tools benchmarks dags
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -47,7 +47,7 @@ check: lint  ## the everyday checks: lint, and the fast tests
 	$(PYTEST) -q -m alone $(EVERYDAY)
 
 .PHONY: test
-test: lint browser stores  ## every check and every test, with the bar on coverage
+test: lint browser stores airflow  ## every check and every test, with the bar on coverage
 	@$(BIN)/coverage erase
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= tests
 	$(PYTEST) -q -m alone tests
@@ -65,6 +65,10 @@ browser:
 stores:
 	@tools/object-stores
 
+.PHONY: airflow
+airflow: setup
+	@tools/airflow
+
 .PHONY: docs
 docs: setup  ## write the reference pages of docs/ from the code
 	$(BIN)/python tools/reference.py
@@ -75,6 +79,8 @@ lock: setup  ## resolve the requirements again; UPGRADE=1 takes newer versions
 		--all-extras pyproject.toml --output-file requirements/dev.txt > /dev/null
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
 		--constraint requirements/dev.txt requirements/bootstrap.in --output-file requirements/bootstrap.txt > /dev/null
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
+		--python-version 3.11 requirements/airflow.in --output-file requirements/airflow.txt > /dev/null
 
 .PHONY: screenshot
 screenshot: setup browser  ## run the demo and take the picture of its page for the README

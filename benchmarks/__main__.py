@@ -17,13 +17,21 @@ from typing import Any
 
 import psutil
 
-from benchmarks import drift, features, gate, history, journal
+from benchmarks import drift, features, gate, history, journal, scaling, training
 from benchmarks.race import Race, run
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results.json", ROOT / "docs" / "benchmarks.md"
-RACES: tuple[Race, ...] = (*features.RACES, *gate.RACES, *history.RACES, *journal.RACES)
-PACKAGES = ("polars", "numpy", "mlforecast", "coreforecast", "pandas", "pandera", "sqlalchemy")
+PLOT = ROOT / "docs" / "images" / "scaling.svg"
+RACES: tuple[Race, ...] = (
+    *features.RACES,
+    *gate.RACES,
+    *history.RACES,
+    *journal.RACES,
+    *training.RACES,
+    *scaling.RACES,
+)
+PACKAGES = ("polars", "numpy", "mlforecast", "coreforecast", "pandas", "pandera", "sqlalchemy", "lightgbm")
 
 HEAD = """# Benchmarks
 
@@ -123,6 +131,8 @@ def _keep(race: Race, found: dict[str, Any]) -> None:
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known[race.name] = found
     known = {one.name: known[one.name] for one in RACES if one.name in known}
+    if race.name == scaling.NAME:
+        scaling.draw(found, PLOT)
     RESULTS.write_text(json.dumps(known, indent=2) + "\n")
     PAGE.write_text("\n".join(_page(known)))
 
@@ -132,6 +142,8 @@ def _page(known: dict[str, Any]) -> Iterator[str]:
     machines: list[tuple[str, dict[str, Any]]] = []
     for name, found in known.items():
         yield from told(name, found)
+        if name == scaling.NAME:
+            yield f"![Seconds and memory over the number of series](images/{PLOT.name})\n"
         if (found["at"], found["machine"]) not in machines:
             machines.append((found["at"], found["machine"]))
     yield "## Measured on\n"

@@ -14,18 +14,18 @@ import polars as pl
 
 from forecastle.data import formats, identity, roster
 from forecastle.data.derivation import derive, join_others, open_history, open_others
-from forecastle.data.examples import make_examples
+from forecastle.data.examples import Examples, make_examples
 from forecastle.data.ingestion import Archive, fetch
 from forecastle.data.panel import Integers, Panel, build_panel, micros, moment
 from forecastle.data.quality_check import judge as judge_quality
 from forecastle.data.store import Store, task_stores
 from forecastle.data.transformation import make_recipe
-from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
+from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError, plainly
 from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
 from forecastle.http import Client
 from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series, skill_interval
 from forecastle.models.learning import Options
-from forecastle.models.training import Judged, chosen_origins, judge
+from forecastle.models.training import chosen_origins, judge
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -44,11 +44,8 @@ def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path |
     ``origins`` names a Parquet table with series_id and origin: exactly those are forecast, each H steps ahead, by a
     model trained on what was available before the first of them. Default: the last ``training.backtest_share``.
     """
-    versions = _observations(task, settings, now)
-    if origins is None:
-        judged = _judge_last_part(task, versions)
-    else:
-        judged = _judge_origins(task, versions, _read_origins(origins, task))
+    past, test = past_and_test(task, settings, now, origins)
+    judged = judge(task, past, test, int(past.origins.max()), Options(seed=task.training.seed))
     figures = {
         **scores(judged.rows),
         "skill_interval": skill_interval(judged.rows),
@@ -59,30 +56,32 @@ def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path |
     return Backtest(judged.rows.select(FORECAST_COLUMNS), figures)
 
 
-def _judge_last_part(task: Task, versions: pl.DataFrame) -> Judged:
-    panel = build_panel(versions, task)
-    first, last = int(panel.timestamps.min()), int(panel.timestamps.max())
-    cut = first + int((last - first) * (1 - task.training.backtest_share))
-    return _judge_rows(task, versions, panel, np.flatnonzero(chosen_origins(panel.timestamps, cut, task.steps)))
-
-
-def _judge_origins(task: Task, versions: pl.DataFrame, asked: pl.DataFrame) -> Judged:
-    """Train on what was available before the first origin was issued, and forecast exactly the asked origins."""
-    newest: datetime = asked["origin"].max()  # type: ignore[assignment]
-    panel = build_panel(versions, task, until=newest)
-    return _judge_rows(task, versions, panel, _rows_of(panel, asked))
-
-
-def _judge_rows(task: Task, versions: pl.DataFrame, panel: Panel, rows: Integers) -> Judged:
+def past_and_test(task: Task, settings: Settings, now: datetime, origins: Path | None) -> tuple[Examples, Examples]:
+    """Return what a back-test learns from, as it was known when its first origin was issued, and what it forecasts."""
+    versions = _observations(task, settings, now)
+    if origins is None:
+        panel, rows = _last_part(task, versions)
+    else:
+        panel, rows = _asked(task, versions, _read_origins(origins, task))
     if not len(rows):
         raise NotEnoughHistory("origins to forecast from", "none", "Give more history, or name origins.")
     issued = moment(int(panel.issued_at[rows].min()))
-    known = versions.filter(pl.col(AVAILABLE_AT) <= issued)
-    past_panel = build_panel(known, task)
+    past_panel = build_panel(versions.filter(pl.col(AVAILABLE_AT) <= issued), task)
     recipe = make_recipe(task, past_panel)
-    past = make_examples(recipe, past_panel, np.arange(past_panel.size))
-    test = make_examples(recipe, panel, rows)
-    return judge(task, past, test, int(past.origins.max()), Options(seed=task.training.seed))
+    return make_examples(recipe, past_panel, np.arange(past_panel.size)), make_examples(recipe, panel, rows)
+
+
+def _last_part(task: Task, versions: pl.DataFrame) -> tuple[Panel, Integers]:
+    panel = build_panel(versions, task)
+    first, last = int(panel.timestamps.min()), int(panel.timestamps.max())
+    cut = first + int((last - first) * (1 - task.training.backtest_share))
+    return panel, np.flatnonzero(chosen_origins(panel.timestamps, cut, task.steps))
+
+
+def _asked(task: Task, versions: pl.DataFrame, asked: pl.DataFrame) -> tuple[Panel, Integers]:
+    newest: datetime = asked["origin"].max()  # type: ignore[assignment]
+    panel = build_panel(versions, task, until=newest)
+    return panel, _rows_of(panel, asked)
 
 
 def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
@@ -118,7 +117,9 @@ def _read_origins(path: Path, task: Task) -> pl.DataFrame:
         ).unique()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise TaskError(
-            f"a Parquet table with series_id and origin at {path}", str(error), "Write the origins as such a table."
+            f"a Parquet table with series_id and origin at {path}",
+            plainly(error).partition(" (os error")[0],
+            "Write the origins as such a table.",
         ) from None
 
 

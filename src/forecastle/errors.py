@@ -23,6 +23,8 @@ translate an error once, by its ``exit_code`` and ``retried``; nothing below a d
 
 from __future__ import annotations
 
+from json import JSONDecodeError
+
 UNEXPECTED_EXIT = 1
 WORSE_CHALLENGER_EXIT = 5
 INTERRUPTED_EXIT = 130
@@ -111,3 +113,15 @@ class StorageUnavailable(OutsideError):
 
 class RegistryUnavailable(OutsideError):
     """Say that the model registry did not answer."""
+
+
+def plainly(error: BaseException) -> str:
+    """Return in words what an error of the system or a library says: one line, without its numbers and codes."""
+    if isinstance(error, JSONDecodeError):
+        return f"no JSON from line {error.lineno}, column {error.colno} on"
+    if isinstance(error, UnicodeDecodeError):
+        return f"bytes that are no text in UTF-8, at byte {error.start}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -51,13 +51,19 @@ _DROPPED_HEADERS = frozenset({"content-encoding", "content-length", "transfer-en
 
 @dataclass(frozen=True)
 class Request:
-    """One GET: an address, its parameters, which of them are secret, headers; and the series, for its parser."""
+    """One question: an address, its parameters, which of them are secret, headers; and the series, for its parser.
+
+    It is a GET unless ``method`` says else; ``body`` is sent as JSON, and ``hidden`` names secrets of headers and body.
+    """
 
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
     secret_params: frozenset[str] = frozenset()
     series: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "GET"
+    body: Mapping[str, Any] | None = None
+    hidden: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -73,7 +79,7 @@ class Request:
 
     @property
     def _shown(self) -> str:
-        return _USER_AND_PASSWORD.sub("", self.url)
+        return without_password(self.url)
 
     def hide(self, text: str) -> str:
         """Return the text with every secret of this request, plain or percent-encoded, in any case, replaced."""
@@ -100,6 +106,7 @@ class Request:
     def secrets(self) -> list[str]:
         """Return every spelling of every secret, the longest first."""
         values = [self.params[name] for name in self.secret_params if self.params.get(name)]
+        values += filter(None, self.hidden)
         plain = {spelling for value in values for spelling in (value, quote(value, safe=""), quote_plus(value))}
         in_json = {json.dumps(value)[1:-1] for value in plain}
         slashed = {value.replace("/", slash) for value in in_json for slash in ("\\/", "\\u002f")}
@@ -228,6 +235,10 @@ class Client:
                 f"Ask again in {fault.retry_after:.0f} s." if fault.retry_after else "Ask again later.",
             ) from None
 
+    def send(self, request: Request) -> Answer:
+        """Send what may be sent twice without harm, whatever its method; return the answer, as ``get`` does."""
+        return self.get(request)
+
     @contextmanager
     def judging(self, request: Request, answer: Answer) -> Iterator[None]:
         """Let the caller judge an answer: where that ends in SourceUnavailable the guard is told what was found."""
@@ -249,7 +260,8 @@ class Client:
         deadline = time.monotonic() + self._settings.http_timeout
         try:
             url = httpx.URL(request.url).copy_merge_params(dict(request.params))
-            with self._http.stream("GET", url, headers=dict(request.headers)) as response:
+            headers = dict(request.headers)
+            with self._http.stream(request.method, url, headers=headers, json=request.body) as response:
                 headers = {name.lower(): request.hide(value) for name, value in response.headers.items()}
                 self._guard.told(request, headers)
                 body, whole = self._body(response, request, deadline)
@@ -298,6 +310,11 @@ def asgi_transport(app: ASGIApp) -> Transport:
     It holds nothing open, so that one may serve any number of clients, one after the other or at once.
     """
     return _AsgiTransport(app)
+
+
+def without_password(url: str) -> str:
+    """Return an address without the user and password in it, as it may be shown."""
+    return _USER_AND_PASSWORD.sub("", url)
 
 
 def excerpt(body: bytes, length: int = 200) -> str:

@@ -14,9 +14,9 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,12 +51,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended: its summary, or the error that ended it."""
+    """How a step ended: its summary, or the error that ended it, and the addresses of the pages there are by then."""
 
     step: str
     seconds: float
     summary: Summary
     error: ForecastleError | None = None
+    pages: Mapping[str, str] = field(default_factory=dict)
 
 
 COLLECT = (
@@ -93,16 +94,19 @@ def open_run(
 
     The transport is the seam for a source that is not reached over the network (replay); default: the network.
     ``clock`` tells the real time to whoever collects from a real source: only then are budgets and failures counted.
-    Raises TaskError where the task's schedule asks its source for more than that allows, or its stores were begun for
-    something else; FormatError where they are of another version.
+    Raises TaskError where the task's schedule, with those of other live runs on this home, asks its source for more
+    than that allows, or its stores were begun for something else; FormatError where they are of another version.
     """
     formats.open_home(settings.home)
     _require_identity(task, settings)
     moment = now or _newest_run(settings.task_folder(task.name), flow)
     guard = None
     if clock is not None and task.source.provider != "file":
-        budget.check_schedule([task], settings, moment)
-        guard = budget.BudgetGuard.of(task, settings, clock)
+        if flow == "live":
+            budget.hold_schedule(task, settings, clock())
+        else:
+            budget.check_schedule([task], settings, moment)
+        guard = budget.BudgetGuard.of(task, settings, clock, at_every_step=flow == "live")
     with Client(settings, transport, guard=guard) as client, Journal(settings.journal_url) as journal:
         yield Run(task, settings, flow, moment, client, journal, clock)
 
@@ -188,8 +192,7 @@ def run_step(run: Run, step: Step) -> Outcome:
     A step whose predecessors have not succeeded in this run does not start: GateError, in the CLI and in a DAG alike.
     """
     started = time.perf_counter()
-    later = [one.name for one in itertools.dropwhile(lambda one: one.name != step.name, FLOWS[run.flow])]
-    for name in (step.name, *later):  # what a former try said of this step and after holds no more
+    for name in _resting_on(step, FLOWS[run.flow]):  # what a former try said of these holds no more
         _note(run, name).unlink(missing_ok=True)
     summary: Summary = {}
     error: ForecastleError | None = None
@@ -205,7 +208,16 @@ def run_step(run: Run, step: Step) -> Outcome:
     write_json(_note(run, step.name), said)
     if run.flow == "live":
         _tell_of_failure(run, step, error)
-    return Outcome(step.name, seconds, summary, error)
+    return Outcome(step.name, seconds, summary, error, run.pages)
+
+
+def _resting_on(step: Step, flow: Sequence[Step]) -> set[str]:
+    """Return the names of a step and of all that come after it, however far: not of those that may run beside it."""
+    found = {step.name}
+    for one in flow:
+        if not found.isdisjoint(one.after):
+            found.add(one.name)
+    return found
 
 
 def _require_identity(task: Task, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
 from forecastle.data.store import Store, task_stores
-from forecastle.http import Client
+from forecastle.http import Client, without_password
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -49,6 +50,17 @@ class Run:
     def folder(self) -> Path:
         """The run's folder, through which its steps talk."""
         return self.home / "runs" / self.id
+
+    @property
+    def pages(self) -> dict[str, str]:
+        """The addresses of what there is to look at by now: the gate's report, the profile, the run at MLflow."""
+        there = {"gate": self.folder / "quality.html", "profile": self.home / "reports" / "profile.html"}
+        found = {name: self.settings.page(path) for name, path in there.items() if path.exists()}
+        note = self.folder / "model.json"
+        if note.exists() and (server := self.settings.tracking_uri).startswith("http"):
+            run_id = json.loads(note.read_bytes())["run_id"]
+            found["mlflow"] = f"{without_password(server).rstrip('/')}/#/runs/{run_id}"
+        return found
 
     @cached_property
     def stores(self) -> Store:

@@ -156,6 +156,22 @@ class Settings(BaseSettings):
         default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
     )
     max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
+    pages_url: str = Field(
+        default="",
+        description="Address at which a browser finds the home folder, for links to its pages; empty: file addresses.",
+    )
+    bin: str = Field(
+        default="",
+        description="For Airflow's DAGs: this command in its own environment, as an absolute path; see "
+        "[Airflow](airflow.md).",
+    )
+    tasks: str = Field(default="", description="For Airflow's DAGs: the folder of the task files.")
+    airflow_url: str = Field(default="", description="Base address of Airflow's API server.")
+    airflow_user: str = Field(default="admin", description="User name at Airflow.")
+    airflow_password: SecretStr = Field(default=SecretStr(""), description="Password of that user.")
+    airflow_token: SecretStr = Field(
+        default=SecretStr(""), description="Token at Airflow; with one, user and password are not needed."
+    )
     keep_archive: int = Field(
         default=0, ge=0, description="Days archived answers are kept by `forecastle prune`; 0 keeps them for ever."
     )
@@ -225,6 +241,12 @@ class Settings(BaseSettings):
                 f"a key or token in {PREFIX}{name.upper()}", "none", "Get one from its issuer and set that variable."
             )
         return key.get_secret_value().strip()
+
+    def page(self, path: Path) -> str:
+        """Return the address at which a browser finds a file of the home folder."""
+        if not self.pages_url:
+            return path.resolve().as_uri()
+        return f"{self.pages_url.rstrip('/')}/{path.relative_to(self.home).as_posix()}"
 
     def task_folder(self, task: str) -> Path:
         """The folder of one task's archive, history, quarantine, runs, reports and published models."""

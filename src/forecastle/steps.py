@@ -158,7 +158,7 @@ def train(run: Run) -> Summary:
     """Back-test every candidate, fit the one that earned it on all data, and register it."""
     version_note = _load(run.folder / "version.json")
     trained = training.train(
-        run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now
+        run.task, _examples(run), version_note["version"], _load(run.folder / "reference.json"), run.now, run.home
     )
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
     made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))

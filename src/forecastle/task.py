@@ -21,7 +21,7 @@ from forecastle.declaration import HttpJson
 from forecastle.duration import DAY as DAY
 from forecastle.duration import Duration, parse_duration
 from forecastle.duration import duration_text as duration_text  # noqa: F401  # where others look for it
-from forecastle.errors import TaskError
+from forecastle.errors import TaskError, plainly
 from forecastle.frame import to_json
 from forecastle.mistakes import describe
 from forecastle.mistakes import nearest as nearest
@@ -210,6 +210,13 @@ class Training(Part):
     coverage: float = Field(default=0.9, gt=0.5, lt=1)
     series_tolerance: float = Field(default=0.05, ge=0)
     seed: int = 0
+    tune: Duration | None = None
+
+    @model_validator(mode="after")
+    def _has_time_to_tune(self) -> Training:
+        if self.tune is not None and self.tune <= timedelta(0):
+            raise ValueError("tune is how long to search for better parameters, such as '5m'")
+        return self
 
 
 class Monitoring(Part):
@@ -371,7 +378,7 @@ def load_task(path: Path | str) -> Task:
             "Write one with: forecastle init my-task",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise TaskError(f"a readable TOML file at {path}", str(error), "Mend the file at that place.") from None
+        raise TaskError(f"a readable TOML file at {path}", plainly(error), "Mend the file at that place.") from None
     if isinstance(data.get("source"), dict) and isinstance(data["source"].get("path"), str):
         data["source"]["path"] = str((path.parent / data["source"]["path"]).resolve())
     return make_task(data, where=str(path))

@@ -170,7 +170,8 @@ class S3Server:
         ]
         self.daemons[0].start(lambda: self._says("mon", "stat"))
         disk_id = str(uuid.uuid4())
-        self._run("ceph", "osd", "new", disk_id)
+        # A young monitor says how it is before it takes commands; one that is told again changes nothing.
+        self.daemons[0].wait_until(lambda: self._says("osd", "new", disk_id))
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk_id)
         self._run("ceph", "osd", "crush", "add", "osd.0", "1.0", "host=localhost", "root=default")
         self._start_from(1)

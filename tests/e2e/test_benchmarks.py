@@ -30,6 +30,7 @@ def test_every_race_runs_on_small_tables_and_its_sides_agree(root, missing_compo
         "history-wide",
         "history-long",
         "journal-year",
+        "training-1m",
     ]
     assert (root / "benchmarks" / "results.json").read_bytes() == kept, "a quick run keeps no figures"
 

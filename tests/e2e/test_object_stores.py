@@ -24,9 +24,15 @@ from forecastle.data.archive import Archive
 from forecastle.data.history import History
 from forecastle.data.replay import load_nyc_weather, replay_app
 from forecastle.data.store import Bucket, open_store, task_stores
-from forecastle.errors import StorageUnavailable
+from forecastle.errors import StorageUnavailable, UserError
 from forecastle.http import Answer, asgi_transport
+from forecastle.models import audit
+from forecastle.models.audit import Event
+from forecastle.models.pointer import ModelVersion, folder_digest, publish, published, withdraw
 from forecastle.monitoring.journal import Journal
+from forecastle.operations.backup import back_up
+from forecastle.operations.restoring import restore
+from forecastle.operations.retention import prune
 from forecastle.settings import Settings
 from forecastle.task import Task, load_task
 
@@ -70,6 +76,45 @@ def test_a_task_on_an_object_store_ends_as_it_does_on_a_folder(server, task, wea
     assert {path.name for path in settings.task_folder(task.name).iterdir()}.isdisjoint({"history", "archive"})
     there = task_stores(settings, task.name).list()
     assert sum(name.endswith(".parquet") for name in there) >= 4 and any("archive/bodies/" in name for name in there)
+
+
+def test_a_backup_of_a_bucket_comes_back_in_another_bucket_and_prunes_there(server, task, weather, tmp_path) -> None:
+    settings = _settings(tmp_path / "home", server, server.uri(server.bucket(), "deep/er"))
+    _live(task, settings, weather)
+    refused = Answer("http://source", 200, {}, b"<html>")
+    Archive(task_stores(settings, task.name) / "archive").save(refused, START + HOUR / 2)  # brought nothing
+    made = back_up(settings, tmp_path / "copy.tar.gz", START)
+    assert made.elsewhere == {}
+    back = _settings(tmp_path / "home-2", server, server.uri(server.bucket(), "p"))
+    restore(back, made.path, START)
+    assert _stored(task, back) == _stored(task, settings)
+    with pytest.raises(UserError, match="nothing at"):
+        restore(_settings(tmp_path / "home-3", server, back.stores), made.path, START)
+    hasty = back.model_copy(update={"keep_archive": 1, "keep_runs": 0})
+    (archive,) = prune(hasty, [task], START + 100 * 24 * HOUR)
+    assert archive.items == 1 and archive.needed > 0  # what the history's rows came in stays
+    assert _stored(task, back)["versions"] == _stored(task, settings)["versions"]
+
+
+def test_a_model_that_is_published_to_an_object_store_is_served_by_another_machine(server, task, tmp_path) -> None:
+    uri = server.uri(server.bucket(), "models")
+    trainer, other = (_settings(tmp_path / name, server, uri) for name in ("trainer", "other"))
+    folder = tmp_path / "bundle"
+    (folder / "trees").mkdir(parents=True)
+    assert published(other, task) is None
+    for number in ("1", "2"):
+        (folder / "model.json").write_text(number)
+        (folder / "trees" / "spread.txt").write_text(f"tree {number}")
+        here = publish(trainer, task, ModelVersion(task.name, number, f"run-{number}", "abc"), folder, START)
+        there = published(other, task)
+        assert there is not None and (there.version, there.digest) == (number, here.digest)
+        assert folder_digest(there.folder) == folder_digest(folder)
+        assert published(other, task) == there
+        audit.record(trainer, task, Event(START, "ann", "promote", number, "", "Better."))
+    assert [one.version for one in audit.events(other, task)] == ["1", "2"]
+    withdraw(trainer, task, "1")
+    left = {name.partition("/")[0] for name in (task_stores(trainer, task.name) / "models").list()}
+    assert len(left) == 3 and {"champion.json", "audit"} < left
 
 
 def test_two_collectors_at_once_leave_what_one_leaves(server, task, weather, tmp_path) -> None:

@@ -21,8 +21,11 @@ import pytest
 from filelock import FileLock
 
 from forecastle import pipeline
+from forecastle.data.archive import Archive
 from forecastle.data.history import History
 from forecastle.data.replay import load_nyc_weather, replay_app
+from forecastle.data.store import task_stores
+from forecastle.frame import iso
 from forecastle.http import asgi_transport
 from forecastle.monitoring.journal import Journal
 from forecastle.operations import restoring
@@ -77,7 +80,9 @@ class Site:
 
     @property
     def history(self) -> History:
-        return History(self.folder / "history", (self.task.target, *self.task.covariates))
+        return History(
+            task_stores(self.settings, self.task.name) / "history", (self.task.target, *self.task.covariates)
+        )
 
     def journal(self) -> Journal:
         return Journal(self.settings.journal_url)
@@ -124,8 +129,8 @@ class Site:
 
     def archived(self) -> list[tuple[str, str]]:
         """Return the archived collections: when each was made, and the digest of what it brought."""
-        notes = [json.loads(path.read_bytes()) for path in (self.folder / "archive").glob("[0-9]*/**/*.json")]
-        return sorted((note["collected_at"], note["sha256"]) for note in notes)
+        notes = Archive(task_stores(self.settings, self.task.name) / "archive").notes()
+        return sorted((iso(note.collected_at), note.sha256) for note in notes)
 
     def bodies(self) -> list[bytes]:
         """Return every body in the archive."""

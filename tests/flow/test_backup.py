@@ -8,21 +8,27 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from obstore.store import MemoryStore
 
+from forecastle.data import formats, store
 from forecastle.data.archive import Archive
 from forecastle.data.budget import open_ledger
-from forecastle.errors import FormatError, UserError
+from forecastle.data.store import Bucket, open_store, task_stores
+from forecastle.errors import FormatError, StorageUnavailable, UserError
 from forecastle.models import bundle, pointer, registry
 from forecastle.operations import backup as backups
+from forecastle.operations import buckets
 from forecastle.operations.backup import back_up
+from forecastle.operations.buckets import put_in
 from forecastle.operations.restoring import restore
 from forecastle.serving.app import create_app
+from forecastle.settings import Settings
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -256,10 +262,94 @@ def test_history_and_archive_in_another_folder_are_backed_up_and_restored_to_whe
     back.pass_hours(1)
 
 
-def test_a_bucket_of_history_and_archive_is_named_with_what_to_do(site, tmp_path: Path) -> None:
-    made = back_up(with_stores(site, "s3://bucket/prefix").settings, tmp_path / "copy", WHEN)
-    assert "history and archive" in made.elsewhere["stores"]
-    assert "stores" in json.loads((made.path / "backup.json").read_text(encoding="utf-8"))["elsewhere"]
+@pytest.fixture
+def in_bucket(site, monkeypatch: pytest.MonkeyPatch):
+    """The site with history and archive in a bucket, two hours on; every other bucket is there too, and empty."""
+    there: dict[str, MemoryStore] = {}
+    monkeypatch.setitem(store._LIBRARY, "s3", lambda name, _: there.setdefault(name, MemoryStore()))
+    apart = with_stores(site, "s3://first/deep/er")
+    place = task_stores(apart.settings, site.task.name)
+    for kind in ("history", "archive"):
+        put_in(place / kind, site.folder / kind)
+        shutil.rmtree(site.folder / kind)
+    open_store("s3://first", apart.settings).put("deep/er/of-others.txt", b"")
+    apart.pass_hours(2)
+    return apart
+
+
+@pytest.mark.parametrize(
+    ("name", "to"), [("copy.tar", "s3://second/p"), ("copy", "s3://first/deep/er"), ("copy", "folder")]
+)
+def test_history_and_archive_in_a_bucket_are_backed_up_and_restored_to_a_bucket_or_folder(
+    in_bucket, tmp_path: Path, name: str, to: str
+) -> None:
+    expected = in_bucket.state()
+    made = back_up(in_bucket.settings, tmp_path / name, WHEN)
+    assert made.elsewhere == {}
+    shutil.rmtree(in_bucket.settings.home)
+    for one in buckets.names(open_store("s3://first/deep/er", in_bucket.settings)):
+        open_store("s3://first/deep/er", in_bucket.settings).delete(one)  # nothing restored may lean on the first
+    back = with_stores(at(in_bucket, tmp_path / "home-2"), str(tmp_path / "stores-2") if to == "folder" else to)
+    restore(back.settings, made.path, WHEN)
+    assert back.state() == expected and expected["archive"]
+    assert back.pass_hours(1)["score"]["scored"] > 0
+
+
+def test_a_bucket_that_holds_something_is_left_alone_unless_forced_and_then_moved_aside(in_bucket, tmp_path) -> None:
+    made = back_up(in_bucket.settings, tmp_path / "copy", WHEN)
+    before = in_bucket.state()
+    in_bucket.pass_hours(1)
+    bucket = open_store("s3://first/deep/er", in_bucket.settings)
+    later = {one: bucket.get([one]) for one in buckets.names(bucket)}
+    back = at(in_bucket, tmp_path / "home-2")
+    with pytest.raises(UserError, match="nothing at s3://first/deep/er yet"):
+        restore(back.settings, made.path, WHEN)
+    assert {one: bucket.get([one]) for one in buckets.names(bucket)} == later
+    restore(back.settings, made.path, WHEN, force=True)
+    assert back.state() == before
+    aside = bucket / ".before-restore-20260102T030405Z"
+    assert {one: aside.get([one]) for one in aside.list()} == later
+    assert bucket.exists("of-others.txt")
+
+
+def test_objects_that_a_merge_takes_away_while_they_are_copied_are_in_the_one_it_wrote(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Merging(Bucket):
+        """Merges what it holds when it was listed for the first time."""
+
+        def get(self, names):
+            if self.exists("t/history/month"):
+                return super().get(names)
+            self.put("t/history/month", b"12")
+            self.delete("t/history/batch-2")
+            return super().get(names)
+
+    bucket = Merging("memory://b", MemoryStore())
+    for one in ("1", "2"):
+        bucket.put(f"t/history/batch-{one}", one.encode())
+    assert buckets.copy_out(bucket, "history", tmp_path) == ["t/history/batch-1", "t/history/month"]
+    assert (tmp_path / "t" / "history" / "month").read_bytes() == b"12"
+
+
+def test_a_bucket_that_does_not_answer_leaves_no_backup(in_bucket, tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageUnavailable("an answer from s3://first", "Connection refused", "Check that the server runs.")
+
+    monkeypatch.setattr(Bucket, "get", refuse)
+    with pytest.raises(StorageUnavailable, match="Connection refused"):
+        back_up(in_bucket.settings, tmp_path / "backups" / "copy", WHEN)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_a_home_without_any_store_is_no_backup(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with pytest.raises(UserError, match="stores in .*home"):
+        back_up(Settings(home=home, _env_file=None), tmp_path / "copy", WHEN)
+    formats.open_home(home)
+    with pytest.raises(UserError, match="stores in .*home"):
+        back_up(Settings(home=home, _env_file=None), tmp_path / "copy", WHEN)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_the_order_of_copying_leaves_no_claim_without_its_rows_and_no_row_without_its_admission(

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from obstore.store import MemoryStore
 
+from forecastle.data import store
 from forecastle.data.archive import GRACE, Archive
+from forecastle.data.store import Bucket, Folder, task_stores
 from forecastle.http import Answer
 from forecastle.lineage import trace
 from forecastle.models import bundle, pointer, registry
+from forecastle.operations.buckets import put_in
 from forecastle.operations.retention import Pruned, needs, prune
 
 DAY = timedelta(days=1)
@@ -241,9 +245,29 @@ def test_quarantined_batches_go_by_age_and_keep_their_answers_until_then(site) -
     assert answer not in {one.name for one in Archive(site.folder / "archive").notes()}
 
 
-@pytest.mark.parametrize("store", ["runs", "quarantine"])
-def test_a_folder_half_gone_after_a_crash_is_out_of_sight_and_goes_with_the_next_prune(site, store: str) -> None:
-    left = site.folder / store / ".pruned-0"
+def test_the_archive_in_a_bucket_is_pruned_as_one_in_a_folder_is(site, tmp_path: Path, monkeypatch) -> None:
+    site.source.fault = "html"
+    site.now += timedelta(hours=1)
+    site.fail()  # refused answers bring nothing and may go
+    site.source.fault = None
+    site.pass_hours(1)
+    site.now += timedelta(days=100)
+    there = MemoryStore()
+    monkeypatch.setitem(store._LIBRARY, "s3", lambda *_: there)
+    hasty = kept_for(site, archive=1)
+    apart = replace(hasty, settings=hasty.settings.model_copy(update={"stores": "s3://bucket/p"}))
+    for kind in ("history", "archive"):
+        put_in(task_stores(apart.settings, site.task.name) / kind, site.folder / kind)
+    monkeypatch.setattr(Bucket, "clock", lambda self: Folder(tmp_path).clock() + 2 * GRACE.total_seconds())
+    age(site.folder)
+    on_folder, in_bucket = (pruned(one)["archive"] for one in (hasty, apart))
+    assert in_bucket == on_folder and in_bucket.items > 0 and in_bucket.needed > 0
+    assert apart.archived() == hasty.archived()
+
+
+@pytest.mark.parametrize("name", ["runs", "quarantine"])
+def test_a_folder_half_gone_after_a_crash_is_out_of_sight_and_goes_with_the_next_prune(site, name: str) -> None:
+    left = site.folder / name / ".pruned-0"
     left.mkdir(parents=True)
     (left / "batch.json").write_text("{", encoding="utf-8")
     site.pass_hours(1)

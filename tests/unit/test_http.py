@@ -315,3 +315,18 @@ def test_one_application_serves_one_client_after_the_other():
 def test_a_key_that_is_echoed_as_json_writes_it_is_replaced_too(spelling):
     request = Request("https://example.org/", {"apikey": "ab/cd+e"}, frozenset({"apikey"}))
     assert request.hide_bytes(f'{{"m": "key {spelling}."}}'.encode()) == b'{"m": "key ***."}'
+
+
+def test_what_is_sent_as_json_arrives_so_and_its_secrets_are_hidden_where_they_come_back() -> None:
+    heard: list[tuple[str, str, bytes]] = []
+
+    async def answer(request: Asked) -> Response:
+        heard.append((request.method, request.headers["authorization"], await request.body()))
+        return Response(b"no " + await request.body(), 422)
+
+    app = Starlette(routes=[Route("/data", answer, methods=["POST"])])
+    headers, body = {"authorization": "Bearer t0ken"}, {"password": "pass word"}
+    request = Request(ADDRESS, headers=headers, method="POST", body=body, hidden=("t0ken", "pass word"))
+    said = Client(Settings(), asgi_transport(app)).send(request)
+    assert heard == [("POST", "Bearer t0ken", b'{"password":"pass word"}')]
+    assert (said.status, said.body) == (422, b'no {"password":"***"}')

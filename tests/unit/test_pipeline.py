@@ -112,6 +112,17 @@ def test_a_step_starts_only_after_its_forerunners_have_succeeded_in_this_run(fil
         assert run_step(run, late).error is None and started == ["late"]
 
 
+def test_a_step_takes_back_what_was_said_of_those_after_it_but_not_of_those_beside_it(filed, settings) -> None:
+    steps = {step.name: Step(step.name, lambda _: {}, step.after) for step in TRAIN}
+    with open_run(filed, settings, "train", NOW) as run:
+        for name in ("ingest", "quality-check", "transform", "version", "profile"):
+            assert run_step(run, steps[name]).error is None
+        assert run_step(run, steps["train"]).error is None
+        assert run_step(run, steps["transform"]).error is None
+        notes = {path.stem for path in (run.folder / "steps").iterdir()}
+    assert notes == {"ingest", "quality-check", "transform"}
+
+
 def test_after_the_first_error_nothing_more_of_a_flow_starts(filed, settings) -> None:
     with open_run(filed, settings, "live", NOW) as run:
         ended = list(run_flow(run))

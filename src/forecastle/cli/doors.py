@@ -139,7 +139,7 @@ def replay(
     ] = "2013-12-01T00:00Z",
     speed: Annotated[float, typer.Option(min=0, help="Simulated seconds a second.")] = 1.0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8010,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8010,
 ) -> None:
     """Serve New York's recorded weather, as the Open-Meteo API does, and departures, as of a simulated now."""
     from forecastle.demo.replaying import replay_forever

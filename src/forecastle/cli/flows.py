@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,6 +160,29 @@ def compare(
     return WORSE_CHALLENGER_EXIT if fail_if_worse and comparison.decision.worse else 0
 
 
+@app.command(epilog="Example: forecastle flows tasks/ --json")
+def flows(
+    tasks: Annotated[list[Path], typer.Argument(help="Task files, or folders of them.", show_default=False)],
+    as_json: AsJson = False,
+) -> int:
+    """List what a scheduler has to start: every flow of every task, when, and its steps. Exit 2 where a file is
+    mistaken; the others are listed all the same."""
+    from forecastle.errors import TaskError
+    from forecastle.schedule import jobs
+
+    found = jobs(tasks)
+    mistakes = [job for job in found if job.cron is None]
+    if as_json:
+        print_json([asdict(job) for job in found])
+    else:
+        for job in found:
+            if job.cron is not None:
+                typer.echo(f"{job.id:<32} {job.cron:<18} {' → '.join(step.name for step in job.steps)}")
+    for job in mistakes:
+        complain(f"{job.file}: {job.description}")
+    return TaskError.exit_code if mistakes else 0
+
+
 def _register_steps() -> None:
     """Give every step of the flows a command of its own."""
     for name, (flow, text) in STEPS.items():
@@ -209,6 +233,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         said: dict[str, Any] = {"step": outcome.step, "ok": outcome.error is None, "seconds": round(outcome.seconds, 3)}
         said |= {"summary": outcome.summary} if outcome.error is None else {"error": str(outcome.error)}
+        said |= {"pages": outcome.pages} if outcome.pages else {}
         print_json(said)
         return
     from forecastle.console import print_outcome

@@ -75,16 +75,25 @@ def release(
     now: Now = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a batch into the history against the gate; what the gate masks stays masked, and who decided it is noted."""
+    """Let a batch into the history against the gate; what the gate masks stays masked, and who decided it is noted.
+    Of a batch that was released before, that decision stays."""
     from forecastle.data.intake import release as let_pass
+    from forecastle.data.quarantine import find
     from forecastle.data.store import task_stores
 
     settings, loaded = enter(task)
     home, stores = settings.task_folder(loaded.name), task_stores(settings, loaded.name)
+    before = find(home, name).released
     intake = let_pass(loaded, home, name, by or user(), moment(now), because, stores)
     appended = intake.appended
+    figures = {"new": appended.new, "revised": appended.revised, "known": appended.known}
     if as_json:
-        print_json({"name": name, "new": appended.new, "revised": appended.revised, "known": appended.known})
+        print_json({"name": name, **figures, "released": find(home, name).released})
+    elif before is not None and before["done"]:
+        reason = f" because {before['because']!r}" if before["because"] else ""
+        typer.echo(
+            f"{name} was released before, by {before['by']} at {before['at']:%Y-%m-%d %H:%M} UTC{reason}; that stays."
+        )
     else:
         typer.echo(
             f"Released {name}: {appended.new} new rows in the history, {appended.revised} revised, "

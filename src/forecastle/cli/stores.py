@@ -68,7 +68,7 @@ def backup(
     to: Annotated[Path, typer.Option("--to", help="A folder or .tar(.gz) file that does not exist yet.")],
     as_json: AsJson = False,
 ) -> None:
-    """Copy all stores on this machine, while live runs go on."""
+    """Copy all stores, history and archive in a bucket too, while live runs go on."""
     from forecastle.operations.backup import back_up
     from forecastle.settings import load_settings
 

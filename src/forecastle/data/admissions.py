@@ -3,7 +3,8 @@
     admitted/<year>-<month>.jsonl    one line a batch that the gate let in, in the month of its collection
 
 A line is written before the batch's rows reach the history, so a row without its line cannot be; a batch that is let in
-again (a run done twice) has two equal lines, which are read as one. A batch in quarantine has none.
+again (a run done twice) has two equal lines, which are read as one. A batch in quarantine has none. Where rows are read back
+from earlier collections too, the line names those of their answers that no line before it does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,12 +29,19 @@ LOCK_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Admission:
-    """A batch that was let in: its name, when it was collected and let in, and the names of its archived answers."""
+    """A batch that was let in: its name, when it was collected and let in, and the names of its archived answers, and of
+    those of earlier collections that its rows were read back from."""
 
     batch: str
     collected_at: datetime
     admitted_at: datetime
     archived: tuple[str, ...]
+    recalled: tuple[str, ...] = ()
+
+    @property
+    def known_from(self) -> datetime:
+        """When its rows were in the history: after it was collected, and let in."""
+        return max(self.collected_at, self.admitted_at)
 
 
 def note(folder: Path, admission: Admission) -> None:
@@ -45,6 +53,7 @@ def note(folder: Path, admission: Admission) -> None:
     path = folder / FOLDER / f"{admission.collected_at.astimezone(UTC):%Y-%m}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        admission = replace(admission, recalled=_unnamed(folder, admission))
         with FileLock(path.parent / ".lock", timeout=LOCK_SECONDS), path.open("ab+") as file:
             # A line torn by a crash is ended, so that it spoils no other.
             torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
@@ -64,7 +73,7 @@ def admitted(folder: Path, as_of: datetime | None = None) -> tuple[Admission, ..
     found: dict[str, Admission] = {}
     for path in _months(folder, as_of):
         for one in _read(path):
-            if as_of is None or max(one.collected_at, one.admitted_at) <= as_of:
+            if as_of is None or one.known_from <= as_of:
                 known = found.get(one.batch)
                 if known is None or one.admitted_at < known.admitted_at:
                     found[one.batch] = one
@@ -73,7 +82,7 @@ def admitted(folder: Path, as_of: datetime | None = None) -> tuple[Admission, ..
 
 def answers(admissions: Sequence[Admission]) -> tuple[str, ...]:
     """Return the names of the archived answers of these batches, each once, in order."""
-    return tuple(dict.fromkeys(name for one in admissions for name in one.archived))
+    return tuple(dict.fromkeys(name for one in admissions for name in (*one.recalled, *one.archived)))
 
 
 def rested_on(settings: Settings, task: Task, as_of: datetime | None = None) -> tuple[str, ...]:
@@ -86,6 +95,17 @@ def rested_on(settings: Settings, task: Task, as_of: datetime | None = None) -> 
         f"{other}: {name}" for other in task.others for name in answers(admitted(settings.task_folder(other), as_of))
     ]
     return (*own, *joined)
+
+
+def _unnamed(folder: Path, admission: Admission) -> tuple[str, ...]:
+    """Return the recalled answers that no other batch names which was in the history by then."""
+    if not admission.recalled:
+        return ()
+    since = f"{min(admission.recalled)[:7].replace('/', '-')}"
+    near = [path for path in _months(folder, None) if path.stem >= since]
+    lines = [one for path in near for one in _read(path)]
+    named = answers([one for one in lines if one.batch != admission.batch and one.known_from <= admission.known_from])
+    return tuple(sorted(set(admission.recalled) - set(named)))
 
 
 def _months(folder: Path, as_of: datetime | None) -> list[Path]:
@@ -108,7 +128,8 @@ def _read(path: Path) -> Iterator[Admission]:
         except ValueError:
             continue  # torn by a crash before its batch reached the history
         times = {name: datetime.fromisoformat(found[name]) for name in ("collected_at", "admitted_at")}
-        yield Admission(batch=found["batch"], archived=tuple(found["archived"]), **times)
+        recalled = tuple(found.get("recalled", ()))
+        yield Admission(batch=found["batch"], archived=tuple(found["archived"]), recalled=recalled, **times)
 
 
 def _refused(path: Path, error: Exception) -> StorageUnavailable:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from forecastle.data import formats
-from forecastle.data.store import Place, Store, at
+from forecastle.data.store import Place, Store, at, get_there
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import iso, to_json
 from forecastle.http import Answer
@@ -77,7 +77,7 @@ class Archive:
         names = [name for name in store.list() if _NOTE.fullmatch(name)]
         for first in range(0, len(names), AT_ONCE):
             some = names[first : first + AT_ONCE]
-            for name, content in zip(some, _there(store, some), strict=True):
+            for name, content in zip(some, get_there(store, some), strict=True):
                 if content is not None:  # forgotten since it was listed
                     note = self._read_note(name, content)
                     collected_at = datetime.fromisoformat(note["collected_at"])
@@ -166,21 +166,6 @@ class Archive:
     def _lost(self, name: str, found: str) -> StorageUnavailable:
         action = "Restore the archive from its backup."
         return StorageUnavailable(f"the archived answer {name} in {at(self.root).uri}", found, action)
-
-
-def _there(store: Store, names: list[str]) -> list[bytes | None]:
-    """Return objects, None for one that is no longer there."""
-    try:
-        return list(store.get(names))
-    except FileNotFoundError:
-        return [_one(store, name) for name in names]
-
-
-def _one(store: Store, name: str) -> bytes | None:
-    try:
-        return store.get([name])[0]
-    except FileNotFoundError:
-        return None
 
 
 def _body(digest: str) -> str:

@@ -15,11 +15,12 @@ import hashlib
 import re
 import sqlite3
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -46,6 +47,9 @@ SPANS = {
     "month": 31 * DAY,
 }
 UNLIMITED = Budget()
+
+OVERDUE = timedelta(minutes=15)
+"""By so much a pass may be late before its schedule counts as no longer followed."""
 
 LONGEST_HOLD = DAY
 """For no longer is a source left alone because it says so; what lies further ahead is a mistake, or a clock's."""
@@ -101,34 +105,73 @@ def check_schedule(tasks: Iterable[Task], settings: Settings, now: datetime) -> 
 
     Tasks that share an account are counted together. What counts is an ordinary pass: the window, without any gap.
     """
-    asking = settings.model_copy(update={name: SecretStr("none") for name in _empty_keys(settings)})
-    rates: dict[str, list[tuple[Task, float]]] = {}
+    shares: dict[str, list[_Share]] = {}
     budgets: dict[str, Budget] = {}
     for task in tasks:
-        measured, provider = task.measured, PROVIDERS[task.source.provider]
-        budget = budget_of(task, settings)
-        if not any(limits(budget)):
-            continue
-        window = max(task.source.window, task.gate.window)
-        costs: dict[str, int] = {}
-        for request in provider.requests(measured, asking, now - window, now, now):
-            name = account(task.source.provider, budget, request)
-            costs[name] = costs.get(name, 0) + provider.cost(request) * budget.call
-            budgets[name] = budget
-        for name, cost in costs.items():
-            rates.setdefault(name, []).append((task, cost / (task.source.every or task.frequency).total_seconds()))
-    for name, shares in rates.items():
-        for span, most in limits(budgets[name]):
-            needed = sum(rate for _, rate in shares) * SPANS[span].total_seconds()
-            if needed > most and span != "second":  # within a minute, calls wait for each other
-                listed = ", ".join(
-                    f"{task.name!r} every {duration_text(task.source.every or task.frequency)}" for task, _ in shares
-                )
-                raise TaskError(
-                    f"at most {most} calls a {span} of {_without_digest(name)}",
-                    f"{needed:.0f} calls a {span} by {listed}",
-                    "Choose a longer frequency or fewer series; FORECASTLE_BUDGETS raises the limit of a paid key.",
-                )
+        for name, share in _shares(task, settings, now).items():
+            shares.setdefault(name, []).append(share)
+            budgets[name] = budget_of(task, settings)
+    for name, sharing in shares.items():
+        _require_room(name, budgets[name], sharing)
+
+
+def hold_schedule(task: Task, settings: Settings, now: datetime) -> None:
+    """Note in the home's ledger that a process collects a task at every step, from now until its next step is overdue.
+
+    Raises TaskError, and notes nothing, where a source does not allow that beside what other processes have noted so.
+    """
+    budget, until = budget_of(task, settings), _followed_until(task, now)
+    with open_ledger(settings).transaction() as db:
+        db.execute("DELETE FROM schedules WHERE task = ? OR until < ?", (task.name, now.timestamp() - _KEPT))
+        for name, share in _shares(task, settings, now).items():
+            query = "SELECT task, period, rate FROM schedules WHERE account = ? AND until >= ? ORDER BY task"
+            others = [_Share(*row) for row in db.execute(query, (name, now.timestamp()))]
+            _require_room(name, budget, [share, *others])
+            db.execute("INSERT INTO schedules VALUES (?, ?, ?, ?, ?)", (name, *share, until))
+
+
+class _Share(NamedTuple):
+    """What collecting a task at every step asks of an account: how often (seconds), and calls a second."""
+
+    task: str
+    period: float
+    rate: float
+
+
+def _shares(task: Task, settings: Settings, now: datetime) -> dict[str, _Share]:
+    """Return what an ordinary pass of a task at every step asks of each account that has a limit."""
+    provider, budget = PROVIDERS[task.source.provider], budget_of(task, settings)
+    if not any(limits(budget)):
+        return {}
+    asking = settings.model_copy(update={name: SecretStr("none") for name in _empty_keys(settings)})
+    window, period = max(task.source.window, task.gate.window), _period(task).total_seconds()
+    costs: dict[str, int] = {}
+    for request in provider.requests(task.measured, asking, now - window, now, now):
+        name = account(task.source.provider, budget, request)
+        costs[name] = costs.get(name, 0) + provider.cost(request) * budget.call
+    return {name: _Share(task.name, period, cost / period) for name, cost in costs.items()}
+
+
+def _require_room(name: str, budget: Budget, shares: Sequence[_Share]) -> None:
+    for span, most in limits(budget):
+        needed = sum(one.rate for one in shares) * SPANS[span].total_seconds()
+        if needed > most and span != "second":  # within a minute, calls wait for each other
+            listed = ", ".join(f"{one.task!r} every {duration_text(timedelta(seconds=one.period))}" for one in shares)
+            raise TaskError(
+                f"at most {most} calls a {span} of {_without_digest(name)}",
+                f"{needed:.0f} calls a {span} by {listed}",
+                "Choose a longer frequency or fewer series, or stop one of them (it counts until its next step is "
+                "overdue); FORECASTLE_BUDGETS raises the limit of a paid key.",
+            )
+
+
+def _period(task: Task) -> timedelta:
+    return task.source.every or task.frequency
+
+
+def _followed_until(task: Task, now: datetime) -> float:
+    """Return until when a schedule counts that was followed just now."""
+    return (now + _period(task) + OVERDUE).timestamp()
 
 
 def used(task: Task, settings: Settings, now: datetime) -> tuple[tuple[str, int, int], ...]:
@@ -151,19 +194,26 @@ def used(task: Task, settings: Settings, now: datetime) -> tuple[tuple[str, int,
 
 @dataclass(frozen=True)
 class BudgetGuard:
-    """Who lets a task's calls pass or not; see the top. ``clock`` is the real time, whatever moment is acted as."""
+    """Who lets a task's calls pass or not; see the top. ``clock`` is the real time, whatever moment is acted as.
+
+    ``schedule`` is the task whose schedule is followed, where one is: its note holds on with every call.
+    """
 
     provider: str
     budget: Budget
     cost: Callable[[Request], int]
     ledger: Ledger
     clock: Callable[[], datetime]
+    schedule: Task | None = None
 
     @classmethod
-    def of(cls, task: Task, settings: Settings, clock: Callable[[], datetime]) -> BudgetGuard:
-        """Return the guard of a task's source."""
-        provider = PROVIDERS[task.source.provider]
-        return cls(task.source.provider, budget_of(task, settings), provider.cost, open_ledger(settings), clock)
+    def of(
+        cls, task: Task, settings: Settings, clock: Callable[[], datetime], at_every_step: bool = False
+    ) -> BudgetGuard:
+        """Return the guard of a task's source, whether it is asked once or at every step."""
+        provider, budget = PROVIDERS[task.source.provider], budget_of(task, settings)
+        followed = task if at_every_step else None
+        return cls(task.source.provider, budget, provider.cost, open_ledger(settings), clock, followed)
 
     def check(self, request: Request) -> bool:
         """Tell whether this is the one trial of a host that has failed; raise SourceUnavailable while it is left
@@ -193,6 +243,9 @@ class BudgetGuard:
         with self.ledger.transaction() as db:
             db.execute("DELETE FROM calls WHERE at < ?", (now - _KEPT,))
             db.execute("UPDATE calls SET at = ? WHERE at > ?", (now, now + 60))  # written while the clock was wrong
+            if self.schedule is not None:
+                row = (_followed_until(self.schedule, moment), self.schedule.name, name)
+                db.execute("UPDATE schedules SET until = ? WHERE task = ? AND account = ?", row)
             until, found = self._held(db, name, now)
             for span, most in limits(self.budget):
                 free = _free_at(db, name, now, SPANS[span].total_seconds(), most, cost)

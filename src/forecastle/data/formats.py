@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from forecastle import __version__
-from forecastle.errors import FormatError, StorageUnavailable
+from forecastle.errors import FormatError, SettingsError, StorageUnavailable, plainly
 from forecastle.frame import write_json
 
 NOTE = "store.json"
@@ -125,9 +125,13 @@ def _noted(home: Path) -> dict[str, Any]:
         return {**found, "format": int(found["format"])}
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise SettingsError(f"a folder at {home}", "a file on the way to it", "Mend FORECASTLE_HOME.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageUnavailable(
-            f"a readable note of the stores' format at {home / NOTE}", str(error), "Restore the home from its backup."
+            f"a readable note of the stores' format at {home / NOTE}",
+            plainly(error),
+            "Restore the home from its backup.",
         ) from error
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forecastle.data import formats
-from forecastle.errors import StorageUnavailable, TaskError
+from forecastle.errors import StorageUnavailable, TaskError, plainly
 from forecastle.frame import write_json
 from forecastle.task import Task, duration_text
 
@@ -64,7 +64,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, AttributeError) as error:
         raise StorageUnavailable(
-            f"the task's identity at {path}", str(error), "Restore the file from a backup of the home folder."
+            f"the task's identity at {path}", plainly(error), "Restore the file from a backup of the home folder."
         ) from error
     found.pop("task", None)
     return found

@@ -60,7 +60,8 @@ class Batch:
 
     Rows lie from ``start`` to ``end``, both included; one that came twice is there twice, for the gate to judge.
     ``duplicates`` counts identical repeated rows, ``after_collection`` dropped ones whose value could not be known yet
-    (a forecast in the answer).
+    (a forecast in the answer). ``archived`` names the answers it came in, ``recalled`` those of earlier collections that
+    its rows were read back from.
     """
 
     rows: pl.DataFrame
@@ -71,6 +72,7 @@ class Batch:
     archived: tuple[str, ...] = ()
     duplicates: int = 0
     after_collection: int = 0
+    recalled: tuple[str, ...] = ()
 
 
 def fetch(
@@ -109,11 +111,12 @@ def fetch(
                 tables.append(provider.parse(task, page.request, page.answer.body))
             source.remember(page)
     parsed = [*provider.join(task, tables), *provider.recall(task, archive, start, now)]
+    recalled = [name for name in provider.recalled(task, archive, start, now) if name not in archived]
     present = provider.gives_present_only(task)
     if present:
         parsed = [_as_asked(one, now) for one in parsed]
         start = min((at for one in parsed for at in one[TIMESTAMP]), default=start)
-    return make_batch(task, parsed, start, end, now, live or present, archived)
+    return replace(make_batch(task, parsed, start, end, now, live or present, archived), recalled=tuple(recalled))
 
 
 def make_batch(
@@ -203,6 +206,7 @@ def load_batch(folder: Path) -> Batch:
         archived=tuple(note["archived"]),
         duplicates=note["duplicates"],
         after_collection=note["after_collection"],
+        recalled=tuple(note.get("recalled", ())),
     )
 
 

@@ -78,7 +78,7 @@ def admit(
         )
     since = now if released is None else released["at"]
     identity.hold(task, folder)
-    admissions.note(folder, admissions.Admission(name, batch.collected_at, since, batch.archived))
+    admissions.note(folder, admissions.Admission(name, batch.collected_at, since, batch.archived, batch.recalled))
     if released is not None:
         passed = _known_since(batch, passed, released, withheld)
     return Intake(report, history.append(passed))

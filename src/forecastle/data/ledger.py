@@ -3,6 +3,7 @@
     calls       when whom was asked, and what it counted for     (data.budget)
     holds       until when a source wants to be left alone       (data.budget)
     breakers    how often in a row a host has failed             (data.budget)
+    schedules   which task is collected how often, and until when that counts     (data.budget)
     answers     the last answer of an address that can be asked for conditionally
     stretches   what of a task's past is in the history      (data.backfill)
 
@@ -21,12 +22,11 @@ from pathlib import Path
 
 from forecastle.errors import StorageUnavailable, UserError
 
-FORMAT = 1
 LOCK_SECONDS = 60.0
 FORGOTTEN = timedelta(days=40)
 """After so long an address that was not asked again is not remembered."""
 
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE calls (account TEXT NOT NULL, at REAL NOT NULL, cost INTEGER NOT NULL);
 CREATE INDEX calls_by_time ON calls (account, at);
 CREATE TABLE holds (account TEXT PRIMARY KEY, until REAL NOT NULL, reason TEXT NOT NULL);
@@ -35,6 +35,12 @@ CREATE TABLE answers (task TEXT NOT NULL, address TEXT NOT NULL, etag TEXT NOT N
     archived TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (task, address));
 CREATE TABLE stretches (task TEXT NOT NULL, asked TEXT NOT NULL, first REAL NOT NULL, last REAL NOT NULL);
 """
+_SECOND = """
+CREATE TABLE schedules (account TEXT NOT NULL, task TEXT NOT NULL, period REAL NOT NULL, rate REAL NOT NULL,
+    until REAL NOT NULL, PRIMARY KEY (account, task));
+"""
+_FORMATS = (_FIRST, _SECOND)  # what each format adds to the one before
+FORMAT = len(_FORMATS)
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class Ledger:
                 "Use the forecastle that wrote it, or a newer one.",
             )
         if version < FORMAT:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
+            for added in _FORMATS[version:]:
+                for statement in added.split(";"):
+                    db.execute(statement)
             db.execute(f"PRAGMA user_version = {FORMAT}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from forecastle.data.ingestion import BATCH_NOTE
-from forecastle.errors import StorageUnavailable, UserError
+from forecastle.errors import StorageUnavailable, UserError, plainly
 from forecastle.frame import write_json
 from forecastle.rule import CONTRACT
 from forecastle.task import nearest
@@ -142,6 +142,6 @@ def _load(file: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise StorageUnavailable(
-            f"a readable {file}", str(error), "Restore that folder from its backup, or remove it."
+            f"a readable {file}", plainly(error), "Restore that folder from its backup, or remove it."
         ) from error
     return found

@@ -28,6 +28,7 @@ class Recipe:
     grid: str
     holidays: str | None
     step: int  # microseconds
+    cascade: tuple[int, ...] = ()  # of a target that may be a volatility: the steps of a day, a week and a month
 
     @property
     def week(self) -> int:
@@ -40,7 +41,9 @@ class Recipe:
     def reach(self) -> int:
         """How many steps before an origin its features may look back, at most."""
         seasons = max(SEASONS, PROFILE_SEASONS, 2 * self.week) + -(-self.steps // self.season)
-        return max(*self.lags, *self.windows, *COVARIATE_LAGS, *COVARIATE_WINDOWS, (seasons + 1) * self.season)
+        return max(
+            *self.lags, *self.windows, *self.cascade, *COVARIATE_LAGS, *COVARIATE_WINDOWS, (seasons + 1) * self.season
+        )
 
     @property
     def lookback(self) -> timedelta | None:
@@ -57,5 +60,5 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
         """Read what ``as_dict`` wrote."""
-        listed = {name: tuple(data[name]) for name in ("columns", "series_ids", "lags", "windows")}
+        listed = {name: tuple(data.get(name, ())) for name in ("columns", "series_ids", "lags", "windows", "cascade")}
         return cls(**{**data, **listed})

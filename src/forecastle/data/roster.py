@@ -19,7 +19,7 @@ import polars as pl
 
 from forecastle.data import formats
 from forecastle.data.history import History
-from forecastle.errors import StorageUnavailable
+from forecastle.errors import StorageUnavailable, plainly
 from forecastle.frame import SERIES, iso, write_json
 from forecastle.task import Task
 
@@ -137,7 +137,7 @@ def _read(folder: Path) -> dict[str, dict[str, Any]] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageUnavailable(
-            f"the list of series at {path}", str(error), "Restore the file from a backup of the home folder."
+            f"the list of series at {path}", plainly(error), "Restore the file from a backup of the home folder."
         ) from error
 
 

@@ -12,6 +12,10 @@ several processes at once, on any store (see ``store``):
 
     batch-20130201T000000-20130202T230000-144-5d41402abc4b2a76.parquet     what one call of add brought
     month-20130201T000000-20130228T230000-2016-7d793037a0760186.parquet    all rows of a month, merged
+
+Each carries its format among Parquet's own notes; one without was written before and is of the first. Code that is older
+than a segment refuses to read or merge it, so that it neither misreads nor forgets; code that is newer reads it,
+and merging writes the newest.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from io import BytesIO
 
 import polars as pl
 
+from forecastle import __version__
+from forecastle.data import formats
 from forecastle.data.store import Store
 from forecastle.errors import StorageUnavailable
 
@@ -35,6 +41,8 @@ MOST_TRIES = 100  # of a reader beside mergers; each try that fails is one of th
 SUFFIX = ".parquet"
 SECOND = timedelta(seconds=1)
 NAME_TIME = "%Y%m%dT%H%M%S"
+FORMAT = 1
+FORMAT_NOTE, WRITER_NOTE = "forecastle_format", "forecastle"
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,10 @@ class Segments:
     def fetch(
         self, start: datetime | None = None, end: datetime | None = None
     ) -> tuple[tuple[Segment, ...], tuple[bytes, ...]]:
-        """Return the segments that ``list`` does, all as they were at one moment, and their contents."""
+        """Return the segments that ``list`` does, all as they were at one moment, and their contents.
+
+        Raises FormatError where one is newer than this code.
+        """
         segments = self.list(start, end)
         for _ in range(MOST_TRIES):
             try:
@@ -94,6 +105,7 @@ class Segments:
                 contents = None
             before, segments = segments, self.list(start, end)
             if contents is not None and before == segments:
+                self._require_known(contents)
                 return segments, tuple(contents)
         raise StorageUnavailable(
             f"segments of {self.store.uri} that stay while they are read",
@@ -191,10 +203,19 @@ class Segments:
     def _read_whole(self, segments: Sequence[Segment]) -> pl.DataFrame:
         """Return every row of these segments with every column one of them has, so that a merge forgets nothing."""
         contents = self.store.get([one.name for one in segments])
+        self._require_known(contents)
         try:
             return pl.concat([pl.read_parquet(content) for content in contents], how="diagonal")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(self.store, error) from error
+
+    def _require_known(self, contents: Sequence[bytes]) -> None:
+        try:
+            notes = [pl.read_parquet_metadata(BytesIO(content)) for content in contents]
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise _unreadable(self.store, error) from error
+        for note in notes:
+            formats.require(int(note.get(FORMAT_NOTE, 1)), FORMAT, f"the segments in {self.store.uri}", note)
 
     def _bounds(self, start: datetime | None, end: datetime | None) -> Iterator[pl.Expr]:
         if start is not None:
@@ -205,7 +226,8 @@ class Segments:
     def _write(self, kind: str, table: pl.DataFrame) -> Segment:
         table = table.sort(self.by, maintain_order=True)
         buffer = BytesIO()
-        table.write_parquet(buffer, compression="zstd", statistics=True)
+        notes = {FORMAT_NOTE: str(FORMAT), WRITER_NOTE: __version__}
+        table.write_parquet(buffer, compression="zstd", statistics=True, metadata=notes)
         content = buffer.getvalue()
         first, last = table[self.by][0], table[self.by][-1]
         digest = hashlib.sha256(content).hexdigest()[:16]

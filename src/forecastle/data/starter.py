@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from forecastle.errors import TaskError
+from forecastle.errors import TaskError, plainly
 from forecastle.frame import KEYS
 from forecastle.task import duration_text, make_task, nearest
 
@@ -164,7 +164,7 @@ def _scan(path: Path) -> pl.LazyFrame:
         )
         table.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise TaskError(f"a readable table at {path}", str(error), "Mend the file.") from None
+        raise TaskError(f"a readable table at {path}", plainly(error), "Mend the file.") from None
     return table
 
 

@@ -291,6 +291,21 @@ def _names(folder: str, prefix: str = "") -> Iterator[str]:
             yield prefix + entry.name
 
 
+def get_there(store: Store, names: Sequence[str]) -> list[bytes | None]:
+    """Return objects, None for one that is not there."""
+    try:
+        return list(store.get(names))
+    except FileNotFoundError:
+        return [_get_one(store, name) for name in names]
+
+
+def _get_one(store: Store, name: str) -> bytes | None:
+    try:
+        return store.get([name])[0]
+    except FileNotFoundError:
+        return None
+
+
 Place = Path | Store
 
 

@@ -26,6 +26,7 @@ Matrix = npt.NDArray[np.float32]
 
 DEFAULT_LAGS = tuple(range(24))
 WEEK = 7 * 86_400_000_000  # microseconds
+MOST_BACK = 3_000  # steps a mean may reach back
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def make_recipe(task: Task, panel: Panel) -> Recipe:
         grid=task.grid,
         holidays=task.features.holidays,
         step=panel.step,
+        cascade=_cascade(task, panel, season),
     )
 
 
@@ -204,6 +206,15 @@ def level(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         yield f"change_{steps}", last - window.back(steps)
 
 
+def cascade(window: Window) -> Iterator[tuple[str, Floats]]:
+    """The target's mean over a day, a week and a month, where it may be a volatility (Corsi 2009; see ``models.har``)."""
+    widths = window.recipe.cascade
+    if widths:
+        found = _means(*window.newest(max(widths)), widths)
+        for width in widths:
+            yield f"cascade_{width}", found[width][0]
+
+
 def covariates(window: Window) -> Iterator[tuple[str, Floats]]:
     """Each covariate at the origin, some steps before it, and its mean over the newest steps; never later."""
     for column, name in enumerate(window.recipe.columns[1:], start=1):
@@ -250,9 +261,21 @@ def covariate_seasons(window: Window) -> Iterator[tuple[str, Floats]]:
         yield f"{name}_season_week", window.season_before(max(first, window.recipe.week), column)
 
 
-ORIGIN_FEATURES: tuple[Feature, ...] = (lags, rolling, level, covariates, identity)
+ORIGIN_FEATURES: tuple[Feature, ...] = (lags, rolling, level, cascade, covariates, identity)
 STEP_FEATURES: tuple[Feature, ...] = (calendar, seasons, covariate_seasons)
 CALENDAR = frozenset({"series", "minute", "weekday", "year_sin", "year_cos", "holiday"})  # never out of distribution
+
+
+def _cascade(task: Task, panel: Panel, season: int) -> tuple[int, ...]:
+    """Return the steps of a day, a week and a month where the target is a market's and never negative; else none.
+
+    A month is 22 trading days, or 30 days where the market never closes. What spans more steps than MOST_BACK is left
+    out, for every forecast would have to read them all.
+    """
+    if task.domain != "financial" or (panel.values[0] < 0).any():
+        return ()
+    days = (1, 7, 30) if task.grid == "regular" else (1, 5, 22)
+    return tuple(day * season for day in days if day * season <= MOST_BACK)
 
 
 def _means(filled: list[Floats], missing: list[Integers], widths: tuple[int, ...]) -> dict[int, tuple[Floats, Floats]]:

@@ -29,7 +29,7 @@ from forecastle import __version__
 from forecastle.data import workspace
 from forecastle.data.remotes import NAME, Remote, remote
 from forecastle.data.workspace import TABLE
-from forecastle.errors import StorageUnavailable
+from forecastle.errors import StorageUnavailable, plainly
 from forecastle.frame import iso, write_bytes, write_json
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -133,7 +133,7 @@ def _read(path: Path) -> Record:
         return Record(**kept, as_of=as_of)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageUnavailable(
-            f"a record of format {FORMAT} at {path}", str(error), "Restore it from git or a backup."
+            f"a record of format {FORMAT} at {path}", plainly(error), "Restore it from git or a backup."
         ) from error
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from forecastle.data import formats
+from forecastle.data.panel import Floats
 from forecastle.data.recent import newest_origins
 from forecastle.data.recipe import Recipe
 from forecastle.errors import ForecastleError, RegistryUnavailable
@@ -118,9 +119,9 @@ def self_check(bundle: Bundle) -> None:
         made = {name: np.array(numbers, dtype=float) for name, numbers in _forecasts(bundle).items()}
     except (ForecastleError, ValueError, KeyError) as error:
         raise RegistryUnavailable(expected, f"that it cannot: {error}", action) from error
-    size = (np.abs(promised["value"]) + np.abs(promised["half"])).max(axis=1, keepdims=True)  # of each series
+    size = np.nansum([np.abs(one) for one in promised.values()], axis=0).max(axis=1, keepdims=True)  # of each series
     for name, numbers in promised.items():
-        if made[name].shape != numbers.shape or not np.all(np.abs(made[name] - numbers) <= TOLERANCE * size):
+        if made[name].shape != numbers.shape or not _agree(made[name], numbers, TOLERANCE * size):
             found = f"another {name}: {made[name].ravel()[:3].tolist()} for {numbers.ravel()[:3].tolist()}"
             raise RegistryUnavailable(expected, found, action)
 
@@ -137,6 +138,12 @@ def _forecasts(bundle: Bundle) -> dict[str, Any]:
     """Return what the model forecasts from its example, and the half widths: each a list of steps for each series."""
     made = apply(bundle.model, newest_origins(bundle.recipe, example(bundle)))
     return {"value": made.value.tolist(), "half": made.half.tolist()}
+
+
+def _agree(made: Floats, promised: Floats, within: Floats) -> bool:
+    """Tell whether two tables of numbers are the same; what is missing in one is to be missing in the other."""
+    missing = np.isnan(promised)
+    return bool(np.array_equal(np.isnan(made), missing) and (missing | (np.abs(made - promised) <= within)).all())
 
 
 @lru_cache(maxsize=16)

@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats
+from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import CALENDAR
+from forecastle.models import har
 from forecastle.models.learning import (  # noqa: F401  # where others look for them
     BOOSTING,
     MANY_STEPS,
@@ -146,6 +148,7 @@ class Estimator:
 
     learn: Callable[[Lesson], Fitted]
     predict: Callable[[Fitted, Examples], Floats]
+    applies: Callable[[Recipe], bool] = lambda recipe: True
 
     def fit(self, examples: Examples, until: int, options: Options) -> Fitted:
         """Learn from the examples whose truth is not after ``until`` (microseconds)."""
@@ -159,7 +162,14 @@ ESTIMATORS: dict[str, Estimator] = {
     "lightgbm_level": Estimator(learn_boosted("level"), predict_boosted),
     "lightgbm_change": Estimator(learn_boosted("change"), predict_boosted),
     "lightgbm_seasonal": Estimator(learn_boosted("seasonal"), predict_boosted),
+    "har": Estimator(har.learn_har("har"), har.predict_har, har.applies),
+    "har_log": Estimator(har.learn_har("har_log"), har.predict_har, har.applies),
 }
+
+
+def candidates(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the estimators that compete for a task."""
+    return tuple(name for name, one in ESTIMATORS.items() if one.applies(recipe))
 
 
 def fit_all(names: Iterable[str], examples: Examples, until: int, options: Options) -> dict[str, Fitted]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, moment
+from forecastle.models import har
 from forecastle.models.estimators import offset_of, ridge_terms
 from forecastle.models.learning import Fitted, Pairs
 from forecastle.models.model import Model, apply
@@ -105,6 +106,8 @@ def _start(member: Fitted, examples: Examples, horizon: int) -> dict[str, Floats
         return {LAST: examples.last}
     if member.name == "seasonal_naive":
         return {SEASON: examples.seasonal[:, horizon - 1]}
+    if member.name in har.NAMES:
+        return {AVERAGE: har.har_terms(member, examples, horizon)[0]}
     if member.trees is not None:
         kind = member.numbers["offset"]
         bias = _contributions(member, examples, horizon)[:, -1]
@@ -121,6 +124,8 @@ def _features(member: Fitted, examples: Examples, horizon: int) -> Mapping[str, 
         return {name: table[:, place] for place, name in enumerate(names)}
     if member.name == "ridge":
         return ridge_terms(member, examples, horizon)
+    if member.name in har.NAMES:
+        return har.har_terms(member, examples, horizon)[1]
     return {}
 
 

@@ -7,7 +7,7 @@ number of boosters learns from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,7 @@ class Options:
     rounds: int = 150  # trees of a booster; where it learns from many pairs, eight fifths of them
     seed: int = 0
     threads: int = THREADS
+    boosting: Mapping[str, float] = field(default_factory=dict)  # of LightGBM's parameters, where they are tuned
 
     def pairs(self, steps: int) -> int:
         """Return how many pairs boosters see of so many steps ahead.
@@ -134,6 +135,7 @@ class Lesson:
             "num_iterations": rounds * 8 // 5 if rows >= MANY else rounds,
             "num_threads": fit_threads(rows, self.options.threads),
             "seed": self.options.seed + 1,
+            **self.options.boosting,
         }
 
     @cached_property

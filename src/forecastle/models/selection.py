@@ -6,6 +6,7 @@ a gap of at least the step ahead between what was learnt and what is forecast.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.estimators import ESTIMATORS, LEARNERS, fit_all, predict
+from forecastle.models.estimators import NAIVE, candidates, fit_all, predict
 from forecastle.models.intervals import Errors
 from forecastle.models.learning import Fitted, Options, Pairs, labelled, spread_out, tamed, thinned
 
@@ -49,14 +50,15 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     The blend's weights are those of least squared error, none negative, summing to one. Persistence serves unless the
     blend saves more squared error than one standard error of the saving, and where there is too little to validate on.
     """
-    folds = [fold for share in FOLDS if (fold := _validate(examples, until, share, options)) is not None]
+    folds = [fold for share in FOLDS if (fold := validate(examples, until, share, options)) is not None]
     if not folds:
         return _persistence(examples, until)
     truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])
-    made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in ESTIMATORS}
+    made = {name: np.concatenate([forecasts[name] for _, forecasts in folds]) for name in folds[0][1]}
+    learners = [name for name in made if name not in NAIVE]
     rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
-    weights = blend_weights(np.column_stack([tamed(made[name] - truth) for name in LEARNERS]))
-    kept = {name: weight for name, weight in zip(LEARNERS, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
+    weights = blend_weights(np.column_stack([tamed(made[name] - truth) for name in learners]))
+    kept = {name: weight for name, weight in zip(learners, weights.tolist(), strict=True) if weight >= LEAST_WEIGHT}
     weighed = {name: weight / sum(kept.values()) for name, weight in kept.items()}
     blend = sum(weight * made[name] for name, weight in weighed.items())
     rmse["blend"] = float(np.sqrt(np.mean((blend - truth) ** 2)))
@@ -126,10 +128,10 @@ def _persistence(examples: Examples, until: int) -> Choice:
     return Choice({"persistence": 1.0}, 0.0, 0.0, (errors,), {})
 
 
-def _validate(
-    examples: Examples, until: int, share: tuple[float, float], options: Options
+def validate(
+    examples: Examples, until: int, share: tuple[float, float], options: Options, names: Iterable[str] | None = None
 ) -> tuple[Pairs, dict[str, Floats]] | None:
-    """Fit every candidate up to a fold's cut and forecast the pairs after it; None where there are none."""
+    """Fit every candidate (or those named) up to a fold's cut and forecast the pairs after it; None where none are."""
     start = int(examples.origins.min())
     cut, stop = (start + int((until - start) * part) for part in share)
     known = labelled(examples, stop) & (examples.origins >= cut)[:, None]
@@ -145,5 +147,5 @@ def _validate(
     within = replace(options, rows=rows)
     few = examples.take(asked)
     local = Pairs(few, place, pairs.step)
-    fitted = fit_all(ESTIMATORS, examples, cut, within)
+    fitted = fit_all(names or candidates(examples.recipe), examples, cut, within)
     return pairs, {name: local.pick(predict(one, few)) for name, one in fitted.items()}

@@ -8,8 +8,9 @@ assemble  the same members fitted on all data, intervals calibrated by every out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from forecastle.data.panel import Booleans, Floats, Integers, micros, moment
 from forecastle.errors import NotEnoughHistory
 from forecastle.frame import TIME
 from forecastle.models.bundle import Bundle
-from forecastle.models.estimators import ESTIMATORS, fit_all, predict
+from forecastle.models.estimators import candidates, fit_all, predict
 from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
 from forecastle.models.learning import Fitted, Options, all_pairs, labelled, spread_out, thinned
 from forecastle.models.model import Model, apply, combine
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
+from forecastle.models.tuning import tune
 from forecastle.task import Task, duration_text
 
 BACKTEST_PAIRS = 120_000  # (origin, step) pairs at most, all series together
@@ -51,9 +53,17 @@ class Trained:
     backtest: pl.DataFrame
 
 
-def train(task: Task, examples: Examples, data_version: str, reference: dict[str, Any], now: datetime) -> Trained:
+def train(
+    task: Task,
+    examples: Examples,
+    data_version: str,
+    reference: dict[str, Any],
+    now: datetime,
+    folder: Path | None = None,
+) -> Trained:
     """Train a task's model on all examples and judge it on the last ``training.backtest_share`` of them.
 
+    Where the task asks for tuning, its study lies in ``folder``.
     Raises NotEnoughHistory where the examples span less than ``training.min_history``.
     """
     _require_history(task, examples, now)
@@ -62,6 +72,11 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
     cut = first + int((last - first) * (1 - task.training.backtest_share))
     test = default_origins(examples, cut)
     past = examples.take(examples.origins <= cut).known_by(int(test.issued_at.min()))
+    tuned = None
+    if task.training.tune and folder is not None:
+        seconds = task.training.tune.total_seconds()
+        tuned = tune(past, cut, options, seconds, folder, f"{task.digest}-{data_version}")
+        options = replace(options, boosting=tuned.boosting) if tuned else options
     judged = judge(task, past, test, cut, options)
     final = fit_all(judged.choice.weights, examples, int(examples.times.max()), options)
     model = assemble(task, examples, judged.choice, final, [*judged.choice.errors, judged.errors])
@@ -74,7 +89,7 @@ def train(task: Task, examples: Examples, data_version: str, reference: dict[str
         trained_until=moment(last),
         model=model,
         features=examples.names,
-        backtest=_report(judged, cut, last),
+        backtest=_report(judged, cut, last) | ({"tuning": asdict(tuned)} if tuned else {}),
         reference=reference,
     )
     return Trained(bundle, judged.rows)
@@ -93,17 +108,17 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
             "Collect more history first, or mend the column.",
         )
     choice = choose(past, until, options)
-    fitted = fit_all(ESTIMATORS, past, until, options)
+    fitted = fit_all(candidates(past.recipe), past, until, options)
     model = assemble(task, past, choice, fitted, choice.errors)
     forecasts = {name: predict(one, test) for name, one in fitted.items()}
     made = combine(model, test, [forecasts[name] for name in choice.weights])
     half = adapt(test, made.value, made.half, model.coverage)
     rows = forecast_rows(test, made.value, made.value - half, made.value + half)
-    candidates = {name: score_candidate(rows, test, value) for name, value in forecasts.items()}
+    figures = {name: score_candidate(rows, test, value) for name, value in forecasts.items()}
     pairs = thinned(labelled(test, FOREVER), test, VALIDATION_PAIRS)
     fold = np.full(len(pairs.row), len(choice.errors))
     errors = Errors(pairs, pairs.pick(made.value), pairs.pick(test.truth), fold)
-    return Judged(choice, rows, candidates, errors)
+    return Judged(choice, rows, figures, errors)
 
 
 def assemble(

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Self
 
 import polars as pl
@@ -29,7 +29,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
-from forecastle.models.intervals import outcome_weight
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
 from forecastle.monitoring.rows import as_rows, as_series, columns_of, identified
@@ -43,6 +42,7 @@ from forecastle.monitoring.tables import (
     PREDICTIONS,
     make_engine,
 )
+from forecastle.monitoring.tallies import LATEST_TRUTH, Tallies
 
 FORECAST: dict[str, pl.DataType] = {
     "forecast_id": pl.String(),
@@ -76,7 +76,6 @@ OPENED, CLOSED = "opened", "closed"  # the first and the last step of every inci
 
 PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
 FORGOTTEN = "forgotten:"  # heartbeats of this prefix count what ``forget`` has removed, so that no counter goes back
-LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,7 @@ class Journal:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+        self._tallies = Tallies()
         with self._faults():
             open_schema(self.engine)
 
@@ -206,10 +206,13 @@ class Journal:
             )
         )
         with self.transaction() as connection:
-            return sum(
+            revised = sum(
                 connection.execute(changed, {"scored": one, "truth": truth}).rowcount
                 for one, truth in outcomes.select("forecast_id", "actual").iter_rows()
             )
+        if revised:
+            self._tallies.settled.clear()  # which counts outcomes, and would not see that one has changed
+        return revised
 
     def revised(self, task: str) -> int:
         """Return how many outcomes were scored again because their truth was revised."""
@@ -336,30 +339,10 @@ class Journal:
         """Return, by series and horizon, how many outcomes a model's intervals have, and how many they missed.
 
         Only outcomes scored by ``now`` count, so that a past is replayed as it was. Each counts as ``outcome_weight``
-        says for the number of its series' forecasts that share its truth.
+        says for the number of its series' forecasts that share its truth. What is settled is counted once by a process.
         """
-        missed = (OUTCOMES.c.actual < OUTCOMES.c.lower) | (OUTCOMES.c.actual > OUTCOMES.c.upper)
-        shared = sql.func.count().over(partition_by=(OUTCOMES.c.series_id, OUTCOMES.c.timestamp))
-        own = (OUTCOMES.c.task == task) & (OUTCOMES.c.model_version == model_version) & (OUTCOMES.c.scored_at <= now)
-        each = (
-            sql.select(
-                OUTCOMES.c.series_id,
-                OUTCOMES.c.horizon,
-                shared.label("shared"),
-                sql.case((missed, 1), else_=0).label("missed"),
-            )
-            .where(own & OUTCOMES.c.lower.is_not(None) & OUTCOMES.c.upper.is_not(None))
-            .subquery()
-        )
-        cell = (each.c.series_id, each.c.horizon, each.c.shared)
-        found: dict[tuple[str, int], tuple[float, float]] = {}
         with self.transaction() as connection:
-            for series, step, alike, count, misses in connection.execute(
-                sql.select(*cell, sql.func.count(), sql.func.sum(each.c.missed)).group_by(*cell)
-            ):
-                weight, before = float(outcome_weight(alike)), found.get((series, step), (0.0, 0.0))
-                found[series, step] = (before[0] + weight * count, before[1] + weight * misses)
-        return found
+            return self._tallies.tally(connection, task, model_version, now)
 
     def predictions(self, task: str) -> int:
         """Return how many predictions (a series at an origin) were ever recorded, live and on request."""

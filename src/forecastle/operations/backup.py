@@ -5,7 +5,8 @@ what it refers to (models, registry, training tables, history, admissions, archi
 so whatever an earlier copy names is in a later one, and what a later copy has beyond an earlier one is as after a crash
 between two steps: the next run heals it.
 Databases are copied by SQLite's own online backup; files that a merge of segments takes away meanwhile are
-in the file it wrote before, which the next look at the folder finds. Prunes wait until the copy is done.
+in the file it wrote before, which the next look at the folder finds. Prunes wait until the copy is done. Archive and
+history in a bucket are copied as those in a folder are (``buckets``).
 
     <backup>/backup.json    the manifest, written last: every file with its SHA-256, formats, what lies elsewhere
     <backup>/home/…         see ``places``
@@ -33,8 +34,10 @@ from filelock import FileLock, Timeout
 from forecastle import __version__
 from forecastle.data import admissions, formats
 from forecastle.data.budget import LEDGER
-from forecastle.errors import StorageUnavailable, UserError
+from forecastle.data.store import Store
+from forecastle.errors import StorageUnavailable, UserError, plainly
 from forecastle.frame import write_json
+from forecastle.operations import buckets
 from forecastle.operations.places import HOME, JOURNAL, REGISTRY, REMOTE, STORES, Places, places
 from forecastle.operations.retention import PRUNED, alone
 from forecastle.settings import Settings
@@ -73,10 +76,10 @@ class Backup:
 
 
 def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda store, files: None) -> Backup:
-    """Copy every store on this machine to a folder or .tar(.gz) file that does not exist yet.
+    """Copy every store on this machine, and archive and history in a bucket, to a folder or .tar(.gz) that is new.
 
     Raises UserError where the target exists, lies in the home folder, or there is nothing to back up; FormatError where
-    the stores are of another version; StorageUnavailable where a disk refuses.
+    the stores are of another version; StorageUnavailable where a disk or bucket refuses.
     """
     to = to.absolute()
     where = places(settings)
@@ -87,11 +90,13 @@ def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda sto
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         files = _copy_all(where, part, tell)
+        if not files.keys() - {f"{HOME}/{formats.NOTE}"}:
+            raise _nothing(where)
         manifest = {
             "format": FORMAT,
             "forecastle": __version__,
             "made_at": now,
-            "places": where.local,
+            "places": where.known,
             "elsewhere": where.elsewhere,
             "formats": {"home": formats.found_format(settings.home)},  # the databases carry their own
             "files": files,
@@ -100,7 +105,9 @@ def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda sto
         _put_in_place(part, to)
     except OSError as error:
         raise StorageUnavailable(
-            f"to back up to {to}", str(error.strerror or error), "Free some space, or choose another place with --to."
+            f"to back up to {to}",
+            plainly(error),
+            "Free some space there, or name a place with --to that can be written.",
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -135,7 +142,11 @@ def _require_target(to: Path, where: Places) -> None:
     if any(to.is_relative_to(where.local[name]) for name in (HOME, STORES) if name in where.local):
         raise UserError("--to outside the home folder", f"{to}", "A backup beside its stores is lost with them.")
     if not any(path.exists() for path in where.local.values()):
-        raise UserError(f"stores in {where.local[HOME]}", "none", "Check FORECASTLE_HOME.")
+        raise _nothing(where)
+
+
+def _nothing(where: Places) -> UserError:
+    return UserError(f"stores in {where.local[HOME]}", "none", "Check FORECASTLE_HOME.")
 
 
 def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
@@ -177,6 +188,9 @@ def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
             for name in ["runs", *names, *LAST[:-3]]:
                 copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, inside))
         for name in LAST[-3:]:  # these lie in two places where the stores are apart, and keep their order over both
+            if where.bucket is not None and name in buckets.KINDS:
+                for task_name, found in _copy_objects(where.bucket, name, part).items():
+                    copied(f"{task_name}/{name}", found)
             if apart is not None and name != admissions.FOLDER:
                 for folder in sorted(apart.glob(f"*/{name}")):
                     found = _copy_tree(folder, apart, part / STORES, STORES, known)
@@ -205,6 +219,15 @@ def _copy_database(path: Path, part: Path, name: str) -> dict[str, Any]:
     except sqlite3.Error as error:
         raise StorageUnavailable(f"to copy the database {path}", str(error), "Try again.") from error
     return {name: digest_of(part / name)}
+
+
+def _copy_objects(bucket: Store, kind: str, part: Path) -> dict[str, dict[str, Any]]:
+    """Copy every task's objects of a kind, and return for each task what came."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in buckets.copy_out(bucket, kind, part / STORES):
+        of_task = found.setdefault(name.partition("/")[0], {})
+        of_task[f"{STORES}/{name}"] = digest_of(part / STORES / name)
+    return found
 
 
 def _copy_tree(

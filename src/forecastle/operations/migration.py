@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import DatabaseError, InterfaceError
+
 from forecastle.data import formats
+from forecastle.errors import StorageUnavailable, plainly
 from forecastle.monitoring import migrations
 from forecastle.monitoring.tables import make_engine
 from forecastle.operations.places import JOURNAL, places
@@ -38,6 +42,12 @@ def migrate(settings: Settings, dry_run: bool = False) -> tuple[Step, ...]:
             formats.migrate_home(home)
             if engine is not None:
                 migrations.open_schema(engine, forward=True)
+    except (DatabaseError, InterfaceError) as error:
+        raise StorageUnavailable(
+            f"the journal at {make_url(settings.journal_url).render_as_string(hide_password=True)} to answer",
+            plainly(getattr(error, "orig", None) or error),
+            "Mend the database or restore it from a backup, then migrate again.",
+        ) from error
     finally:
         if engine is not None:
             engine.dispose()

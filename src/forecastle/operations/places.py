@@ -1,11 +1,11 @@
-"""Where the stores of an installation lie on this machine, and which lie elsewhere: what a backup can hold.
+"""Where the stores of an installation lie, and which of them a backup cannot reach.
 
 home/          the home folder: every task's archive, history, quarantine, models, reports, runs; MLflow's artifacts;
                the workspace of versions
 journal.db     the journal, where it is SQLite
 mlflow.db      MLflow's tracking store and registry, where it is SQLite
 dvc-remote/    the DVC remote, where it is a folder
-stores/        every task's archive and history, where FORECASTLE_STORES names another folder than the home folder
+stores/        every task's archive and history, where FORECASTLE_STORES names a bucket, or another folder than the home
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from forecastle.data.store import Store, open_store
+from forecastle.monitoring.tables import make_engine
 from forecastle.settings import Settings
 
 HOME, JOURNAL, REGISTRY, REMOTE, STORES = "home", "journal.db", "mlflow.db", "dvc-remote", "stores"
@@ -23,14 +25,22 @@ HOME, JOURNAL, REGISTRY, REMOTE, STORES = "home", "journal.db", "mlflow.db", "dv
 
 @dataclass(frozen=True)
 class Places:
-    """The local places by their name in a backup (absolute), and for each store that lies elsewhere what to do."""
+    """The local places by their name in a backup (absolute), for each store that lies elsewhere what to do, and the
+    bucket of archive and history, where they lie in one."""
 
     local: dict[str, Path]
     elsewhere: dict[str, str]
+    bucket: Store | None = None
+
+    @property
+    def known(self) -> dict[str, str]:
+        """The address of each store that a backup holds, by its name there."""
+        found = {name: str(path) for name, path in self.local.items()}
+        return found if self.bucket is None else {**found, STORES: self.bucket.uri}
 
 
 def places(settings: Settings) -> Places:
-    """Return where the stores are, by the settings."""
+    """Return where the stores are, by the settings. Raises SettingsError for an address that cannot be."""
     local = {HOME: settings.home.resolve()}
     elsewhere = {}
     for name, url, advice in (
@@ -39,6 +49,8 @@ def places(settings: Settings) -> Places:
     ):
         path = _sqlite(url)
         if path is None:
+            if name == JOURNAL:
+                make_engine(url).dispose()  # an address that cannot be is a mistake, and no other machine's
             elsewhere[name] = advice
         else:
             local[name] = path
@@ -46,13 +58,12 @@ def places(settings: Settings) -> Places:
         elsewhere[REMOTE] = "turn on the bucket's versioning, or copy it after this backup"
     else:
         local[REMOTE] = Path(settings.remote).resolve()
+    bucket = None
     if "://" in settings.stores:
-        elsewhere[STORES] = (
-            "history and archive are there: turn on the bucket's versioning, or copy it after this backup"
-        )
+        bucket = open_store(settings.stores, settings)
     elif settings.stores and Path(settings.stores).resolve() != local[HOME]:
         local[STORES] = Path(settings.stores).resolve()
-    return Places(local, elsewhere)
+    return Places(local, elsewhere, bucket)
 
 
 def _sqlite(url: str) -> Path | None:

@@ -20,10 +20,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from forecastle.data import formats
-from forecastle.errors import StorageUnavailable, UserError
+from forecastle.data.store import Store
+from forecastle.errors import StorageUnavailable, UserError, plainly
 from forecastle.frame import write_json, write_text
-from forecastle.operations.backup import FORMAT, MANIFEST, Tell, digest_of, is_file
-from forecastle.operations.places import HOME, REGISTRY, STORES, places
+from forecastle.operations import buckets
+from forecastle.operations.backup import ARCHIVES, FORMAT, MANIFEST, Tell, digest_of, is_file
+from forecastle.operations.places import HOME, REGISTRY, STORES, Places, places
 from forecastle.settings import Settings
 
 STAGE = ".restoring"
@@ -57,25 +59,27 @@ def restore(
     With ``force`` what is there is moved aside, never deleted. Raises UserError for what is no whole backup and for
     places that are not empty, FormatError for a newer one, StorageUnavailable where a disk refuses.
     """
-    local = places(settings).local
+    where = places(settings)
+    local = where.local
     with _opened(source) as folder:
         manifest = _manifest(folder, source)
-        _require_stores(manifest, local)
-        _require_free(local, force)
+        bucket = where.bucket if STORES in manifest["places"] else None
+        _require_stores(manifest, where)
+        _require_free(local, bucket, force)
         try:
             home = local[HOME]
             home.mkdir(parents=True, exist_ok=True)
             _stage(folder, manifest, home, tell)
             write_json(home / formats.RESTORING, {"from": source.absolute(), "at": now})
-            aside = _move_aside(local, home, f"{ASIDE}{now:%Y%m%dT%H%M%SZ}") if force else None
-            _put_in_place(home, local)
+            aside = _move_aside(local, bucket, home, f"{ASIDE}{now:%Y%m%dT%H%M%SZ}") if force else None
+            _put_in_place(home, local, bucket)
             if (local.get(REGISTRY) or home / "none").exists():
                 rewrite_uris(local[REGISTRY], Path(manifest["places"][HOME]), home)
             rewrite_remote(home / "versions" / ".dvc" / "config", Path(manifest["places"][HOME]), home)
             (home / formats.RESTORING).unlink()
         except (OSError, sqlite3.Error) as error:
             raise StorageUnavailable(
-                f"to restore to {local[HOME]}", str(error), "Mend the disk, then restore again with --force."
+                f"to restore to {local[HOME]}", plainly(error), "Mend the disk, then restore again with --force."
             ) from error
     files = manifest["files"].values()
     made_at = datetime.fromisoformat(manifest["made_at"])
@@ -88,6 +92,9 @@ def _opened(source: Path) -> Iterator[Path]:
     if not source.exists():
         raise UserError(f"a backup at {source}", "nothing", "Name one that forecastle backup has made.")
     if not is_file(source):
+        if not source.is_dir():
+            kinds = ", ".join(ARCHIVES)
+            raise UserError(f"a folder, or a file of {kinds}, at {source}", "another file", "Name a backup.")
         yield source
         return
     with TemporaryDirectory(dir=source.parent, prefix=".unpacking-") as unpacked:
@@ -95,7 +102,8 @@ def _opened(source: Path) -> Iterator[Path]:
             with tarfile.open(source) as archive:
                 archive.extractall(unpacked, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise UserError(f"a whole backup in {source}", str(error), "Take another backup.") from error
+            found = plainly(error) if isinstance(error, OSError) and error.strerror else "no tar file, or a torn one"
+            raise UserError(f"a whole backup in {source}", found, "Take another backup.") from error
         yield Path(unpacked)
 
 
@@ -106,7 +114,9 @@ def _manifest(folder: Path, source: Path) -> dict[str, Any]:
         formats.require(int(found["formats"]["home"] or 0), formats.FORMAT, f"the stores in the backup {source}", found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"a whole backup in {source}", f"no manifest that can be read ({error})", "Take another backup."
+            f"a whole backup in {source}",
+            f"no manifest that can be read ({MANIFEST}: {plainly(error)})",
+            "Take another backup.",
         ) from error
     strange = [name for name in found["files"] if Path(name).is_absolute() or ".." in Path(name).parts]
     if strange:
@@ -114,32 +124,33 @@ def _manifest(folder: Path, source: Path) -> dict[str, Any]:
     return found
 
 
-def _require_stores(manifest: dict[str, Any], local: dict[str, Path]) -> None:
+def _require_stores(manifest: dict[str, Any], where: Places) -> None:
     """Raise UserError where the settings want history and archive in the home folder and the backup has them apart, or
-    the other way round; leave the place alone where they lay on another machine."""
-    apart = STORES in manifest["places"]
+    the other way round; leave the place alone where an older backup does not hold them."""
+    apart, local = STORES in manifest["places"], where.local
     if STORES in manifest["elsewhere"]:
         local.pop(STORES, None)
-    elif apart != (STORES in local):
+    elif apart != (STORES in where.known):
         raise UserError(
-            f"FORECASTLE_STORES to be {'a folder' if apart else 'empty'}, as when the backup was made",
-            str(local.get(STORES, "none")),
+            f"FORECASTLE_STORES to be {'a folder or bucket' if apart else 'empty'}, as when the backup was made",
+            where.known.get(STORES, "none"),
             "Restore with it set so; history and archive can be copied to another place after that.",
         )
-    elif apart and local[HOME].is_relative_to(local[STORES]):
+    elif STORES in local and local[HOME].is_relative_to(local[STORES]):
         raise UserError(
             "the home folder outside that of FORECASTLE_STORES", f"{local[HOME]}", "Restore with two folders."
         )
 
 
-def _require_free(local: dict[str, Path], force: bool) -> None:
+def _require_free(local: dict[str, Path], bucket: Store | None, force: bool) -> None:
+    if force:
+        return
+    action = "Stop what runs on it; --force moves what is there aside and restores."
     for path in local.values():
-        if not force and _holds_something(path):
-            raise UserError(
-                f"nothing at {path} yet",
-                "stores" if path.is_dir() else "a file",
-                "Stop what runs on it; --force moves what is there aside and restores.",
-            )
+        if _holds_something(path):
+            raise UserError(f"nothing at {path} yet", "stores" if path.is_dir() else "a file", action)
+    if bucket is not None and (there := buckets.names(bucket)):
+        raise UserError(f"nothing at {bucket.uri} yet", f"{there[0]} and {len(there) - 1} more", action)
 
 
 def _holds_something(path: Path) -> bool:
@@ -171,8 +182,8 @@ def _stage(folder: Path, manifest: dict[str, Any], home: Path, tell: Tell) -> No
         tell(store, count)
 
 
-def _move_aside(local: dict[str, Path], home: Path, name: str) -> Path | None:
-    """Move what is in the stores' places into a folder of the home folder."""
+def _move_aside(local: dict[str, Path], bucket: Store | None, home: Path, name: str) -> Path | None:
+    """Move what is in the stores' places into a folder of the home folder; in a bucket below a name of its own."""
     aside = home / name
     outside = {key: path for key, path in local.items() if not path.is_relative_to(home) and path.exists()}
     inside = [
@@ -184,10 +195,12 @@ def _move_aside(local: dict[str, Path], home: Path, name: str) -> Path | None:
     for key, path in outside.items():
         if _holds_something(path):
             path.rename(path.with_name(f"{path.name}{name}"))
+    if bucket is not None:
+        buckets.move_aside(bucket, name)
     return aside if inside else None
 
 
-def _put_in_place(home: Path, local: dict[str, Path]) -> None:
+def _put_in_place(home: Path, local: dict[str, Path], bucket: Store | None) -> None:
     """Move the staged stores to where they belong; databases lose what a former one left beside them."""
     stage = home / STAGE
     for staged in sorted((stage / HOME).iterdir()) if (stage / HOME).is_dir() else ():
@@ -205,6 +218,8 @@ def _put_in_place(home: Path, local: dict[str, Path]) -> None:
                 shutil.move(one, path / one.name)
         else:
             shutil.move(staged, path)
+    if bucket is not None and (stage / STORES).is_dir():
+        buckets.put_in(bucket, stage / STORES)
     shutil.rmtree(stage)
 
 

@@ -31,7 +31,8 @@ from forecastle.data.providers import gives_events
 from forecastle.data.store import task_stores
 from forecastle.errors import StorageUnavailable
 from forecastle.models import bundle, pointer, registry
-from forecastle.monitoring.journal import LATEST_TRUTH, Journal
+from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.settings import Settings
 from forecastle.task import Task
 

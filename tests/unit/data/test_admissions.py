@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,6 +44,24 @@ def test_a_batch_let_in_twice_counts_once_from_the_first_time(tmp_path):
     for one in (batch(1), batch(1, admitted_after=HOUR), batch(1)):
         note(tmp_path, one)
     assert admitted(tmp_path) == (batch(1),)
+
+
+def test_answers_read_back_from_earlier_collections_are_named_once_from_when_they_first_were(tmp_path):
+    polls = [f"2024/01/31/1{number}0000-a.json" for number in range(4)]
+    first = replace(batch(2), archived=(polls[1],), recalled=(polls[0],))
+    second = replace(batch(4), archived=(polls[3],), recalled=(polls[0], polls[1], polls[2]))
+    for one in (first, second, second):
+        note(tmp_path, one)
+    assert admitted(tmp_path) == (first, replace(second, recalled=(polls[2],)))
+    assert answers(admitted(tmp_path, NOON + 2 * HOUR)) == (polls[0], polls[1])
+    assert answers(admitted(tmp_path)) == tuple(polls)
+
+
+def test_what_a_batch_let_in_later_names_is_named_again_by_one_known_earlier(tmp_path):
+    released = replace(batch(1, admitted_after=9 * HOUR), recalled=("2024/01/31/100000-a.json",))
+    note(tmp_path, released)
+    note(tmp_path, replace(batch(3), recalled=released.recalled))
+    assert released.recalled[0] in answers(admitted(tmp_path, NOON + 3 * HOUR))
 
 
 @pytest.mark.parametrize("left", [1, 10, 40])

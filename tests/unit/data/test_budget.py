@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from forecastle.data import ledger
 from forecastle.data.archive import Archive
 from forecastle.data.budget import (
     FAILURES,
@@ -22,6 +23,7 @@ from forecastle.data.budget import (
     BudgetGuard,
     budget_of,
     check_schedule,
+    hold_schedule,
     limits,
     open_ledger,
 )
@@ -457,6 +459,48 @@ def test_one_hourly_share_fits_a_free_key_and_two_do_not(equity, desk):
         check_schedule([equity, other], desk.settings(), NOON)
     assert "at most 25 calls a day of alpha-vantage" in refused.value.expected
     assert "48 calls a day by 'equity-volatility' every 1h, 'other' every 1h" in refused.value.found
+
+
+def test_processes_of_one_home_that_share_a_key_are_checked_together_whichever_comes_last_is_refused(equity, desk):
+    other = equity.model_copy(update={"name": "other"})
+    hold_schedule(equity, desk.settings(), NOON)
+    hold_schedule(equity, desk.settings(), NOON)  # the same one again is not another
+    with pytest.raises(TaskError, match="48 calls a day by 'other' every 1h, 'equity-volatility' every 1h"):
+        hold_schedule(other, desk.settings(), NOON + MINUTE)
+    hold_schedule(equity, desk.settings(), NOON + HOUR)  # the one that is there goes on
+    hold_schedule(other, desk.settings(alpha_vantage_key="another"), NOON + HOUR)  # a key of its own
+
+
+def test_a_schedule_counts_until_its_next_step_is_overdue_and_each_call_holds_it(equity, desk):
+    other = equity.model_copy(update={"name": "other"})
+    settings = desk.settings(alpha_vantage_key="KEY")
+    hold_schedule(equity, settings, desk.now)
+    desk.now += HOUR
+    guard = BudgetGuard.of(equity, settings, desk.clock, at_every_step=True)
+    assert guard.charge(share()) == 0.0
+    desk.now += HOUR + MINUTE
+    with pytest.raises(TaskError, match="equity-volatility"):
+        hold_schedule(other, settings, desk.now)
+    desk.now += 15 * MINUTE
+    hold_schedule(other, settings, desk.now)
+
+
+def test_a_call_beside_a_schedule_holds_none(equity, desk):
+    settings = desk.settings(alpha_vantage_key="KEY")
+    hold_schedule(equity, settings, desk.now)
+    desk.now += HOUR + 14 * MINUTE
+    assert BudgetGuard.of(equity, settings, desk.clock).charge(share()) == 0.0  # as a training does
+    hold_schedule(equity.model_copy(update={"name": "other"}), settings, desk.now + 2 * MINUTE)
+
+
+def test_a_ledger_of_the_first_format_goes_on_with_what_it_holds(desk, equity):
+    desk.home.mkdir()
+    with sqlite3.connect(desk.home / "collecting.db") as db:
+        db.executescript(ledger._FIRST)
+        db.execute("PRAGMA user_version = 1")
+        db.executemany("INSERT INTO calls VALUES (?, ?, 1)", [("alpha-vantage", NOON.timestamp())] * 25)
+    assert "25 of 25 calls a day" in desk.refusal(equity, Request(share().url)).found
+    hold_schedule(equity, desk.settings(), NOON)
 
 
 @pytest.mark.parametrize("day", [datetime(2026, 7, 1, 12, tzinfo=UTC), datetime(2026, 7, 2, 3, tzinfo=UTC), NOON])

@@ -14,7 +14,7 @@ import pytest
 from forecastle.data import segments
 from forecastle.data.segments import Segments
 from forecastle.data.store import Folder
-from forecastle.errors import StorageUnavailable
+from forecastle.errors import FormatError, StorageUnavailable
 from forecastle.frame import TIME
 
 SCHEMA = {"at": TIME, "x": pl.Int64()}
@@ -137,3 +137,32 @@ def parquet(table: pl.DataFrame) -> bytes:
     buffer = BytesIO()
     table.write_parquet(buffer)
     return buffer.getvalue()
+
+
+def _as_written_by(folder: Segments, **notes: str) -> None:
+    """Write every segment anew with these notes of Parquet's and no others."""
+    for one in folder.list():
+        path = folder.store.path / one.name
+        pl.read_parquet(path).write_parquet(path, metadata=notes)
+
+
+def test_a_segment_of_a_newer_format_is_neither_read_nor_merged_by_older_code(folder):
+    add(folder, 1)
+    newer = {segments.FORMAT_NOTE: str(segments.FORMAT + 1), segments.WRITER_NOTE: "7.0"}
+    _as_written_by(folder, **newer)
+    before = folder.list()
+    for action in (lambda: folder.read(SCHEMA), folder.merge):
+        with pytest.raises(FormatError, match=r"format 1 or older.*format 2.*Use forecastle 7\.0") as caught:
+            action()
+        assert caught.value.exit_code == 2
+    assert folder.list() == before
+
+
+def test_a_segment_carries_its_format_and_one_without_is_of_the_first_and_merges_into_one_with(folder):
+    for number in range(2):
+        add(folder, number)
+    _as_written_by(folder)
+    assert sorted(folder.read(SCHEMA)["x"]) == [0, 1]
+    folder.merge()
+    (month,) = folder.list()
+    assert pl.read_parquet_metadata(folder.store.path / month.name)[segments.FORMAT_NOTE] == "1"

@@ -26,14 +26,14 @@ from forecastle.frame import conform
 HOUR = timedelta(hours=1)
 
 
-def hourly(start: datetime, values: list[float | None]) -> pl.DataFrame:
-    at = [start + hour * HOUR for hour in range(len(values))]
+def hourly(start: datetime, values: list[float | None], step: timedelta = HOUR) -> pl.DataFrame:
+    at = [start + place * step for place in range(len(values))]
     rows = pl.DataFrame(
         {
             "series_id": "a",
             "timestamp": at,
-            "available_at": [one + HOUR for one in at],
-            "collected_at": at[-1] + HOUR,
+            "available_at": [one + step for one in at],
+            "collected_at": at[-1] + step,
             "y": pl.Series(values, dtype=pl.Float64),
             "x": [float(number) for number in range(len(values))],
         }
@@ -80,17 +80,44 @@ def test_the_truth_is_so_many_steps_ahead_and_missing_where_it_has_not_come(smal
 
 
 @pytest.mark.parametrize(
-    ("zone", "night"),
-    [("Europe/Berlin", datetime(2024, 3, 31, tzinfo=UTC)), ("Europe/Berlin", datetime(2024, 10, 27, tzinfo=UTC))],
+    ("zone", "night", "step"),
+    [
+        ("Europe/Berlin", datetime(2024, 3, 31, tzinfo=UTC), HOUR),
+        ("Europe/Berlin", datetime(2024, 10, 27, tzinfo=UTC), HOUR),  # a day of 25 hours
+        ("America/New_York", datetime(2024, 11, 3, tzinfo=UTC), HOUR),
+        ("Australia/Adelaide", datetime(2024, 4, 6, 12, tzinfo=UTC), HOUR),  # half an hour off, and a day of 25 hours
+        ("Australia/Adelaide", datetime(2024, 10, 5, 12, tzinfo=UTC), HOUR),
+        ("Australia/Lord_Howe", datetime(2024, 4, 6, 12, tzinfo=UTC), HOUR / 2),  # its clock moves by half an hour
+        ("Asia/Kolkata", datetime(2024, 3, 31, tzinfo=UTC), HOUR / 2),
+    ],
 )
-def test_the_seasonal_naive_looks_back_by_the_local_clock_through_both_nights(small_task, zone, night):
-    start = night - timedelta(days=3)
-    local = [(start + hour * HOUR).astimezone(ZoneInfo(zone)).hour for hour in range(24 * 6)]
-    recipe, panel = served(small_task(timezone=zone), hourly(start, [float(hour) for hour in local]))
-    after = row_of(panel, night + timedelta(hours=6))
+def test_the_seasonal_naive_looks_back_by_the_local_clock_at_every_step_around_the_night(small_task, zone, night, step):
+    start, day = night - timedelta(days=3), timedelta(days=1) // step
+    clock = [(start + place * step).astimezone(ZoneInfo(zone)) for place in range(day * 6)]
+    local = [at.hour + at.minute / 60 for at in clock]
+    task = small_task(timezone=zone, frequency="1h" if step == HOUR else "30m")
+    recipe, panel = served(task, hourly(start, local, step))
+    origins = np.arange(2 * day, 5 * day)  # two days before the night to a day after it
+    shown = {(at.date(), at.time()) for at in clock}
     for horizon in (1, 2, 3):
-        target_hour = (night + (6 + horizon) * HOUR).astimezone(ZoneInfo(zone)).hour
-        assert seasonal_value(recipe, panel, after, horizon).tolist() == [float(target_hour)]
+        found = seasonal_value(recipe, panel, origins, horizon).tolist()
+        for row, value in zip(origins + horizon, found, strict=True):
+            if (clock[row].date() - timedelta(days=1), clock[row].time()) in shown:  # not skipped by the clock
+                assert value == local[row]
+
+
+def test_holidays_and_the_clock_are_known_at_the_targets_time_and_not_the_origins(small_task):
+    task = small_task(timezone="Europe/Oslo", horizon="48h", features={"holidays": "NO"})
+    recipe, panel = served(task, hourly(datetime(2024, 5, 14, tzinfo=UTC), [1.0] * 48))
+    origin = row_of(panel, datetime(2024, 5, 15, 12, tzinfo=UTC))
+    days = {}
+    for horizon in range(1, 49):
+        found = step_features(recipe, panel, origin, horizon)
+        row = dict(zip(found.names, found.matrix[0].tolist(), strict=True))
+        target = (datetime(2024, 5, 15, 12, tzinfo=UTC) + horizon * HOUR).astimezone(ZoneInfo("Europe/Oslo"))
+        assert row["minute"] == 60 * target.hour and row["weekday"] == target.weekday()
+        days[target.day] = days.get(target.day, set()) | {row["holiday"]}
+    assert days == {15: {0.0}, 16: {0.0}, 17: {1.0}}  # the 17th of May is Norway's day
 
 
 def test_the_seasonal_naive_takes_an_older_season_where_one_is_missing(small_task):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from forecastle.errors import FormatError, RegistryUnavailable
+from forecastle.frame import to_json
 from forecastle.models import bundle as bundles
 from forecastle.models.bundle import DIGEST, FILE, Bundle, digest, examined, load, save, self_check
-from forecastle.models.estimators import ESTIMATORS, LEARNERS
+from forecastle.models.estimators import BOOSTED, ESTIMATORS, LEARNERS
 from forecastle.models.learning import all_pairs
 from forecastle.models.intervals import Errors, calibrate
 from forecastle.models.model import Model, apply
@@ -44,7 +45,7 @@ def bundle(examples, quick) -> Bundle:
     pairs = all_pairs(examples.take(np.flatnonzero(~np.isnan(examples.truth).any(axis=1))))
     truth = pairs.pick(pairs.examples.truth)
     spread = calibrate([Errors(pairs, truth * 0.9, truth, np.arange(len(truth)) % 2)], 0.9, 0)
-    model = Model(examples.recipe, "blend", members, (0.4, 0.3, 0.2, 0.1), spread, 0.9, {"a": 1 / 3, "b": 2.0})
+    model = Model(examples.recipe, "blend", members, (0.3, 0.3, 0.1, 0.1, 0.1, 0.1), spread, 0.9, {"a": 1 / 3, "b": 2.0})
     return Bundle("small", "abc", "", "d41d", NOW, NOW, model, examples.names, {"rmse": 0.1}, {"features": []})
 
 
@@ -61,7 +62,7 @@ def test_saving_twice_gives_the_same_bytes_and_leaves_nothing_else(bundle, tmp_p
     assert [str(path) for path in files] == [
         DIGEST,
         FILE,
-        *(f"trees/{name}.txt" for name in sorted((*LEARNERS[1:], "spread"))),
+        *(f"trees/{name}.txt" for name in sorted((*BOOSTED, "spread"))),
     ]
     assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
 
@@ -178,7 +179,7 @@ def test_a_model_that_answers_something_else_fails_its_self_check(with_check, pa
     other = {
         "members": tuple(reversed(model.members)),
         "spread": replace(model.spread, quantiles=tuple(1.001 * one for one in model.spread.quantiles)),
-        "weights": (0.4, 0.3, 0.1, 0.2),
+        "weights": (0.3, 0.1, 0.3, 0.1, 0.1, 0.1),
     }
     with pytest.raises(RegistryUnavailable, match="to forecast what it did when it was made; found another"):
         self_check(replace(with_check, model=replace(model, **{part: other[part]})))
@@ -212,6 +213,18 @@ def test_a_bundle_from_before_there_were_self_checks_passes(bundle, tmp_path):
     files = {str(path.relative_to(folder)): path.read_bytes() for path in (*folder.rglob("*.txt"), folder / FILE)}
     (folder / DIGEST).write_text(digest(files) + "\n")
     self_check(load(folder))
+
+
+def test_an_interval_that_cannot_be_told_is_no_failure_and_one_that_comes_from_nowhere_is(
+    bundle, observations, tmp_path
+):
+    spread = replace(bundle.model.spread, quantiles=(float("nan"), 1.0, 1.0))
+    unknown = replace(bundle, model=replace(bundle.model, spread=spread))
+    made = examined(unknown, observations(hours=200))
+    assert np.isnan(np.array(made.check["forecasts"]["half"])).any()
+    self_check(replace(made, check=json.loads(to_json(made.check))))
+    with pytest.raises(RegistryUnavailable, match="another half"):
+        self_check(replace(made, model=bundle.model))
 
 
 def test_a_long_history_is_examined_by_its_newest_rows(bundle, observations):

@@ -14,7 +14,7 @@ import pytest
 from forecastle.data.panel import micros
 from forecastle.errors import NotEnoughHistory
 from forecastle.models import training
-from forecastle.models.estimators import ESTIMATORS
+from forecastle.models.estimators import candidates
 from forecastle.models.evaluation import FORECAST_COLUMNS, scores
 from forecastle.models.training import chosen_origins, default_origins, judge, rescore, score_candidate, train
 
@@ -47,7 +47,7 @@ def test_a_trained_bundle_says_what_it_is_and_how_good_it_was(task, examples):
     assert bundle.features == examples.names
     assert bundle.backtest["skill"] > 0.1
     assert bundle.backtest["rmse"] == scores(trained.backtest)["rmse"]
-    assert set(bundle.backtest["candidates"]) == set(ESTIMATORS)
+    assert set(bundle.backtest["candidates"]) == set(candidates(examples.recipe))
     assert set(bundle.backtest["series"]) == {"a", "b"}
     assert sum(bundle.backtest["selection"]["weights"].values()) == pytest.approx(1)
 
@@ -63,8 +63,8 @@ def test_a_target_never_observed_is_refused(task, observations, examples_of):
         train(task, examples_of(task, table), "", {}, NOW)
 
 
-def test_every_candidate_and_both_naive_methods_are_scored_on_the_same_rows(judged):
-    assert set(judged.candidates) == set(ESTIMATORS)
+def test_every_candidate_and_both_naive_methods_are_scored_on_the_same_rows(judged, examples):
+    assert set(judged.candidates) == set(candidates(examples.recipe))
     figures = scores(judged.rows)
     assert {candidate["n"] for candidate in judged.candidates.values()} == {figures["n"]}
     assert judged.candidates["persistence"]["skill"] == 0.0

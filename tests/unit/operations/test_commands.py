@@ -70,3 +70,53 @@ def test_prune_speaks_to_people_and_to_programs(settings: Settings, root: Path, 
     assert main(["prune", "--task", task, "--now", "2014-01-01"]) == 0
     assert "nyc-temperature archive: 1 gone" in capsys.readouterr().out
     assert list(Archive(settings.task_folder("nyc-temperature") / "archive").notes()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("restore --from folder", "no manifest that can be read (backup.json: no such file or directory)"),
+        ("restore --from plain", "a folder, or a file of .tar, .tar.gz, .tgz, at plain; found another file"),
+        ("restore --from plain.tar.gz", "a whole backup in plain.tar.gz; found no tar file, or a torn one"),
+        ("prune --task folder/", "task files in folder; found none"),
+        ("run train --task bytes.toml", "bytes.toml; found bytes that are no text in UTF-8, at byte 0"),
+        ("run train --task folder.toml", "folder.toml; found is a directory"),
+        ("replay --port -3", "--port"),
+    ],
+)
+def test_what_is_not_what_a_command_needs_is_said_in_words(
+    settings: Settings, tmp_path: Path, capsys, arguments: str, said: str
+) -> None:
+    for name in ("folder", "folder.toml"):
+        (tmp_path / name).mkdir()
+    for name in ("plain", "plain.tar.gz"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    assert main(arguments.split()) == 2
+    told = capsys.readouterr().err
+    assert said in told and "Errno" not in told and "Traceback" not in told
+
+
+def test_a_home_below_a_file_and_a_journal_that_cannot_be_are_mistakes_of_the_settings(
+    settings: Settings, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("FORECASTLE_JOURNAL", "no address")
+    assert main(["backup", "--to", str(tmp_path / "copy")]) == 2
+    assert "FORECASTLE_JOURNAL" in capsys.readouterr().err and not (tmp_path / "copy").exists()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FORECASTLE_HOME", str(tmp_path / "file" / "home"))
+    for command in ("migrate", "quarantine list"):
+        assert main(command.split()) == 2
+        assert "Mend FORECASTLE_HOME" in capsys.readouterr().err
+
+
+def test_a_journal_that_is_no_database_stops_a_migration_in_words(settings: Settings, capsys) -> None:
+    write_text(settings.home / "journal.db", "garbage")
+    assert main(["migrate"]) == 4
+    assert "found file is not a database" in capsys.readouterr().err
+
+
+def test_a_note_that_was_spoilt_is_named_with_where(settings: Settings, capsys) -> None:
+    write_text(settings.home / "store.json", "{\n  garbage")
+    assert main(["migrate"]) == 4
+    assert "found no JSON from line 2, column 3 on" in capsys.readouterr().err

@@ -45,6 +45,10 @@ def _nothing_more(task: Task, archive: Archive, start: datetime, now: datetime) 
     return ()
 
 
+def _none(task: Task, archive: Archive, start: datetime, now: datetime) -> tuple[str, ...]:
+    return ()
+
+
 def _one(request: Request) -> int:
     return 1
 
@@ -60,7 +64,7 @@ class Provider:
     ``following`` returns the call for an answer's next page, ``join`` puts the tables of several feeds together,
     ``gives_present_only`` tells that the past cannot be asked for, ``gives_events`` that a step without a row is no
     gap. ``wanted`` tells, when a call's turn comes, whether what is archived makes it needless, and ``recall`` returns
-    the rows that only several archived answers together tell. ``cost`` is how many calls the source counts for one,
+    the rows that only several archived answers together tell; ``recalled`` names those. ``cost`` is how many calls the source counts for one,
     ``pieces`` cuts a long past (start, end, now) where the source's own answers end, each piece from its start up to
     but without its end.
     """
@@ -73,6 +77,7 @@ class Provider:
     gives_events: Callable[[Task], bool] = _never
     wanted: Callable[[Task, Request, Archive, datetime], bool] = _always
     recall: Callable[[Task, Archive, datetime, datetime], Sequence[pl.DataFrame]] = _nothing_more
+    recalled: Callable[[Task, Archive, datetime, datetime], tuple[str, ...]] = _none
     cost: Callable[[Request], int] = _one
     pieces: Callable[[datetime, datetime, datetime], Iterator[tuple[datetime, datetime]]] = _by_the_month
 
@@ -97,6 +102,7 @@ PROVIDERS: dict[str, Provider] = {
         gives_events=gtfs_realtime.gives_events,
         wanted=gtfs_realtime.wanted,
         recall=gtfs_realtime.recall,
+        recalled=gtfs_realtime.recalled,
     ),
     "http-json": DECLARED,
     "file": Provider(file.requests, file.parse),

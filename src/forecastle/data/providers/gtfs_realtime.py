@@ -126,7 +126,7 @@ def recall(task: Task, archive: Archive, start: datetime, now: datetime) -> Sequ
     that can be read, and the task needs one.
     """
     since = max(start, now - REACH)
-    polls = list(_polls(task, archive, since - timedelta(seconds=LAST_SEEN) - _MARGIN, now))
+    polls = [poll for _, _, poll in _polls(task, archive, start, now)]
     found = [one for one in passings(polls) if _slot(task, one) >= since.timestamp()]  # whole slots alone
     if not found:
         last = max(polls, key=lambda one: one.at, default=None)
@@ -137,6 +137,12 @@ def recall(task: Task, archive: Archive, start: datetime, now: datetime) -> Sequ
             "Collect again: a prediction becomes an observation once its stop is passed.",
         )
     return [_rows(task, found)]
+
+
+def recalled(task: Task, archive: Archive, start: datetime, now: datetime) -> tuple[str, ...]:
+    """Return the names of the archived answers that ``recall`` reads: timetables and polls, not what was refused."""
+    read = list(_polls(task, archive, start, now))
+    return tuple(dict.fromkeys([*(table for _, table, _ in read if table), *(name for name, _, _ in read)]))
 
 
 def _check_alone(task: Task, request: Request, feed: Any) -> None:
@@ -192,9 +198,10 @@ def _slot(task: Task, one: Passing) -> float:
     return one.at - one.at % task.source_step.total_seconds()
 
 
-def _polls(task: Task, archive: Archive, since: datetime, now: datetime) -> Iterator[Poll]:
-    """Yield the feed's answers, each read with the timetable of its time. One that was refused when it came is no
-    poll."""
+def _polls(task: Task, archive: Archive, start: datetime, now: datetime) -> Iterator[tuple[str, str | None, Poll]]:
+    """Yield the names and what they say of the feed's answers that tell of the time from ``start`` on, each read with
+    the timetable of its time, whose name comes second. One that was refused when it came is no poll."""
+    since = max(start, now - REACH) - timedelta(seconds=LAST_SEEN) - _MARGIN
     feed, static, pairs = _address(task), task.source.timetable, _pairs(task)
     tables = _tables(archive, _address(task, static), since, now) if static else []
     readable = [
@@ -212,7 +219,7 @@ def _polls(task: Task, archive: Archive, since: datetime, now: datetime) -> Iter
         table = (before or readable[:1])[-1].name if static else None
         poll = _poll(archive, answer.name, answer.collected_at, feed, table, _address(task, static), pairs)
         if poll is not None:
-            yield poll
+            yield answer.name, table, poll
 
 
 def _tables(archive: Archive, address: str, since: datetime, now: datetime) -> list[_Note]:

@@ -14,6 +14,7 @@ import pytest
 
 from forecastle.data.archive import Archive
 from forecastle.data.history import History
+from forecastle.data.ingestion import load_batch, save_batch
 from forecastle.data.providers import gtfs_realtime
 from forecastle.data.providers.gtfs_realtime import parse, requests
 from forecastle.data.quality_check import judge
@@ -153,6 +154,24 @@ def test_nothing_is_observed_before_a_stop_is_passed_and_the_answer_is_kept(ride
     with pytest.raises(SourceUnavailable, match="none in 1 answers; in the last one .. stops lie ahead"):
         ride()
     assert len(Archive(tmp_path / "archive").names(START, START + 60 * MINUTE)) == 2  # the feed and the timetable
+
+
+def test_a_batch_names_the_earlier_answers_it_was_read_back_from_but_none_that_was_refused(ride, city, tmp_path):
+    ride(6)
+    city.answer = b"<html>"
+    with pytest.raises(AnswerChanged):
+        ride()
+    city.answer = None
+    batch, _ = ride()
+    archive = Archive(tmp_path / "archive")
+    refused = {name for name in archive.names(START, city.now) if archive.read(name) == b"<html>"}
+    assert len(refused) == 1
+    assert {*batch.recalled, *batch.archived} == {*archive.names(START, city.now)} - refused
+    assert set(batch.recalled).isdisjoint(batch.archived) and len(batch.recalled) == 7  # six polls and the timetable
+    later, _ = ride(start=city.now - 2 * MINUTE)
+    reach = city.now - 2 * MINUTE - timedelta(seconds=gtfs_realtime.LAST_SEEN) - 5 * MINUTE
+    assert set(later.recalled) >= {name for name in archive.names(reach, city.now - MINUTE)} - refused
+    assert load_batch(save_batch(tmp_path / "batch", batch)).recalled == batch.recalled
 
 
 def test_a_restart_between_any_two_collections_changes_nothing(ride, city, tmp_path):
