@@ -21,6 +21,7 @@ PREFIX = "FORECASTLE_"
 
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where --json speaks
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "YDATA_PROFILING_NO_ANALYTICS": "true",
@@ -63,6 +64,10 @@ class Settings(BaseSettings):
     stores_allow_http: bool = Field(default=False, description="Whether that server may be spoken to without TLS.")
     journal: str = Field(default="", description="SQLAlchemy URL of the journal; empty: SQLite in the home folder.")
     mlflow_uri: str = Field(default="", description="MLflow tracking URI; empty: SQLite in the home folder.")
+    mlflow_registry: str = Field(
+        default="",
+        description="MLflow registry URI where the tracking server has no model registry; empty: the tracking server.",
+    )
     dvc_remote: str = Field(
         default="",
         description="DVC remote: a folder, `s3://…`, `azure://…`, `https://…`; empty: DagsHub's, or a folder in the "
@@ -200,7 +205,17 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """The address of MLflow's tracking store and registry."""
-        return self.mlflow_uri or self.at_dagshub("mlflow") or f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
+        return self.mlflow_uri or self.at_dagshub("mlflow") or self.own_registry
+
+    @property
+    def registry_uri(self) -> str:
+        """The address of MLflow's model registry."""
+        return self.mlflow_registry or self.tracking_uri
+
+    @property
+    def own_registry(self) -> str:
+        """The address of a registry in the home folder, for a tracking server that has none."""
+        return f"sqlite:///{(self.home / 'mlflow.db').resolve()}"
 
     @property
     def remote(self) -> str:

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from forecastle import __version__
-from forecastle.cli import airflow, doors, flows, incidents, lineage, models, quarantine, registry, stores
+from forecastle.cli import airflow, connect, doors, flows, incidents, lineage, models, quarantine, registry, stores
 from forecastle.cli.options import complain
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
 from forecastle.leaving import FAREWELL, leave_on_signals
@@ -75,5 +75,6 @@ for room in (doors.app, flows.app, models.app, lineage.app, stores.app):
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(incidents.alerts, name="alerts")
+app.add_typer(connect.app, name="connect")
 app.add_typer(airflow.app, name="airflow")
 app.add_typer(registry.app, name="registry")

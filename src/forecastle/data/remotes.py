@@ -22,6 +22,8 @@ _PATIENCE = {
     "azure": ("connection_timeout", "read_timeout"),
 }
 _SECRET = ("secret_access_key", "account_key", "connection_string", "password")
+LOGIN = frozenset({*_SECRET, "access_key_id", "account_name", "user"})
+"""The options that say who one is."""
 _LOGIN = {"s3": ("access_key_id", "secret_access_key"), "azure": ("account_name", "account_key")}
 
 

@@ -12,6 +12,7 @@ no git at all (DVC's ``core.no_scm``): pointers and records are the workspace's 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK_SECONDS = 120.0
+PROBE = b"Written by forecastle to see whether this store takes and gives.\n"
 FORMAT = 1
 OUTSIDE = (  # whose exceptions tell of the table, the remote or the way to it: DVC lets its clients' own ones through
     *("dvc", "dvc_data", "dvc_objects", "dvc_http", "dvc_s3", "dvc_azure", "fsspec", "polars", "sqlite3"),
@@ -103,6 +105,42 @@ def version_table(
         return Snapshot(version, path, commit, rows)
 
 
+def connect(settings: Settings, git_remote: tuple[str, str] | None = None, local_login: bool = False) -> Path:
+    """Make the workspace with its DVC remote, if need be, and return its folder.
+
+    ``git_remote`` is a name and an address to give git; ``local_login`` lets plain DVC log in there too, by a file that
+    git ignores and only the user reads (.dvc/config.local).
+    """
+    root, target = settings.versions, remote(settings)
+    with _locked(root), _outside_faults(target, "the workspace to be made"):
+        workspace.prepare(root, settings, target)
+        if local_login:
+            workspace.keep_login(root, target)
+        if settings.git and git_remote is not None:
+            workspace.name_git_remote(root, *git_remote)
+    return root
+
+
+def try_remote(settings: Settings) -> str:
+    """Push a few bytes to the DVC remote and read them back; return the remote's address as it may be shown.
+
+    The bytes are always the same and stay there. Raises StorageUnavailable where the remote does not take or keep them.
+    """
+    from dvc.fs import LocalFileSystem
+
+    root, target = settings.versions, remote(settings)
+    with _locked(root), _outside_faults(target, "a probe to be pushed"), _opened(root, settings, target) as repo:
+        store, name = repo.cloud.get_remote_odb(NAME), hashlib.md5(PROBE, usedforsecurity=False).hexdigest()
+        probe = write_bytes(root / ".dvc" / "tmp" / "probe", PROBE)
+        store.add(str(probe), LocalFileSystem(), name, check_exists=False)
+        found = store.fs.cat_file(store.oid_to_path(name))
+    if found != PROBE:
+        raise StorageUnavailable(
+            f"{target.shown} to give back what was pushed", f"{len(found)} other bytes", "Mend the remote's address."
+        )
+    return target.shown
+
+
 def records(settings: Settings, task: Task) -> tuple[Record, ...]:
     """Return the records of the task's versions, the newest first. Raises StorageUnavailable for one that is torn."""
     folder = settings.versions / task.name / workspace.RECORDS
@@ -153,7 +191,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _outside_faults(target: Remote) -> Iterator[list[str]]:
+def _outside_faults(target: Remote, what: str = "the training table to be pushed") -> Iterator[list[str]]:
     """Turn what goes wrong outside into StorageUnavailable; yields the list in which DVC's own log lines gather.
 
     DVC raises how many files failed, and logs why.
@@ -167,7 +205,7 @@ def _outside_faults(target: Remote) -> Iterator[list[str]]:
                 raise
             causes = [str(error).strip() or type(error).__name__, *dict.fromkeys(said)]
             raise StorageUnavailable(
-                f"the training table to be pushed to {target.shown}",
+                f"{what} to {target.shown}" if what.endswith("pushed") else what,
                 target.redact("; ".join(causes))[:1000],
                 "Mend the remote (FORECASTLE_DVC_REMOTE, FORECASTLE_DVC_USER and _SECRET) and try again.",
             ) from None

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from forecastle.data.remotes import NAME, Remote
+from forecastle.data.remotes import LOGIN, NAME, Remote
 from forecastle.frame import write_bytes, write_text
 from forecastle.settings import Settings
 
@@ -28,6 +28,26 @@ def prepare(root: Path, settings: Settings, remote: Remote) -> None:
         _init_git(root)
     _configure(root, settings.git, remote)
     _mend(root, settings)
+
+
+def keep_login(root: Path, remote: Remote) -> None:
+    """Write the remote's login where plain DVC finds it: into .dvc/config.local, for this user alone; git ignores it."""
+    login = {name: value for name, value in remote.private.items() if name in LOGIN}
+    path = root / ".dvc" / "config.local"
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    _edit_local(root, login)
+
+
+def name_git_remote(root: Path, name: str, address: str) -> None:
+    """Give git a remote of this name and address, and take the one it had by that name."""
+    from dulwich.repo import Repo as Git
+
+    with Git(str(root)) as git:
+        config, section = git.get_config(), (b"remote", name.encode())
+        config.set(section, b"url", address.encode())
+        config.set(section, b"fetch", f"+refs/heads/*:refs/remotes/{name}/*".encode())
+        config.write_to_path()
 
 
 def commit_version(root: Path, settings: Settings, record: Path) -> None:
@@ -153,4 +173,15 @@ def _configure(root: Path, git: bool, remote: Remote) -> None:
     content = ("\n".join(lines) + "\n").encode()
     path = root / ".dvc" / "config"
     if not path.exists() or path.read_bytes() != content:
+        if path.exists() and (root / ".dvc" / "config.local").exists():
+            _edit_local(root, {})  # the login was for another place
         write_bytes(path, content)
+
+
+def _edit_local(root: Path, login: Mapping[str, str]) -> None:
+    """Let the local configuration hold this login at the remote, and none where it is empty; the rest stays."""
+    from dvc.config import Config
+
+    with Config(str(root / ".dvc"), validate=False).edit("local", validate=False) as local:
+        kept = {name: value for name, value in local["remote"].get(NAME, {}).items() if name not in LOGIN}
+        local["remote"][NAME] = {**kept, **login}

@@ -1,7 +1,7 @@
 """Whether a challenger becomes champion: a pure decision over forecasts of the same rows, with its reasons.
 
 The champion is scored again on the challenger's rows, never by its old figures. "Better" is a paired test on the
-squared errors, robust to errors that resemble those of the hour before.
+squared errors, robust to errors that resemble those of the hour before: ``models/paired.py``.
 """
 
 from __future__ import annotations
@@ -11,24 +11,18 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from forecastle.models.paired import Floats, above_zero, smaller_errors
 from forecastle.task import Task
 
 SIGNIFICANCE = 0.05
 MIN_ORIGINS = 30
 COVERAGE_ROOM = 0.05
 """How far the share covered may lie from what the task promises."""
-DRAWN_IN = 0.9
-"""The outer tenth of the loss differences is drawn in to the size of this quantile of their sizes."""
-MOST_PERSISTENCE = (
-    0.9  # of loss differences from one origin to the next that is taken out before their variance is estimated
-)
 KEYS = ("series_id", "origin", "horizon")
 CHALLENGER, CHAMPION = "challenger", "champion"
 NAIVE = {"persistence": "last", "seasonal_naive": "naive"}  # a method and the column of what it forecasts
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
     and beside them what the naive methods forecast for the row (NAIVE: ``last``, ``naive``); ``champion`` the
     champion's forecasts (keys and value). Only rows that every method has are judged. Without a champion the challenger
     must beat each naive method (or serve the very forecasts of one that nothing trained beat); with one it must,
-    besides, have the smaller squared error by ``paired_test`` at 5 %, and no series whose RMSE is, by the same test,
+    besides, have the smaller errors by ``smaller_errors`` at 5 %, and no series whose RMSE is, by the same test,
     worse by more than the task's ``training.series_tolerance``, and intervals that cover what they promise. (Intervals
     too wide or too narrow do not keep a first model from serving where nothing served: they are said.)
     """
@@ -82,54 +76,15 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
     if champion is None:
         verdicts.append((True, "There is no champion yet."))
     else:
-        p_value = paired_test(rows["origin"], errors[CHAMPION] ** 2 - errors[CHALLENGER] ** 2, task.steps)
-        verdicts.append(_against_champion(task, rmse, p_value))
-        harms.append((p_value <= 1 - SIGNIFICANCE, ""))
+        p_value = smaller_errors(rows, errors[CHALLENGER], errors[CHAMPION], task.steps)
+        worse = smaller_errors(rows, errors[CHAMPION], errors[CHALLENGER], task.steps)
+        verdicts.append(_against_champion(task, rmse, p_value, worse))
+        harms.append((worse >= SIGNIFICANCE, ""))
         harms.append(_series(task, rows))
     reasons = tuple(reason for _, reason in (*verdicts, *harms) if reason)
     harmless = all(good for good, _ in harms)
     good = all(good for good, _ in verdicts) and (harmless or champion is None)
     return Decision(good, reasons, rows.height, rmse, p_value, not harmless)
-
-
-def paired_test(origins: pl.Series, gain: Floats, horizon: int) -> float:
-    """Return the one-sided p-value that a loss difference of some rows is above zero (see ``diebold_mariano``).
-
-    The rows of one origin count as one, by their mean. Squared errors have tails so heavy that a few rows decide their
-    mean, so the outer tenth is drawn in first (winsorised, alike on both sides): where both forecasts are equally good
-    that changes nothing on average, and a better one is seen sooner.
-    """
-    moments = pl.DataFrame({"origin": origins, "gain": gain}).group_by("origin").agg(pl.col("gain").mean())
-    means = moments.sort("origin")["gain"].to_numpy()
-    most = float(np.quantile(np.abs(means), DRAWN_IN))
-    return diebold_mariano(np.clip(means, -most, most) if most > 0 else means, horizon)
-
-
-def diebold_mariano(gain: Floats, horizon: int) -> float:
-    """Return the one-sided p-value that the mean of a series of loss differences in time order is above zero.
-
-    Diebold & Mariano (1995) with the small-sample correction of Harvey, Leybourne & Newbold (1997), Student's t with
-    n - 1 degrees of freedom. The long-run variance uses Bartlett weights (Newey & West 1987), which keep it positive,
-    over at least ``horizon`` - 1 lags, of what is left when each difference's share of the one before is taken out
-    (prewhitening, Andrews & Monahan 1992). Without any variation the p-value is 0, 1 or, for no difference, 0.5.
-    """
-    from scipy.special import stdtr  # type: ignore[import-untyped]  # scipy ships no types
-
-    size = len(gain)
-    centred = gain - gain.mean()
-    power = float(centred @ centred)
-    if power <= 1e-12 * size * float(np.mean(gain**2)):
-        return 0.5 if not gain.mean() else float(gain.mean() < 0)
-    passed_on = float(np.clip(centred[1:] @ centred[:-1] / power, -MOST_PERSISTENCE, MOST_PERSISTENCE))
-    fresh = centred[1:] - passed_on * centred[:-1]
-    lags = min(max(horizon - 1, int(4 * (size / 100) ** (2 / 9))), len(fresh) - 1)
-    weights = 1 - np.arange(1, lags + 1) / (lags + 1)
-    covariances = np.array([fresh[lag:] @ fresh[:-lag] for lag in range(1, lags + 1)]) / len(fresh)
-    variance = float(fresh @ fresh / len(fresh) + 2 * weights @ covariances) / (1 - passed_on) ** 2 / size
-    steps = min(horizon, size // 2)
-    correction = (size + 1 - 2 * steps + steps * (steps - 1) / size) / size
-    statistic = float(gain.mean()) / variance**0.5 * correction**0.5
-    return float(stdtr(size - 1, -statistic))
 
 
 def same_rows(challenger: pl.DataFrame, champion: pl.DataFrame | None) -> pl.DataFrame:
@@ -155,26 +110,31 @@ def _against_naive(task: Task, name: str, errors: Mapping[str, Floats], rmse: Ma
     return False, f"The challenger does not beat {said}: {figures}."
 
 
-def _against_champion(task: Task, rmse: Mapping[str, float], p_value: float) -> tuple[bool, str]:
-    figures = f"RMSE {_number(task, rmse[CHALLENGER])} against {_number(task, rmse[CHAMPION])}, p = {p_value:.3f}"
-    if p_value < SIGNIFICANCE and rmse[CHALLENGER] < rmse[CHAMPION]:
-        return True, f"The challenger is better than the champion on the same rows: {figures}."
-    if p_value > 1 - SIGNIFICANCE:
-        return False, f"The challenger is worse than the champion on the same rows: {figures}."
-    return False, f"There is no difference that chance would not make, so the champion stays: {figures}."
+def _against_champion(task: Task, rmse: Mapping[str, float], better: float, worse: float) -> tuple[bool, str]:
+    figures = f"RMSE {_number(task, rmse[CHALLENGER])} against {_number(task, rmse[CHAMPION])}"
+    if better < SIGNIFICANCE:
+        return True, f"The challenger is better than the champion on the same rows: {figures}, {_p(better)}."
+    if worse < SIGNIFICANCE:
+        return False, f"The challenger is worse than the champion on the same rows: {figures}, {_p(worse)}."
+    said = f"{figures}, {_p(better)}"
+    return False, f"There is no difference that chance would not make, so the champion stays: {said}."
 
 
 def _series(task: Task, rows: pl.DataFrame) -> tuple[bool, str]:
-    """Judge whether a series got worse by more than the task tolerates, by the paired test."""
+    """Judge whether a series got worse by more than the task tolerates, by the paired test.
+
+    All series together are called worse by chance in 5 % at most (Bonferroni): of a hundred, each tested at 5 %, one
+    would often be.
+    """
     tolerance = task.training.series_tolerance
+    long_enough = pl.col("origin").n_unique().over("series_id") >= MIN_ORIGINS
+    judged = sorted(rows.filter(long_enough).group_by("series_id"))
     worse = []
-    for (name,), own in sorted(rows.group_by("series_id")):
-        squared = {one: ((own[one] - own["actual"]) ** 2).to_numpy() for one in (CHALLENGER, CHAMPION)}
-        if own["origin"].n_unique() < MIN_ORIGINS:
-            continue
-        loss = squared[CHALLENGER] - squared[CHAMPION] * (1 + tolerance) ** 2
-        if paired_test(own["origin"], loss, task.steps) < SIGNIFICANCE and loss.mean() > 0:
-            before, after = (float(np.sqrt(squared[one].mean())) for one in (CHAMPION, CHALLENGER))
+    for (name,), own in judged:
+        errors = {one: (own[one] - own["actual"]).to_numpy() for one in (CHALLENGER, CHAMPION)}
+        chance = smaller_errors(own, errors[CHAMPION] * (1 + tolerance), errors[CHALLENGER], task.steps)
+        if chance < SIGNIFICANCE / len(judged):
+            before, after = (float(np.sqrt(np.mean(errors[one] ** 2))) for one in (CHAMPION, CHALLENGER))
             worse.append(f"{name} from {_number(task, before)} to {_number(task, after)}")
     if worse:
         return False, f"The RMSE of a series gets worse by more than {tolerance:.0%}: {', '.join(worse)}."
@@ -190,9 +150,13 @@ def _coverage(task: Task, rows: pl.DataFrame) -> tuple[bool, str]:
     beyond = np.abs(covered - promised) - COVERAGE_ROOM
     excess = np.sign(covered - promised) * (inside.to_numpy() - promised) - COVERAGE_ROOM
     said = f"{covered:.1%} of the outcomes lie inside the challenger's intervals, {promised:.0%} promised"
-    if beyond > 0 and paired_test(rows["origin"], excess, task.steps) < SIGNIFICANCE:
+    if beyond > 0 and above_zero(rows["origin"], excess, task.steps) < SIGNIFICANCE:
         return False, f"{said}: more than {100 * COVERAGE_ROOM:.0f} points beside it."
     return True, f"{said}."
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.3f}" if value >= 0.001 else "p < 0.001"
 
 
 def _number(task: Task, value: float) -> str:

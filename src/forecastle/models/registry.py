@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ LONGEST_PARAM, LONGEST_TAG = 6000, 5000
 GATE = "gate"
 REJECTED = "rejected_at"
 REJECTION = (REJECTED, "rejected_by", "rejected_because")
+NO_REGISTRY = re.compile(r"/(registered-models|model-versions)\b.* 404 ", re.DOTALL)  # as MLflow says it
 
 
 def log_training(
@@ -303,15 +305,22 @@ def _registry(settings: Settings) -> Iterator[MlflowClient]:
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing mlflow sets it to INFO
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        yield MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.tracking_uri)
+        yield MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.registry_uri)
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
         address = _without_password(settings.tracking_uri)
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise RegistryUnavailable(
             f"the model registry at {address} to answer",
-            said[0].replace(settings.tracking_uri, address)[:500],
-            "Check the address in FORECASTLE_MLFLOW_URI and the server, then run the same command again.",
+            said[0].replace(settings.tracking_uri, address).replace(settings.registry_uri, "the registry")[:500],
+            _action(settings, str(error)),
         ) from error
+
+
+def _action(settings: Settings, said: str) -> str:
+    if NO_REGISTRY.search(said) and not settings.mlflow_registry:
+        own = f"FORECASTLE_MLFLOW_REGISTRY={settings.own_registry}"
+        return f"It has no model registry, as old servers have none: keep it here with {own} (see docs/dagshub.md)."
+    return "Check the address in FORECASTLE_MLFLOW_URI and the server, then run the same command again."
 
 
 def _experiment(client: MlflowClient, settings: Settings, task: Task) -> str:

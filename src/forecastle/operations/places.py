@@ -45,7 +45,7 @@ def places(settings: Settings) -> Places:
     elsewhere = {}
     for name, url, advice in (
         (JOURNAL, settings.journal_url, "back it up with pg_dump, before this backup"),
-        (REGISTRY, settings.tracking_uri, "back up the MLflow server's database and artifacts, after this backup"),
+        (REGISTRY, settings.registry_uri, "back up the MLflow server's database and artifacts, after this backup"),
     ):
         path = _sqlite(url)
         if path is None:

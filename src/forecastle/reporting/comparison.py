@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from forecastle.frame import write_text
@@ -22,6 +23,7 @@ from forecastle.task import Task
 COLOURS = {CHALLENGER: ("blue", "#1f6feb"), CHAMPION: ("orange", "#d4760a"), "persistence": ("grey", "#6e7781")}
 COLOURS |= {"seasonal_naive": ("green", "#2da44e"), "truth": ("grey", "#6e7781")}
 POINTS = 48  # of a drawn line
+MOST_SERIES, MOST_STEPS = 20, 24  # rows of a table: a comment on GitHub holds 65 536 characters
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _pooled(figures: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _by_horizon(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    steps = [one["horizon"] for one in figures[CHALLENGER]["horizons"]]
+    steps = _spread([one["horizon"] for one in figures[CHALLENGER]["horizons"]], MOST_STEPS)
     by_step = {method: {one["horizon"]: one["rmse"] for one in all_["horizons"]} for method, all_ in figures.items()}
     rows = [[str(step), *(_number(by_step[method].get(step)) for method in figures)] for step in steps]
     return _table(["RMSE, steps ahead", *map(_said, figures)], rows)
@@ -105,42 +107,68 @@ def _by_horizon(figures: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _by_series(shared: pl.DataFrame, methods: Sequence[str]) -> str:
     by_series = {method: scores_by_series(_scored(shared, method)) for method in methods}
-    names = list(by_series[CHALLENGER])
-    rows = [[_escaped(name), *(_number(by_series[method][name]["rmse"]) for method in methods)] for name in names]
-    return _table(["RMSE, series", *map(_said, methods)], rows)
+    rmse = {method: {name: one["rmse"] for name, one in figures.items()} for method, figures in by_series.items()}
+    own, other = rmse[CHALLENGER], rmse[methods[1]]
+    names = sorted(own, key=lambda name: (-own[name] / other[name] if other[name] else 0.0, name))
+    rows = [[_escaped(name), *(_number(rmse[method][name]) for method in methods)] for name in names[:MOST_SERIES]]
+    table = _table(["RMSE, series", *map(_said, methods)], rows)
+    more = len(names) - len(rows)
+    said = f"The {len(rows)} series where it stands worst beside {_said(methods[1])}; {more} more are not shown."
+    return f"{table}\n\n{said}" if more else table
 
 
 def _horizon_chart(task: Task, figures: Mapping[str, Mapping[str, Any]]) -> str:
-    steps = [one["horizon"] for one in figures[CHALLENGER]["horizons"]]
-    lines = {method: [one["rmse"] for one in all_["horizons"]] for method, all_ in figures.items()}
+    steps = _spread([one["horizon"] for one in figures[CHALLENGER]["horizons"]], POINTS)
+    lines = {
+        method: [one["rmse"] for one in all_["horizons"] if one["horizon"] in steps] for method, all_ in figures.items()
+    }
     return _chart(f"RMSE by steps ahead {task.unit}".strip(), "steps ahead", [str(step) for step in steps], lines)
 
 
 def _truth_chart(task: Task, shared: pl.DataFrame) -> str:
-    """Draw the newest one-step forecasts of the first series against what came true."""
+    """Draw the newest forecasts of the first series, as few steps ahead as there are, against what came true."""
     name = str(shared["series_id"].min())
-    last = shared.filter(pl.col("series_id") == name, pl.col("horizon") == 1).sort("origin").tail(POINTS)
-    lines = {"truth": last["actual"].to_list(), CHALLENGER: last[CHALLENGER].to_list()}
+    first = shared.filter(pl.col("series_id") == name)
+    step = int(first.select(pl.min("horizon")).item())
+    last = first.filter(pl.col("horizon") == step).sort("origin").tail(POINTS)
+    drawn = [method for method in (CHAMPION, CHALLENGER) if method in last.columns]
+    lines = {"truth": last["actual"].to_list(), **{method: last[method].to_list() for method in drawn}}
     return _chart(
-        f"{name}: one step ahead {task.unit}".strip(),
+        f"{name}: {step} step{'s' if step != 1 else ''} ahead {task.unit}".strip(),
         "origins, the newest last",
         [str(number) for number in range(1, last.height + 1)],
         lines,
+        from_zero=False,
     )
 
 
-def _chart(title: str, along: str, marks: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
+def _chart(
+    title: str, along: str, marks: Sequence[str], lines: Mapping[str, Sequence[float]], from_zero: bool = True
+) -> str:
     """Return a Mermaid chart of some lines; the key stands below it, since Mermaid draws none."""
     palette = ", ".join(COLOURS[method][1] for method in lines)
     numbers = [value for line in lines.values() for value in line]
-    low, high = min(0.0, *numbers), max(numbers)
-    drawn = "\n".join(f"    line [{', '.join(f'{value:.5g}' for value in line)}]" for line in lines.values())
+    low, high = min(0.0 if from_zero else numbers[0], *numbers), max(numbers)
+    high += (high == low) * max(abs(high), 1.0)  # a range needs two ends
+    drawn = "\n".join(f"    line [{', '.join(map(_plain, line))}]" for line in lines.values())
     key = ", ".join(f"{COLOURS[method][0]}: {_said(method)}" for method in lines)
     return (
         f'```mermaid\n---\nconfig:\n  themeVariables:\n    xyChart:\n      plotColorPalette: "{palette}"\n---\n'
         f'xychart-beta\n    title "{_quoted(title)}"\n    x-axis "{along}" [{", ".join(marks)}]\n'
-        f"    y-axis {low:.5g} --> {high:.5g}\n{drawn}\n```\n\n{key}"
+        f"    y-axis {_plain(low)} --> {_plain(high)}\n{drawn}\n```\n\n{key}"
     )
+
+
+def _plain(value: float) -> str:
+    """Return a number of seven digits as Mermaid reads it, which knows no exponents."""
+    return np.format_float_positional(value, precision=7, fractional=False, trim="-")
+
+
+def _spread(steps: Sequence[int], most: int) -> list[int]:
+    """Return the steps, or where there are more than so many, as many evenly spread, first and last among them."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(number * (len(steps) - 1) / (most - 1))] for number in range(most)]
 
 
 def _moments(shared: pl.DataFrame) -> str:

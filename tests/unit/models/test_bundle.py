@@ -45,7 +45,8 @@ def bundle(examples, quick) -> Bundle:
     pairs = all_pairs(examples.take(np.flatnonzero(~np.isnan(examples.truth).any(axis=1))))
     truth = pairs.pick(pairs.examples.truth)
     spread = calibrate([Errors(pairs, truth * 0.9, truth, np.arange(len(truth)) % 2)], 0.9, 0)
-    model = Model(examples.recipe, "blend", members, (0.3, 0.3, 0.1, 0.1, 0.1, 0.1), spread, 0.9, {"a": 1 / 3, "b": 2.0})
+    weights, usual = (0.3, 0.3, 0.1, 0.1, 0.1, 0.1), {"a": 1 / 3, "b": 2.0}
+    model = Model(examples.recipe, "blend", members, weights, spread, 0.9, usual)
     return Bundle("small", "abc", "", "d41d", NOW, NOW, model, examples.names, {"rmse": 0.1}, {"features": []})
 
 

@@ -77,7 +77,59 @@ def test_the_charts_hold_a_line_for_each_method_and_a_key(comparison: Comparison
     text = markdown(comparison)
     first, second = re.findall(r"```mermaid\n(.*?)```\n\n(.*?)\n", text, re.DOTALL)
     assert first[0].count("    line [") == 4 and first[1].count(":") == 4
-    assert second[0].count("    line [") == 2 and second[1] == "grey: truth, blue: challenger"
+    assert second[0].count("    line [") == 3 and second[1] == "grey: truth, orange: champion, blue: challenger"
+
+
+def lines_of(text: str, number: int) -> tuple[list[float], list[list[float]]]:
+    """Return the ends of the y-axis and the lines of a chart, read as Mermaid reads them: without exponents."""
+    chart = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)[number]
+    figure = r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)"
+    ends = re.search(rf"y-axis ({figure}) --> ({figure})\n", chart)
+    lines = re.findall(rf"line \[({figure}(?:, {figure})*)\]\n", chart + "\n")
+    assert ends is not None and len(lines) == chart.count("    line [")
+    return list(map(float, ends.groups())), [[float(one) for one in line.split(", ")] for line in lines]
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_charts_hold_numbers_of_any_size_as_mermaid_reads_them(comparison: Comparison, size: float) -> None:
+    columns = ("actual", "value", "lower", "upper", "last", "naive")
+    rows = comparison.rows.with_columns(pl.col(columns) * size)
+    text = markdown(Comparison(comparison.task, "1", None, decide(comparison.task, rows), rows, None))
+    for number in (0, 1):
+        (low, high), lines = lines_of(text, number)
+        assert low < high and all(low <= value <= high for line in lines for value in line)
+    assert lines_of(text, 1)[1][0][-1] == pytest.approx(
+        rows.filter(pl.col("series_id") == "EWR", pl.col("horizon") == 1)["actual"][-1], rel=1e-6
+    )
+
+
+def test_forecasts_far_from_zero_are_drawn_in_their_own_range(comparison: Comparison) -> None:
+    columns = ("actual", "value", "lower", "upper", "last", "naive")
+    rows = comparison.rows.with_columns(pl.col(columns) + 1013)
+    text = markdown(Comparison(comparison.task, "1", None, decide(comparison.task, rows), rows, None))
+    assert lines_of(text, 0)[0][0] == 0 and lines_of(text, 1)[0][0] > 1000
+
+
+def test_without_a_first_step_the_next_one_is_drawn(comparison: Comparison) -> None:
+    rows = comparison.rows.filter(pl.col("horizon") == 2)
+    text = markdown(Comparison(comparison.task, "1", None, decide(comparison.task, rows), rows, None))
+    assert 'title "EWR: 2 steps ahead' in text
+
+
+def test_hundreds_of_series_and_steps_still_fit_into_a_comment(comparison: Comparison) -> None:
+    rows = pl.concat(
+        comparison.rows.filter(pl.col("series_id") == "EWR").with_columns(
+            series_id=pl.lit(f"stop-{number:03}"),
+            horizon=pl.col("horizon") + 2 * (number % 150),
+            value=pl.col("actual") + (pl.col("value") - pl.col("actual")) * (1 + (number == 77)),
+        )
+        for number in range(300)
+    )
+    text = markdown(Comparison(comparison.task, "1", None, decide(comparison.task, rows), rows, None))
+    series, steps = table(text, "RMSE, series"), table(text, "RMSE, steps ahead")
+    assert len(text) < 30_000
+    assert next(iter(series)) == "stop-077" and len(series) == 20 and "280 more are not shown" in text
+    assert len(steps) == 24 and {"1", "300"} <= set(steps)
 
 
 def test_without_a_champion_there_is_no_column_of_it(comparison: Comparison) -> None:
