@@ -81,8 +81,7 @@ def _outside(
     values: npt.NDArray[np.float64], least: npt.NDArray[np.float64], most: npt.NDArray[np.float64], margin: float
 ) -> npt.NDArray[np.bool_]:
     room = margin * (most - least)
-    outside: npt.NDArray[np.bool_] = ((values < least - room) | (values > most + room)).any(axis=1)
-    return outside
+    return np.asarray(((values < least - room) | (values > most + room)).any(axis=1), dtype=np.bool_)
 
 
 def mark(forecasts: pl.DataFrame, examples: Examples, reference: Bounds) -> pl.DataFrame:
