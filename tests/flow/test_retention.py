@@ -18,7 +18,7 @@ from forecastle.data.archive import GRACE, Archive
 from forecastle.data.store import Bucket, Folder, task_stores
 from forecastle.http import Answer
 from forecastle.lineage import trace
-from forecastle.models import bundle, pointer, registry
+from forecastle.models import bundle, pointer, publishing, registry
 from forecastle.operations.buckets import put_in
 from forecastle.operations.retention import Pruned, needs, prune
 
@@ -195,15 +195,19 @@ def _another_version(site, tmp_path: Path, made: int) -> pointer.ModelVersion:
 def test_superseded_models_go_and_champion_challenger_and_the_one_to_go_back_to_stay(site, tmp_path: Path) -> None:
     settings, task = site.settings, site.task
     extra = [_another_version(site, tmp_path, made) for made in range(1, 6)]  # versions 2 … 6
-    registry.promote(settings, task, extra[1], tmp_path / "bundle-2", site.now + 2 * DAY)  # version 3
-    registry.promote(settings, task, extra[2], tmp_path / "bundle-3", site.now + 3 * DAY)  # version 4
+    publishing.promote(
+        settings, task, extra[1], tmp_path / "bundle-2", site.now + 2 * DAY, "Better.", "ann"
+    )  # version 3
+    publishing.promote(
+        settings, task, extra[2], tmp_path / "bundle-3", site.now + 3 * DAY, "Better.", "ann"
+    )  # version 4
     registry.set_alias(settings, task, "challenger", extra[3])  # version 5
     site.now += timedelta(days=100)
     lasting = kept_for(site, models=30)
     assert pruned(lasting, dry_run=True)["models"].items == 2
     assert pruned(lasting)["models"].items == 2
     assert sorted(one.version for one in registry.versions(settings, task)) == ["3", "4", "5", "6"]
-    assert sorted(path.name for path in (site.folder / "models").iterdir() if path.is_dir()) == ["3", "4"]
+    assert sorted(path.name for path in (site.folder / "models").iterdir() if path.is_dir()) == ["3", "4", "audit"]
     for one in extra[1:]:
         assert bundle.load(registry.download(settings, one, tmp_path / f"back-{one.version}"))
     assert pruned(lasting)["models"].items == 0

@@ -116,11 +116,11 @@ def _told(site) -> tuple[bool, str, bool]:
 
 def _let_it_win(site, run) -> None:
     """Promote the newest version, whatever the test of it says."""
-    from forecastle.models import registry
+    from forecastle.models import publishing, registry
 
     version = json.loads((run / "model.json").read_text(encoding="utf-8"))["version"]
     found = registry.find(site.settings, site.task, version)
-    registry.promote(site.settings, site.task, found, run / "bundle", site.now)
+    publishing.promote(site.settings, site.task, found, run / "bundle", site.now, "Better.", "ann")
 
 
 def test_the_service_in_front_of_stores_that_are_not_there_yet_starts(site, tmp_path) -> None:

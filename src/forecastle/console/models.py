@@ -29,8 +29,8 @@ def print_versions(versions: Sequence[Mapping[str, Any]], task: Task) -> None:
     for name in ("version", "stage", "estimator", "made", f"RMSE{unit}", "skill", "promoted", "by"):
         table.add_column(name, justify="right" if name in ("version", f"RMSE{unit}", "skill") else "left")
     for one in versions:
-        row = (one["version"], _stage(one), one["estimator"], one["created_at"] or "–", figure(one["rmse"]))
-        table.add_row(*row, figure(one["skill"]), one["promoted_at"] or "–", one["promoted_by"] or "–")
+        row = (one["version"], _stage(one), one["estimator"], _minute(one["created_at"]), figure(one["rmse"]))
+        table.add_row(*row, figure(one["skill"]), _minute(one["promoted_at"]), one["promoted_by"] or "–")
     OUT.print(table)
 
 
@@ -87,6 +87,11 @@ def print_explanation(told: Explanation, task: Task) -> None:
     if rest := list(told.features.values())[MOST_FEATURES:]:
         table.add_row(f"{len(rest)} more features", "", f"{math.fsum(rest):+.4f}")
     OUT.print(table)
+
+
+def _minute(moment: str | None) -> str:
+    """Return a time as ISO 8601 to the minute, which fits into a table."""
+    return f"{moment[:16]}Z" if moment else "–"
 
 
 def _stage(one: Mapping[str, Any]) -> str:

@@ -67,6 +67,7 @@ def log_training(
     """
     model, backtest = bundle.model, bundle.backtest
     commit = tracking.code_commit(settings)
+    tuned = backtest.get("tuning", {}).get("boosting", {})
     params = {
         **task.model_dump(mode="json", include={"domain", "target", "frequency", "horizon", "grid", "timezone"}),
         **{f"training.{name}": value for name, value in task.training.model_dump(mode="json").items()},
@@ -76,8 +77,8 @@ def log_training(
         "estimator": bundle.estimator,
         "features": len(bundle.features),
         "weights": {member.name: weight for member, weight in zip(model.members, model.weights, strict=True)},
-        **{f"lightgbm.{name}": value for name, value in BOOSTING.items()},
-        **asdict(Options(seed=task.training.seed)),
+        **{f"lightgbm.{name}": value for name, value in {**BOOSTING, **tuned}.items()},
+        **{name: value for name, value in asdict(Options(seed=task.training.seed)).items() if name != "boosting"},
         "trained_until": iso(bundle.trained_until),
     }
     return register(

@@ -180,7 +180,7 @@ def test_a_model_that_answers_something_else_fails_its_self_check(with_check, pa
     other = {
         "members": tuple(reversed(model.members)),
         "spread": replace(model.spread, quantiles=tuple(1.001 * one for one in model.spread.quantiles)),
-        "weights": (0.3, 0.1, 0.3, 0.1, 0.1, 0.1),
+        "weights": tuple(reversed(model.weights)),
     }
     with pytest.raises(RegistryUnavailable, match="to forecast what it did when it was made; found another"):
         self_check(replace(with_check, model=replace(model, **{part: other[part]})))

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from forecastle import task
+from forecastle import coherence
 
-LAST_SEEN = task.LAST_SEEN.total_seconds()
+LAST_SEEN = coherence.LAST_SEEN.total_seconds()
 """Seconds an update may lie before the passing it observes."""
 
 TripKey = tuple[str, ...]
