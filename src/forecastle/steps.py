@@ -37,6 +37,7 @@ from forecastle.errors import (
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import (
+    baked,
     bundle,
     explanation,
     pointer,
@@ -261,7 +262,7 @@ def forecast(run: Run) -> Summary:
 
 def champion(run: Run) -> bundle.Bundle:
     """Return the champion that serves, which has passed its self-check. Raises NotEnoughHistory where there is none."""
-    current = pointer.published(run.settings, run.task)
+    current = baked.serving(run.settings, run.task)
     if current is None:
         judged = sorted(run.home.glob("runs/train-*/decision.json"))
         if not judged:

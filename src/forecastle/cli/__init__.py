@@ -14,7 +14,19 @@ import typer
 from typer.exceptions import TyperException
 
 from forecastle import __version__
-from forecastle.cli import airflow, connect, doors, flows, incidents, lineage, models, quarantine, registry, stores
+from forecastle.cli import (
+    airflow,
+    connect,
+    doors,
+    flows,
+    incidents,
+    lineage,
+    models,
+    quarantine,
+    registry,
+    shipping,
+    stores,
+)
 from forecastle.cli.options import complain
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
 from forecastle.leaving import FAREWELL, leave_on_signals
@@ -70,7 +82,7 @@ def forecastle(
         raise typer.Exit
 
 
-for room in (doors.app, flows.app, models.app, lineage.app, stores.app):
+for room in (doors.app, flows.app, models.app, lineage.app, stores.app, shipping.app):
     app.add_typer(room)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")
