@@ -10,7 +10,7 @@ UPGRADE ?=
 WORKERS ?= 2
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-EVERYDAY := tests/unit tests/laws tests/consistency
+EVERYDAY ?= tests/unit tests/laws tests/consistency
 
 # The stamp's name holds what an installation depends on, so that a lock that changes back needs no new stamp either.
 LOCKS := requirements/bootstrap.txt requirements/dev.txt pyproject.toml
@@ -34,11 +34,17 @@ $(STAMP):
 demo: setup  ## run the whole system on recorded weather and flights; KEEP=1 leaves the service up
 	@$(BIN)/forecastle demo $(if $(KEEP),--keep)
 
-.PHONY: lint
-lint: setup  ## formatting, style, types and the layers of the code
+.PHONY: lint style types layers
+lint: style types layers  ## formatting, style, types and the layers of the code
+
+style: setup
 	$(BIN)/black --check --quiet .
 	$(BIN)/flake8 src tests tools benchmarks dags
+
+types: setup
 	$(BIN)/mypy
+
+layers: setup
 	$(BIN)/lint-imports
 
 .PHONY: check
@@ -47,7 +53,7 @@ check: lint  ## the everyday checks: lint, and the fast tests
 	$(PYTEST) -q -m alone $(EVERYDAY)
 
 .PHONY: test
-test: lint browser stores airflow  ## every check and every test, with the bar on coverage
+test: lint browser stores alerting airflow engine  ## every check and every test, with the bar on coverage
 	@$(BIN)/coverage erase
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= tests
 	$(PYTEST) -q -m alone tests
@@ -61,6 +67,11 @@ benchmarks: setup  ## measure beside what the bars are held against and write do
 browser:
 	@tools/debian-package chromium chromium
 
+.PHONY: alerting
+alerting:
+	@tools/debian-package promtool prometheus
+	@tools/debian-package amtool prometheus-alertmanager
+
 .PHONY: stores
 stores:
 	@tools/object-stores
@@ -68,6 +79,68 @@ stores:
 .PHONY: airflow
 airflow: setup
 	@tools/airflow
+
+.PHONY: engine
+engine:
+	@tools/container-engine
+
+# What the workflows of .github/workflows call, a line a step; docs/git-workflow.md says when.
+TASK ?= tasks/nyc-temperature.toml
+IMAGE ?= forecastle-api
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+export TASK IMAGE COMMIT VERSION
+
+.PHONY: unit
+unit: setup  ## the everyday tests, with their coverage
+	@$(BIN)/coverage erase
+	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= $(EVERYDAY)
+	$(PYTEST) -q -m alone $(EVERYDAY)
+
+.PHONY: coverage
+coverage: setup  ## what the tests that ran last have covered: build/coverage.md and .xml, and a workflow's summary
+	@tools/coverage
+
+.PHONY: champion
+champion: setup  ## fetch the registry's champion to where the service and the comparison look; none yet is no failure
+	$(BIN)/forecastle bake --task $(TASK) --to "$${FORECASTLE_HOME:-data}" || [ $$? = 3 ]
+
+.PHONY: retrain
+retrain: setup airflow  ## trigger the TRAIN DAG: of the Airflow that FORECASTLE_AIRFLOW_URL names, else of one started for it
+	@tools/retrain $(TASK)
+
+.PHONY: report
+report: setup  ## compare what was trained last with the champion: build/report
+	$(BIN)/forecastle compare --task $(TASK) --output build/report
+
+.PHONY: comment
+comment: setup  ## show that report in a workflow's summary and as one comment on its pull request
+	@tools/comment build/report/comparison.md
+
+.PHONY: judge
+judge: setup  ## fail (exit 5 of forecastle) where what was trained last is worse than the champion
+	$(BIN)/forecastle compare --task $(TASK) --fail-if-worse
+
+.PHONY: bake
+bake: setup  ## fetch the registry's champion to build/model, where `make image` takes it from
+	rm -rf build/model
+	$(BIN)/forecastle bake --task $(TASK) --to build/model
+
+.PHONY: image
+image:  ## build docker/Dockerfile.api, with what `make bake` fetched inside
+	@tools/image
+
+.PHONY: verify
+verify:  ## run that image as it is meant to be run: it collects, forecasts, serves and stops
+	@tools/verify image $(IMAGE):$(COMMIT) --task $(basename $(notdir $(TASK))) $(VERIFY)
+
+.PHONY: push
+push:  ## push that image as :vX.Y.Z and :sha
+	@tools/push
+
+.PHONY: deploy
+deploy:  ## deploy that image to staging, verify it there, and roll back image and model if that fails
+	@tools/deploy
 
 .PHONY: docs
 docs: setup  ## write the reference pages of docs/ from the code
@@ -79,6 +152,14 @@ lock: setup  ## resolve the requirements again; UPGRADE=1 takes newer versions
 		--all-extras pyproject.toml --output-file requirements/dev.txt > /dev/null
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
 		--constraint requirements/dev.txt requirements/bootstrap.in --output-file requirements/bootstrap.txt > /dev/null
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
+		--constraint requirements/dev.txt --no-emit-package scipy requirements/api.in \
+		--output-file requirements/api.txt > /dev/null
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
+		--constraint requirements/dev.txt --extra azure --extra s3 --extra profile --extra tune pyproject.toml \
+		--output-file requirements/pipeline.txt > /dev/null
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
+		--constraint requirements/dev.txt requirements/mlflow.in --output-file requirements/mlflow.txt > /dev/null
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
 		--python-version 3.11 requirements/airflow.in --output-file requirements/airflow.txt > /dev/null
 

@@ -17,6 +17,7 @@ NOTE = "<!-- Written by `make docs` from {source}; change it there. -->\n"
 
 def main(arguments: list[str]) -> int:
     pages = {DOCS / "commands.md": commands_page(), DOCS / "settings.md": settings_page()}
+    pages[DOCS.parent / ".env.example"] = example()
     stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         for path in stale:
@@ -44,6 +45,17 @@ def commands_page() -> str:
     return f"{NOTE.format(source='src/forecastle/cli/')}\n# Commands\n\n{body}\n"
 
 
+def example() -> str:
+    """Return every setting as a line of a .env file that changes nothing: commented, at its default."""
+    parts = [
+        "# Written by `make docs` from src/forecastle/settings.py. Copy it to .env and uncomment what is to differ."
+    ]
+    for name, field in Settings.model_fields.items():
+        told = re.sub(r"\(([a-z-]+\.md)\)", r"(docs/\1)", str(field.description))
+        parts.append(f"# {told}\n#{PREFIX}{name.upper()}={_in_a_file(field.default)}")
+    return "\n\n".join(parts) + "\n"
+
+
 def settings_page() -> str:
     """Return one table row for each setting."""
     rows = "\n".join(
@@ -56,7 +68,8 @@ def settings_page() -> str:
 Settings say where things lie and what is secret; what changes a forecast stands in the [task file](task-file.md).
 Each is an environment variable. A file named `.env` in the working folder may hold them too; the environment wins.
 A variable of either that starts with `{PREFIX}` and is not in this table is refused, so that a misspelt one is
-noticed.
+noticed. In a container, secrets may be files instead: `/run/secrets/forecastle_journal` holds the value of
+`FORECASTLE_JOURNAL`.
 
 | Variable | Kind | Default | What it is |
 |---|---|---|---|
@@ -78,6 +91,12 @@ def _kind(annotation: object) -> str:
     }
     name = getattr(annotation, "__name__", str(annotation))
     return names.get(name, name)
+
+
+def _in_a_file(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None or value == {} or not str(value).strip("*") else str(value)
 
 
 def _default(value: object) -> str:

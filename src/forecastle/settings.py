@@ -19,6 +19,9 @@ from forecastle.task import Provider, nearest
 
 PREFIX = "FORECASTLE_"
 
+SECRETS = Path("/run/secrets")
+"""Where containers find secrets: a file named as the setting in lower case (forecastle_journal) holds its value."""
+
 LIBRARY_DEFAULTS = {  # what libraries read from the environment when they are imported, where the user does not say
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where --json speaks
@@ -94,6 +97,10 @@ class Settings(BaseSettings):
     dagshub_url: str = Field(default="https://dagshub.com", description="Base address of DagsHub.")
     dagshub_user: str = Field(default="", description="User name at DagsHub; empty: the repository's owner.")
     dagshub_token: SecretStr = Field(default=SecretStr(""), description="Access token at DagsHub.")
+    github_url: str = Field(default="https://api.github.com", description="Base address of GitHub's API.")
+    github_token: SecretStr = Field(
+        default=SecretStr(""), description="Token with which reports are posted to pull requests."
+    )
     commit: str = Field(
         default="", description="Git commit of the code, for the records of trainings; empty: that of the checkout."
     )
@@ -147,20 +154,16 @@ class Settings(BaseSettings):
         description="Address of the running service, such as `http://127.0.0.1:8000`, whose metrics the embedded rules "
         "look at too (is it up, how long do predictions take); empty: Prometheus alone does.",
     )
+    model_source: Literal["registry", "image"] = Field(
+        default="registry",
+        description="Which champion serves: `registry` the published one, and the baked one where that cannot be "
+        "reached; `image` the baked one alone.",
+    )
+    baked: str = Field(
+        default="", description="Folder of the champions that an image carries (`forecastle bake`); empty: none."
+    )
     host: str = Field(default="127.0.0.1", description="Address the service listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port the service listens on; 0 takes a free one.")
-    api_keys: SecretStr = Field(
-        default=SecretStr(""),
-        description="Keys of the service, separated by commas: what `forecastle new-key` prints of each; see "
-        "[the service](service.md).",
-    )
-    api_keys_file: Path | None = Field(
-        default=None, description="File of such keys, a line each; it is read again when it changes."
-    )
-    serve_without_keys: bool = Field(
-        default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
-    )
-    max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
     pages_url: str = Field(
         default="",
         description="Address at which a browser finds the home folder, for links to its pages; empty: file addresses.",
@@ -177,6 +180,18 @@ class Settings(BaseSettings):
     airflow_token: SecretStr = Field(
         default=SecretStr(""), description="Token at Airflow; with one, user and password are not needed."
     )
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="Keys of the service, separated by commas: what `forecastle new-key` prints of each; see "
+        "[the service](service.md).",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of such keys, a line each; it is read again when it changes."
+    )
+    serve_without_keys: bool = Field(
+        default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
+    )
+    max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
     keep_archive: int = Field(
         default=0, ge=0, description="Days archived answers are kept by `forecastle prune`; 0 keeps them for ever."
     )
@@ -269,7 +284,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings from the environment and ``.env``; overrides win. Raises SettingsError naming every bad one."""
+    """Read the settings from the environment, ``.env`` and files of SECRETS, in that order; overrides win.
+
+    Raises SettingsError naming every bad one.
+    """
     import os
 
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -282,7 +300,7 @@ def load_settings(**overrides: object) -> Settings:
             f"only settings that exist ({PREFIX}…)", listing, "Rename or unset them; see docs/settings.md."
         )
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(_secrets_dir=SECRETS if SECRETS.is_dir() else None, **overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         listing = "; ".join(
             f"{PREFIX}{'.'.join(map(str, entry['loc'])).upper()}: {entry['msg'].lower()}" for entry in error.errors()

@@ -37,6 +37,7 @@ from forecastle.errors import (
 )
 from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
 from forecastle.models import (
+    baked,
     bundle,
     explanation,
     pointer,
@@ -135,7 +136,8 @@ def transform(run: Run) -> Summary:
 def profile(run: Run) -> Summary:
     """Compute the Reference that drift is measured against, and the page that shows the training data."""
     examples = _examples(run)
-    reference = profiling.reference(examples.origin_names, examples.origin)
+    margin = drift.margin_of(examples.origin_names, examples.origin, examples.origins)
+    reference = replace(profiling.reference(examples.origin_names, examples.origin), margin=margin)
     observations = roster.in_service(run.task, run.history.read(as_of=run.now))
     full = run.settings.profile == "full"
     page = profile_page.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference, full)
@@ -260,7 +262,7 @@ def forecast(run: Run) -> Summary:
 
 def champion(run: Run) -> bundle.Bundle:
     """Return the champion that serves, which has passed its self-check. Raises NotEnoughHistory where there is none."""
-    current = pointer.published(run.settings, run.task)
+    current = baked.serving(run.settings, run.task)
     if current is None:
         judged = sorted(run.home.glob("runs/train-*/decision.json"))
         if not judged:

@@ -14,7 +14,7 @@ from forecastle.data import roster
 from forecastle.frame import TIMESTAMP
 from forecastle.models import pointer
 from forecastle.monitoring import alerts, concept, metrics, outcomes, retraining, scraping, telling
-from forecastle.monitoring.journal import LATEST_TRUTH
+from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.run import Run, Summary
 
 

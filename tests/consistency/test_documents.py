@@ -18,7 +18,7 @@ from forecastle.settings import PREFIX, Settings
 from forecastle.task import Task
 
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/index.md", "docs/architecture.md", "docs/task-file.md")
-FOLDERS = r"(?:src|docs|tests|tools|tasks|requirements|\.ci)"
+FOLDERS = r"(?:src|docs|tests|tools|tasks|requirements|docker|deploy|dags|\.ci|\.github)"
 
 
 def test_the_pages_a_newcomer_looks_for_are_there(documents) -> None:

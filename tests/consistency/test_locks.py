@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LOCKS = ("bootstrap.txt", "dev.txt", "airflow.txt")
+LOCKS = ("bootstrap.txt", "dev.txt", "airflow.txt", "api.txt", "pipeline.txt", "mlflow.txt")
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
 
 
@@ -41,3 +41,16 @@ def test_what_installs_is_what_the_lock_holds(root: Path) -> None:
 
 def _pins(root: Path, lock: str) -> dict[str, str]:
     return dict(PIN.findall((root / "requirements" / lock).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("lock", ["api.txt", "pipeline.txt", "mlflow.txt"])
+def test_what_an_image_installs_was_tested(lock: str, root: Path) -> None:
+    tested = set(PIN.findall((root / "requirements" / "dev.txt").read_text(encoding="utf-8")))
+    servers_alone = {"boto3", "s3transfer"}  # MLflow's server speaks to S3 with them; nothing of ours imports them
+    pins = PIN.findall((root / "requirements" / lock).read_text(encoding="utf-8"))
+    assert [pin for pin in pins if pin not in tested and pin[0] not in servers_alone] == []
+
+
+def test_the_image_that_serves_holds_nothing_to_train_with(root: Path) -> None:
+    training = {"dvc", "matplotlib", "mlflow", "optuna", "pandas", "pyarrow", "scikit-learn", "scipy"}
+    assert training & set(_pins(root, "api.txt")) == set()

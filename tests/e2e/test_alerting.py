@@ -156,13 +156,13 @@ def test_every_panel_and_every_rule_finds_data_while_the_service_is_at_work(scen
 
 
 def test_drift_over_its_limit_is_told_to_everybody_and_taken_back_when_it_has_gone(scene: Scene) -> None:
-    """291 live forecasts were as in training; 60 on request are not, and then 400 are again."""
+    """Of the newest 500 predictions 60 are not as in training; then 510 are again."""
     for _ in range(20):
         scene.predict(offset=30.0)
     until(lambda: scene.told("data-drift", "firing") and scene.logged("data-drift") == ["opened"])
     (known,) = scene.incidents("data-drift")
     assert (known["task"], known["closed_at"]) == (scene.task.name, None)
-    for _ in range(134):
+    for _ in range(170):
         scene.predict()
     until(lambda: scene.told("data-drift", "resolved") and scene.logged("data-drift") == ["opened", "closed"])
     assert scene.incidents("data-drift")[0]["closed_at"] is not None

@@ -24,6 +24,7 @@ from forecastle.cli import (
     models,
     quarantine,
     registry,
+    shipping,
     stores,
 )
 from forecastle.cli.options import complain
@@ -81,7 +82,7 @@ def forecastle(
         raise typer.Exit
 
 
-for room in (doors.app, flows.app, models.app, lineage.app, stores.app):
+for room in (doors.app, flows.app, models.app, lineage.app, stores.app, shipping.app):
     app.add_typer(room)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")

@@ -121,8 +121,8 @@ def first_alarm(z: npt.NDArray[np.float64], size: tuple[float, float]) -> int | 
     level = PageHinkley(min_instances=LEAST, delta=LEVEL[0], threshold=LEVEL[1])
     wider = PageHinkley(min_instances=LEAST, delta=SIZE[0], threshold=SIZE[1], mode="up")
     for number, (one, width) in enumerate(zip(z.tolist(), widths.tolist(), strict=True)):
-        level.update(one)
-        wider.update(width)
+        level.update(one)  # type: ignore[no-untyped-call]  # river leaves it untyped
+        wider.update(width)  # type: ignore[no-untyped-call]
         if level.drift_detected or wider.drift_detected:
             return number
     return None
@@ -134,7 +134,7 @@ def first_wave_alarm(days: npt.NDArray[np.float64]) -> int | None:
 
     wave = PageHinkley(min_instances=LEAST_DAYS, delta=WAVE[0], threshold=WAVE[1])
     for number, one in enumerate(np.clip(days, -LONGEST / 2, LONGEST / 2).tolist()):
-        wave.update(one)
+        wave.update(one)  # type: ignore[no-untyped-call]  # river leaves it untyped
         if wave.drift_detected:
             return number
     return None

@@ -274,17 +274,19 @@ class Journal:
             if dry_run:
                 counts = {one: sql.select(sql.func.count()).select_from(one).where(what) for one, what in where.items()}
                 return {one.name: int(connection.execute(count).scalar_one()) for one, count in counts.items()}
-            made = sql.select(sql.func.count()).select_from(FORECASTS).where(over & (FORECASTS.c.horizon == 1))
-            lost = sql.select(sql.func.count()).select_from(FORECASTS).where(over & (FORECASTS.c.state == "never_came"))
-            revised = sql.select(sql.func.count()).select_from(OUTCOMES)
-            revised = revised.where(where[OUTCOMES] & (OUTCOMES.c.revisions > 0))
-            gone = {"predictions": made, "never_came": lost, "revised": revised}
-            counts = {name: int(connection.execute(query).scalar_one()) for name, query in gone.items()}
+            number = sql.func.count()
+            of_forecasts, of_outcomes = (sql.select(number).select_from(one) for one in (FORECASTS, OUTCOMES))
+            gone = {
+                "predictions": of_forecasts.where(over & (FORECASTS.c.horizon == 1)),
+                "never_came": of_forecasts.where(over & (FORECASTS.c.state == "never_came")),
+                "revised": of_outcomes.where(where[OUTCOMES] & (OUTCOMES.c.revisions > 0)),
+            }
+            lost = {name: int(connection.execute(query).scalar_one()) for name, query in gone.items()}
             removed = {one: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
-            counts |= {"scored": removed[OUTCOMES], "predictions": counts["predictions"] + removed[PREDICTIONS]}
-            for name, count in counts.items():
-                if count:
-                    self._beat(connection, task, FORGOTTEN + name, before, "", count)
+            lost |= {"scored": removed[OUTCOMES], "predictions": lost["predictions"] + removed[PREDICTIONS]}
+            for name, times in lost.items():
+                if times:
+                    self._beat(connection, task, FORGOTTEN + name, before, "", times)
             return {one.name: count for one, count in removed.items()}
 
     def counts(self, task: str) -> dict[str, int]:

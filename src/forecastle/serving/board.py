@@ -25,8 +25,9 @@ from forecastle.data.recipe import Recipe
 from forecastle.data.store import task_stores
 from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.models.baked import serving
 from forecastle.models.bundle import Bundle, load, self_check
-from forecastle.models.pointer import Pointer, published
+from forecastle.models.pointer import Pointer
 from forecastle.models.untrained import of_models
 from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import FIGURES, Journal
@@ -224,7 +225,7 @@ class Board:
     def _revision(self, entry: _Entry) -> _Revision:
         """Return a value that differs after anything changed that a snapshot or its details hold."""
         return _Revision(
-            published(self._settings, entry.task), entry.history.state(), self.journal().revision(entry.task.name)
+            serving(self._settings, entry.task), entry.history.state(), self.journal().revision(entry.task.name)
         )
 
     def _read(self, entry: _Entry, revision: _Revision, now: datetime) -> Snapshot:

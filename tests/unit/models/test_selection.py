@@ -121,3 +121,15 @@ def test_the_standard_error_is_that_of_independent_days_and_wider_where_days_han
 def test_from_a_single_day_no_standard_error_can_be_had(small_task, observations, examples_of):
     examples = examples_of(small_task(), observations(hours=20))
     assert mean_and_error(examples, np.arange(len(examples)), np.ones(len(examples))) == (1.0, float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("error", "serves"), [(0.99, "the blend"), (1.0, "persistence"), (float("inf"), "persistence")]
+)
+def test_a_model_serves_only_where_it_saves_more_than_one_standard_error_against_persistence(
+    small_task, observations, examples_of, quick, monkeypatch, error, serves
+):
+    monkeypatch.setattr(selection, "mean_and_error", lambda examples, rows, saved: (1.0, error))
+    examples = examples_of(small_task(), observations(hours=200))
+    choice = choose(examples, int(examples.times.max()), quick)
+    assert (choice.weights == {"persistence": 1.0}) == (serves == "persistence")
