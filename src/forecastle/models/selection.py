@@ -60,10 +60,10 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     learners = [name for name in made if name not in NAIVE]
     rmse = {name: float(np.sqrt(np.mean((values - truth) ** 2))) for name, values in made.items()}
     own = np.column_stack([tamed(made[name] - truth) for name in learners])
-    fold = np.repeat(np.arange(len(folds)), [len(pairs.row) for pairs, _ in folds])
+    part = np.repeat(np.arange(len(folds)), [len(pairs.row) for pairs, _ in folds])
     blend = np.empty(len(truth))
     for number in range(len(folds)):
-        here, others = fold == number, fold != number
+        here, others = part == number, part != number
         found = _weights(learners, own[others] if others.any() else own)
         blend[here] = sum(weight * made[name][here] for name, weight in found.items())
     rmse["blend"] = float(np.sqrt(np.mean((blend - truth) ** 2)))
@@ -74,7 +74,7 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     if gain > error:
         serving, served = _weights(learners, own), blend
     errors = tuple(
-        Errors(pairs, served[fold == number], pairs.pick(examples.truth), np.full(len(pairs.row), number))
+        Errors(pairs, served[part == number], pairs.pick(examples.truth), np.full(len(pairs.row), number))
         for number, (pairs, _) in enumerate(folds)
     )
     return Choice(serving, gain, error, errors, rmse)
