@@ -181,6 +181,9 @@ def promote(run: Run) -> Summary:
     if registry.REJECTED in challenger.tags:
         by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
         return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
+    note = run.folder / "decision.json"
+    if note.exists() and _load(note)["champion"] != (current.version if current else None):
+        note.unlink()  # it was decided against what serves no more
     decision = judged(run).decision
     why = " ".join(decision.reasons)
     if decision.promote:
@@ -193,7 +196,8 @@ def promote(run: Run) -> Summary:
 def judged(run: Run) -> Comparison:
     """Return how a run's model stands beside the champion that serves, which is scored again on the same rows.
 
-    It is decided once a run and noted, so that what was promoted can still be read against what served before.
+    It is decided once a run and noted, so that what was promoted can still be read against what served before. Where
+    another champion serves by the time the model is to be promoted, ``promote`` lets it be decided anew.
     """
     version = _load(run.folder / "model.json")["version"]
     rows = pl.read_parquet(_made(run.folder / "backtest.parquet"))
@@ -208,7 +212,7 @@ def judged(run: Run) -> Comparison:
                 champion = _rescored(run, serving, rows)
                 write_table(theirs, champion)
         decision = promotion.decide(run.task, rows, champion)
-        against = None if champion is None or current is None else current.version
+        against = None if current is None or current.version == version else current.version
         write_json(note, {**decision.as_dict(), "challenger": version, "champion": against})
     said = _load(note)
     champion = pl.read_parquet(theirs) if theirs.exists() else None

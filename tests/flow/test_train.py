@@ -112,6 +112,19 @@ def test_a_better_challenger_takes_over_and_the_next_forecast_is_its_own(contest
     assert pointer.published(contest.settings, contest.task).version == "2"
 
 
+def test_what_was_decided_against_a_champion_that_serves_no_more_is_decided_anew(contest) -> None:
+    _shift_backtest(contest, pl.col("actual") + 0.1)
+    with pipeline.open_run(contest.task, contest.settings, "train", contest.now, contest.source) as run:
+        assert judged(run).decision.promote
+        note = run.folder / "decision.json"
+        stale = json.loads(note.read_bytes()) | {"champion": "7", "reasons": ["It is better than 7."]}
+        note.write_text(json.dumps(stale))
+    said = _promote(contest)
+    assert "It is better than 7." not in said["reasons"]
+    assert any("better than the champion on the same rows" in reason for reason in said["reasons"])
+    assert json.loads(note.read_bytes())["champion"] == "1"
+
+
 def test_collecting_again_up_to_the_versioned_table_changes_nothing(site) -> None:
     noted = json.loads((site.settings.home / "said.json").read_bytes())["version"]
     before = site.state()
