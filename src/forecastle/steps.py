@@ -176,13 +176,13 @@ def promote(run: Run) -> Summary:
     """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
     challenger = registry.find(run.settings, run.task, _load(run.folder / "model.json")["version"])
     current = pointer.published(run.settings, run.task)
-    if current is not None and current.version == challenger.version:
+    if current is not None and current.names(challenger):
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
     if registry.REJECTED in challenger.tags:
         by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
         return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
     note = run.folder / "decision.json"
-    if note.exists() and _load(note)["champion"] != (current.version if current else None):
+    if note.exists() and _load(note).get("serving") != _named(current):
         note.unlink()  # it was decided against what serves no more
     decision = judged(run).decision
     why = " ".join(decision.reasons)
@@ -199,26 +199,26 @@ def judged(run: Run) -> Comparison:
     It is decided once a run and noted, so that what was promoted can still be read against what served before. Where
     another champion serves by the time the model is to be promoted, ``promote`` lets it be decided anew.
     """
-    version = _load(run.folder / "model.json")["version"]
+    challenger = _load(run.folder / "model.json")
     rows = pl.read_parquet(_made(run.folder / "backtest.parquet"))
     note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
     if not note.exists():
         current = pointer.published(run.settings, run.task)
         champion = None
         theirs.unlink(missing_ok=True)
-        if current is not None and current.version != version:
+        against = None if current is None or _named(current) == challenger else current.version
+        if current is not None and against is not None:
             serving = bundle.load(current.folder, current.version)
             if set(serving.recipe.series_ids) & set(rows[SERIES]):  # one that knows none of the series is no measure
                 champion = _rescored(run, serving, rows)
                 write_table(theirs, champion)
         decision = promotion.decide(run.task, rows, champion)
-        against = None if current is None or current.version == version else current.version
-        write_json(note, {**decision.as_dict(), "challenger": version, "champion": against})
+        said = {"challenger": challenger["version"], "champion": against, "serving": _named(current)}
+        write_json(note, {**decision.as_dict(), **said})
     said = _load(note)
     champion = pl.read_parquet(theirs) if theirs.exists() else None
     decision = promotion.Decision.from_dict(said)
-    now_serves = pointer.published(run.settings, run.task)
-    serves = now_serves is not None and now_serves.version == said["challenger"]
+    serves = _named(pointer.published(run.settings, run.task)) == challenger
     return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion, serves)
 
 
@@ -378,6 +378,11 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
     if not plain:
         versions = versions.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in gone)
     return build_panel(versions, run.task, until, recipe.columns)
+
+
+def _named(current: pointer.Pointer | None) -> dict[str, str] | None:
+    """Return what tells one model that serves from another; a version alone does not, across registries."""
+    return None if current is None else {"version": current.version, "run_id": current.run_id}
 
 
 def _seconds(duration: timedelta) -> int:

@@ -68,6 +68,10 @@ class Pointer:
     published_at: datetime
     folder: Path
 
+    def names(self, version: ModelVersion) -> bool:
+        """Tell whether it is this version that serves: another registry counts from one again, so the run decides."""
+        return (self.version, self.run_id) == (version.version, version.run_id)
+
 
 def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_folder: Path, now: datetime) -> Pointer:
     """Copy a bundle to where the service looks, then point to it; readers see the old champion or the new, whole.
@@ -76,7 +80,7 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
     """
     digest = folder_digest(bundle_folder)
     current, shared = published(settings, task), _shared(settings, task)
-    if current and (current.version, current.digest) == (model_version.version, digest) and is_whole(current):
+    if current and current.names(model_version) and current.digest == digest and is_whole(current):
         if shared is None or shared.exists(POINTER):  # what the home folder has follows it
             return current
     models = _models(settings, task)

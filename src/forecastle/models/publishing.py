@@ -161,7 +161,7 @@ def challenge(settings: Settings, task: Task, version: ModelVersion, now: dateti
 def reject(settings: Settings, task: Task, name: str, now: datetime, why: str, by: str) -> ModelVersion:
     """Turn a version down: it is no challenger any more, and nothing rolls back to it. UserError for what serves."""
     version = find(settings, task, name)
-    if "champion" in version.aliases or version.version == _serving(settings, task):
+    if "champion" in version.aliases or _serves(version, pointer.published(settings, task)):
         raise UserError(
             "a version that does not serve",
             f"version {version.version}, the champion",
@@ -180,10 +180,10 @@ def rollback(settings: Settings, task: Task, now: datetime, why: str, by: str, t
     """
     known = registry.versions(settings, task, with_aliases=True)
     leaving = next((one for one in known if "champion" in one.aliases), None)
-    serving = _serving(settings, task)
-    if leaving is None or leaving.version != serving:
+    serving = pointer.published(settings, task)
+    if leaving is None or not _serves(leaving, serving):
         raise UserError(
-            f"a champion in the registry that serves (version {serving or 'none'})",
+            f"a champion in the registry that serves (version {serving.version if serving else 'none'})",
             f"version {leaving.version}" if leaving else "none",
             "Bring them in step first: forecastle registry sync --task FILE",
         )
@@ -209,7 +209,7 @@ def sync(settings: Settings, task: Task, now: datetime, by: str, why: str = "") 
     version = registry.alias(settings, task, "champion")
     if version is None:
         return Synced(None, before, False)
-    if serving is not None and serving.version == version.version and pointer.is_whole(serving):
+    if serving is not None and serving.names(version) and pointer.is_whole(serving):
         pointer.publish(settings, task, version, serving.folder, now)  # for shared stores that lack it
         return Synced(version.version, before, False)
     why = why or "The registry's alias names it, and another was published."
@@ -238,7 +238,7 @@ def _serving(settings: Settings, task: Task) -> str:
 
 
 def _serves(version: ModelVersion, serving: Pointer | None) -> bool:
-    return serving is not None and serving.version == version.version
+    return serving is not None and serving.names(version)
 
 
 def _number(text: str | None) -> float | None:

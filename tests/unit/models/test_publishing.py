@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -118,6 +119,22 @@ def test_sync_publishes_what_somebody_made_the_champion_in_mlflow(shelf: Shelf) 
     assert shelf.sync() == publishing.Synced("2", "2", False)
     assert len(shelf.events()) == 2
     assert shelf.rollback().version == "1"
+
+
+def test_after_a_move_to_another_registry_the_same_number_is_not_taken_for_what_serves(shelf: Shelf) -> None:
+    first = shelf.train(1)
+    place = bundle.save(shelf.make(usual=9.0), shelf.folder / "older")
+    pointer.publish(shelf.settings, shelf.task, replace(first, run_id="of-another-registry"), place, NOON)
+    assert [one.serves for one in publishing.listing(shelf.settings, shelf.task)] == [False]
+    with registry._registry(shelf.settings) as client:
+        client.set_registered_model_alias(shelf.task.name, "champion", "1")
+    with pytest.raises(UserError, match="forecastle registry sync"):
+        shelf.rollback()
+    assert shelf.sync().moved
+    current = pointer.published(shelf.settings, shelf.task)
+    assert current is not None and current.names(first)
+    assert folder_digest(current.folder) == folder_digest(shelf.folder / "1")
+    assert not shelf.sync().moved
 
 
 @pytest.mark.parametrize("crash", ["set_alias", "tag", "record", "publish"])
