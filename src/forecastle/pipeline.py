@@ -151,6 +151,7 @@ def run_step(run: Run, step: Step) -> Outcome:
     """Run one step and leave its summary, or its error, in the run's folder.
 
     A step whose predecessors have not succeeded in this run does not start: GateError, in the CLI and in a DAG alike.
+    A journal or a disk that refuses to take what is to be told of it is how the step ended, too.
     """
     started = time.perf_counter()
     for name in _resting_on(step, FLOWS[run.flow]):  # what a former try said of these holds no more
@@ -162,13 +163,19 @@ def run_step(run: Run, step: Step) -> Outcome:
         summary = step.work(run)
     except ForecastleError as caught:
         error = caught
+    try:
+        if run.flow == "live":
+            _tell_of_failure(run, step, error)
+    except StorageUnavailable as silent:
+        error = error or silent
     seconds = time.perf_counter() - started
     said = {"step": step.name, "ok": error is None, "seconds": round(seconds, 3), "summary": summary}
     if error is not None:
         said["error"] = {"kind": type(error).__name__, "message": str(error)}
-    write_json(_note(run, step.name), said)
-    if run.flow == "live":
-        _tell_of_failure(run, step, error)
+    try:
+        write_json(_note(run, step.name), said)
+    except StorageUnavailable as refused:
+        error = error or refused
     return Outcome(step.name, seconds, summary, error, run.pages)
 
 
