@@ -204,15 +204,19 @@ def judged(run: Run) -> Comparison:
     note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
     if not note.exists():
         current = pointer.published(run.settings, run.task)
-        champion = None
+        champion, alone = None, promotion.NO_CHAMPION
         theirs.unlink(missing_ok=True)
         against = None if current is None or _named(current) == challenger else current.version
         if current is not None and against is not None:
             serving = bundle.load(current.folder, current.version)
-            if set(serving.recipe.series_ids) & set(rows[SERIES]):  # one that knows none of the series is no measure
+            if set(serving.recipe.series_ids) & set(rows[SERIES]):
                 champion = _rescored(run, serving, rows)
                 write_table(theirs, champion)
-        decision = promotion.decide(run.task, rows, champion)
+            else:
+                alone = f"The champion, version {against}, knows none of the series judged, so it is no measure."
+        elif current is not None:
+            alone = "It serves already, so there is no other to be compared with."
+        decision = promotion.decide(run.task, rows, champion, alone)
         said = {"challenger": challenger["version"], "champion": against, "serving": _named(current)}
         write_json(note, {**decision.as_dict(), **said})
     said = _load(note)

@@ -128,6 +128,15 @@ def test_what_was_decided_against_a_champion_that_serves_no_more_is_decided_anew
     assert json.loads(note.read_bytes())["champion"] == "1"
 
 
+def test_a_champion_that_knows_none_of_the_series_is_said_to_be_no_measure(contest) -> None:
+    _shift_backtest(contest, pl.col("actual") + 0.1)
+    path = contest.folder / "runs" / f"train-{contest.now:%Y%m%dT%H%M%SZ}" / "backtest.parquet"
+    pl.read_parquet(path).with_columns(series_id="new " + pl.col("series_id")).write_parquet(path)
+    said = _promote(contest)
+    assert said["promoted"] and "There is no champion yet." not in said["reasons"]
+    assert any("version 1, knows none of the series" in reason for reason in said["reasons"])
+
+
 def test_a_champion_of_another_registry_with_the_same_number_is_another_model(contest) -> None:
     _shift_backtest(contest, pl.col("actual") + 0.1)
     place = contest.folder / "models" / "champion.json"
