@@ -139,10 +139,11 @@ def test_a_champion_that_knows_none_of_the_series_is_said_to_be_no_measure(conte
 
 def test_a_champion_of_another_registry_with_the_same_number_is_another_model(contest) -> None:
     _shift_backtest(contest, pl.col("actual") + 0.1)
+    before = pointer.published(contest.settings, contest.task)
     place = contest.folder / "models" / "champion.json"
     elsewhere = json.loads(place.read_bytes()) | {"version": "2", "run_id": "of-another-registry"}
     place.write_text(json.dumps(elsewhere))
-    shutil.copytree(contest.folder / "models" / "1", contest.folder / "models" / "2")
+    shutil.copytree(before.folder, before.folder.with_name(f"2-{before.digest[:12]}"))
     said = _promote(contest)
     assert any("better than the champion on the same rows" in reason for reason in said["reasons"])
     champion, version = pointer.published(contest.settings, contest.task), registry.find(

@@ -1,7 +1,7 @@
 """What serves: a small file that names the published champion, with the model's bundle beside it. No registry needed.
 
-    <home>/<task>/models/champion.json     the pointer, replaced in one move
-    <home>/<task>/models/<version>/        the bundle it points to, complete before the pointer says so
+    <home>/<task>/models/champion.json              the pointer, replaced in one move
+    <home>/<task>/models/<version>-<digest>/        the bundle it points to, complete before the pointer says so
 
 Only ``publish`` writes here. The service and the live forecasts read only the pointer and the bundle, so neither needs
 the registry to answer. Where the stores lie elsewhere (``FORECASTLE_STORES``), the same is published there too and the
@@ -84,7 +84,6 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
         if shared is None or shared.exists(POINTER):  # what the home folder has follows it
             return current
     models = _models(settings, task)
-    _copy_whole(bundle_folder, models / model_version.version, digest)
     content = {
         "format": FORMAT,
         "task": task.name,
@@ -95,6 +94,7 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
         "published_at": now,
         "files": sorted(path.relative_to(bundle_folder).as_posix() for path in _files(bundle_folder)),
     }
+    _copy_whole(bundle_folder, models / _folder_of(content), digest)
     said = (to_json(content, indent=2) + "\n").encode()
     if shared is not None:
         place = shared / _folder_of(content)
@@ -122,7 +122,7 @@ def published(settings: Settings, task: Task) -> Pointer | None:
         return Pointer(
             **{name: content[name] for name in ("task", "version", "run_id", "data_version", "digest")},
             published_at=datetime.fromisoformat(content["published_at"]),
-            folder=models / content["version"],
+            folder=_folder_in(models, content),
         )
     except FileNotFoundError:
         return None
@@ -137,6 +137,13 @@ def published(settings: Settings, task: Task) -> Pointer | None:
 def is_whole(champion: Pointer) -> bool:
     """Tell whether the bundle a pointer points to is there as it was published."""
     return champion.folder.is_dir() and folder_digest(champion.folder) == champion.digest
+
+
+def folders(settings: Settings, task: Task, version: str) -> list[Path]:
+    """Return the folders of this home in which bundles of a version were published."""
+    models = _models(settings, task)
+    old = models / version
+    return [*([old] if old.is_dir() else []), *sorted(models.glob(f"{version}-*/"))]
 
 
 def withdraw(settings: Settings, task: Task, version: str) -> None:
@@ -190,7 +197,7 @@ def _follow(shared: Store, models: Path) -> None:
             write_bytes(Path(aside) / "bundle" / name, one)
         if folder_digest(Path(aside) / "bundle") != digest:
             raise StorageUnavailable(f"champion {version} at {shared.uri} as it was published", "other bytes", _AGAIN)
-        _copy_whole(Path(aside) / "bundle", models / version, digest)
+        _copy_whole(Path(aside) / "bundle", models / _folder_of(content), digest)
         write_bytes(models / POINTER, said)
 
 
@@ -205,12 +212,18 @@ def _folder_of(content: Mapping[str, object]) -> str:
     return f"{content['version']}-{str(content['digest'])[:12]}"
 
 
+def _folder_in(models: Path, content: Mapping[str, str]) -> Path:
+    """Return where a pointer's bundle lies; the first versions published under the number alone."""
+    folder = models / _folder_of(content)
+    return folder if folder.is_dir() or not (models / content["version"]).is_dir() else models / content["version"]
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _copy_whole(source: Path, target: Path, digest: str) -> None:
-    """Copy a folder under another name, then move it into place; a different folder that is there gives way."""
+    """Copy a folder under another name, then move it into place; a damaged folder that is there gives way."""
     if target.is_dir() and folder_digest(target) == digest:
         return
     try:
