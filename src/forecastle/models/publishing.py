@@ -8,6 +8,7 @@ change goes through them in one order, so that a crash between any two is healed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -167,20 +168,23 @@ def reject(settings: Settings, task: Task, name: str, now: datetime, why: str, b
             f"version {version.version}, the champion",
             "Take it from service first: forecastle registry rollback --task FILE --why TEXT",
         )
-    audit.record(settings, task, Event(now, by, "reject", version.version, _serving(settings, task), why))
     registry.reject(settings, task, version, iso(now), by, why)
+    audit.record(settings, task, Event(now, by, "reject", version.version, _serving(settings, task), why))
     return version
 
 
 def rollback(settings: Settings, task: Task, now: datetime, why: str, by: str, to: str | None = None) -> Pointer:
     """Let the version serve again that served before, or the one named; the one that serves now is turned down.
 
-    So a second rollback goes further back, never forth. Raises UserError where nothing served before, and where the
-    registry names another champion than serves.
+    So a second rollback goes further back, never forth; one that ended halfway is finished. Raises UserError where
+    nothing served before, and where the registry names another champion than serves.
     """
     known = registry.versions(settings, task, with_aliases=True)
     leaving = next((one for one in known if "champion" in one.aliases), None)
     serving = pointer.published(settings, task)
+    turned_down = _left_halfway(known, serving)
+    if turned_down and leaving and not _serves(leaving, serving) and to in (None, leaving.version):
+        return _publish_registered(settings, task, leaving, now, why, by, "rollback", turned_down)
     if leaving is None or not _serves(leaving, serving):
         raise UserError(
             f"a champion in the registry that serves (version {serving.version if serving else 'none'})",
@@ -212,6 +216,9 @@ def sync(settings: Settings, task: Task, now: datetime, by: str, why: str = "") 
     if serving is not None and serving.names(version) and pointer.is_whole(serving):
         pointer.publish(settings, task, version, serving.folder, now)  # for shared stores that lack it
         return Synced(version.version, before, False)
+    if turned_down := _left_halfway(registry.versions(settings, task), serving):
+        who, reason = (turned_down.tags.get(name, "") for name in registry.REJECTION[1:])
+        why = why or f"{who} had begun to roll back: {reason}"
     why = why or "The registry's alias names it, and another was published."
     _publish_registered(settings, task, version, now, why, by, "sync")
     return Synced(version.version, before, True)
@@ -230,6 +237,11 @@ def _publish_registered(
     with TemporaryDirectory() as aside:
         folder = registry.download(settings, version, Path(aside) / "bundle")
         return promote(settings, task, version, folder, now, why, by, action, leaving)
+
+
+def _left_halfway(known: Sequence[ModelVersion], serving: Pointer | None) -> ModelVersion | None:
+    """Return the version that serves though it was turned down, as a rollback that dies leaves it."""
+    return next((one for one in known if _serves(one, serving) and registry.REJECTED in one.tags), None)
 
 
 def _serving(settings: Settings, task: Task) -> str:

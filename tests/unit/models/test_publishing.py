@@ -162,8 +162,10 @@ def test_a_promotion_that_dies_anywhere_is_healed_by_the_next_and_by_sync(
     assert shelf.events()[-1][1:3] == ("promote", "2")
 
 
-def test_a_rollback_that_dies_after_the_alias_moved_goes_no_further_back(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("room", "crash"), [(audit, "record"), (pointer, "publish")])
+@pytest.mark.parametrize("by_sync", [False, True])
+def test_a_rollback_that_dies_goes_no_further_back_and_keeps_its_reason(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, room: object, crash: str, by_sync: bool
 ) -> None:
     for number in (1, 2, 3):
         shelf.promote(shelf.train(number))
@@ -172,14 +174,34 @@ def test_a_rollback_that_dies_after_the_alias_moved_goes_no_further_back(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(pointer, "publish", die)
+        dying.setattr(room, crash, die)
         with pytest.raises(KeyboardInterrupt):
             shelf.rollback()
-    with pytest.raises(UserError, match="forecastle registry sync"):
-        shelf.rollback()
-    shelf.sync()
+    if by_sync:
+        assert shelf.sync().moved
+    else:
+        assert shelf.rollback().version == "2"
+    event = audit.events(shelf.settings, shelf.task)[-1]
+    assert (event.version, event.before) == ("2", "3") and "It errs." in event.why
+    assert (event.by, event.action) == (("cron", "sync") if by_sync else ("bob", "rollback"))
     assert shelf.state() == ("2", "2", ["Archived", "Production", "Archived"])
     assert shelf.rollback().version == "1"
+
+
+def test_a_rejection_that_dies_is_in_the_trail_only_where_the_registry_has_it(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.promote(shelf.train(1))
+    shelf.train(2)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(registry, "reject", die)
+        with pytest.raises(KeyboardInterrupt):
+            publishing.reject(shelf.settings, shelf.task, "2", NOON, "Out.", "bob")
+    assert [one[1] for one in shelf.events()] == ["promote"]
 
 
 def test_sync_replaces_a_published_bundle_that_was_damaged(shelf: Shelf) -> None:
