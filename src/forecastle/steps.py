@@ -174,6 +174,11 @@ def train(run: Run) -> Summary:
 
 def promote(run: Run) -> Summary:
     """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
+    with publishing.alone(run.settings, run.task):  # what it is judged by is what it takes the place of
+        return _promote(run)
+
+
+def _promote(run: Run) -> Summary:
     challenger = registry.find(run.settings, run.task, _load(run.folder / "model.json")["version"])
     current = pointer.published(run.settings, run.task)
     if current is not None and current.names(challenger):

@@ -4,18 +4,24 @@ Truth about what should serve is the registry's alias ``champion``; what does se
 change goes through them in one order, so that a crash between any two is healed by doing it again, or by ``sync``:
 
     alias and tags in the registry  →  an event in the audit trail  →  bundle and pointer in the store
+
+Those who share a home folder do so one after the other (``alone``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from forecastle.errors import UserError
+from filelock import FileLock, Timeout
+
+from forecastle.errors import StorageUnavailable, UserError
 from forecastle.frame import iso
 from forecastle.models import audit, bundle, explanation, pointer, registry
 from forecastle.models.audit import Action, Event
@@ -23,6 +29,10 @@ from forecastle.models.pointer import ModelVersion, Pointer
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PATIENCE = 600.0  # seconds, for another process that decides what serves
 ALIASES: tuple[registry.Alias, ...] = ("champion", "challenger")
 
 
@@ -86,6 +96,42 @@ class Synced:
     moved: bool
 
 
+@contextmanager
+def alone(settings: Settings, task: Task) -> Iterator[None]:
+    """Keep every other process, and thread, of this home folder from deciding what serves of a task meanwhile.
+
+    Who has it may take it again. Raises StorageUnavailable where another keeps it, or the folder does not take a lock.
+    """
+    path = settings.task_folder(task.name) / "champion.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, is_singleton=True)
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise StorageUnavailable(
+            f"to decide alone what serves of task {task.name!r}",
+            f"{path} held by another process for {PATIENCE:.0f} s",
+            "Wait until that has ended, or end it.",
+        ) from None
+    except OSError as error:
+        raise StorageUnavailable(f"to lock {path}", str(error.strerror or error), "Mend the folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _alone(change: Callable[Concatenate[Settings, Task, P], R]) -> Callable[Concatenate[Settings, Task, P], R]:
+    """Let a change of what serves happen ``alone``."""
+
+    @wraps(change)
+    def changed(settings: Settings, task: Task, *args: P.args, **named: P.kwargs) -> R:
+        with alone(settings, task):
+            return change(settings, task, *args, **named)
+
+    return changed
+
+
 def listing(settings: Settings, task: Task) -> tuple[Listed, ...]:
     """Return every version of the task's model, the newest first."""
     serving = pointer.published(settings, task)
@@ -121,6 +167,7 @@ def find(settings: Settings, task: Task, name: str) -> ModelVersion:
     )
 
 
+@_alone
 def promote(
     settings: Settings,
     task: Task,
@@ -148,17 +195,20 @@ def promote(
     return pointer.publish(settings, task, version, bundle_folder, now)
 
 
+@_alone
 def promote_registered(settings: Settings, task: Task, name: str, now: datetime, why: str, by: str) -> Pointer:
     """Let a version of the registry serve because somebody says so, whatever it scored."""
     return _publish_registered(settings, task, find(settings, task, name), now, why, by, "promote")
 
 
+@_alone
 def challenge(settings: Settings, task: Task, version: ModelVersion, now: datetime, why: str, by: str) -> None:
     """Let a version want to serve, and note why it does not yet."""
     registry.set_alias(settings, task, "challenger", version)
     audit.record(settings, task, Event(now, by, "keep", version.version, _serving(settings, task), why))
 
 
+@_alone
 def reject(settings: Settings, task: Task, name: str, now: datetime, why: str, by: str) -> ModelVersion:
     """Turn a version down: it is no challenger any more, and nothing rolls back to it. UserError for what serves."""
     version = find(settings, task, name)
@@ -173,6 +223,7 @@ def reject(settings: Settings, task: Task, name: str, now: datetime, why: str, b
     return version
 
 
+@_alone
 def rollback(settings: Settings, task: Task, now: datetime, why: str, by: str, to: str | None = None) -> Pointer:
     """Let the version serve again that served before, or the one named; the one that serves now is turned down.
 
@@ -201,6 +252,7 @@ def rollback(settings: Settings, task: Task, now: datetime, why: str, by: str, t
     return _publish_registered(settings, task, target, now, why, by, "rollback", leaving)
 
 
+@_alone
 def sync(settings: Settings, task: Task, now: datetime, by: str, why: str = "") -> Synced:
     """Bring the published pointer, and the stage tags, in step with the alias ``champion`` of the registry.
 

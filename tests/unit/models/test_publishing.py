@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from forecastle.errors import RegistryUnavailable, UserError
+from forecastle.errors import RegistryUnavailable, StorageUnavailable, UserError
 from forecastle.models import audit, bundle, pointer, publishing, registry
 from forecastle.models.audit import Event
 from forecastle.models.bundle import Bundle
@@ -119,6 +120,28 @@ def test_sync_publishes_what_somebody_made_the_champion_in_mlflow(shelf: Shelf) 
     assert shelf.sync() == publishing.Synced("2", "2", False)
     assert len(shelf.events()) == 2
     assert shelf.rollback().version == "1"
+
+
+def test_whoever_decides_what_serves_waits_for_another_who_does(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "PATIENCE", 0.05)
+    settings, task = shelf.settings, shelf.task
+    shelf.promote(shelf.train(1))
+    second = shelf.train(2)
+    decisions: list[Callable[[], object]] = [
+        lambda: shelf.promote(second),
+        lambda: publishing.promote_registered(settings, task, "2", NOON, "Better.", "ann"),
+        lambda: publishing.challenge(settings, task, second, NOON, "No better.", "run"),
+        lambda: publishing.reject(settings, task, "2", NOON, "Out.", "ann"),
+        shelf.rollback,
+        shelf.sync,
+    ]
+    with FileLock(settings.task_folder(task.name) / "champion.lock"):
+        for decide in decisions:
+            with pytest.raises(StorageUnavailable, match="to decide alone what serves"):
+                decide()
+    assert shelf.state() == ("1", "1", ["Production", ""]) and len(shelf.events()) == 1
+    with publishing.alone(settings, task):  # who has it may decide several times
+        shelf.promote(second)
 
 
 def test_after_a_move_to_another_registry_the_same_number_is_not_taken_for_what_serves(shelf: Shelf) -> None:
