@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
@@ -29,8 +29,7 @@ from forecastle.models.pointer import ModelVersion, Pointer
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Change = TypeVar("Change", bound=Callable[..., Any])
 
 PATIENCE = 600.0  # seconds, for another process that decides what serves
 ALIASES: tuple[registry.Alias, ...] = ("champion", "challenger")
@@ -121,15 +120,15 @@ def alone(settings: Settings, task: Task) -> Iterator[None]:
         lock.release()
 
 
-def _alone(change: Callable[Concatenate[Settings, Task, P], R]) -> Callable[Concatenate[Settings, Task, P], R]:
+def _alone(change: Change) -> Change:
     """Let a change of what serves happen ``alone``."""
 
     @wraps(change)
-    def changed(settings: Settings, task: Task, *args: P.args, **named: P.kwargs) -> R:
+    def changed(settings: Settings, task: Task, *args: Any, **named: Any) -> Any:
         with alone(settings, task):
             return change(settings, task, *args, **named)
 
-    return changed
+    return cast(Change, changed)
 
 
 def listing(settings: Settings, task: Task) -> tuple[Listed, ...]:
