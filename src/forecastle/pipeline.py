@@ -125,8 +125,8 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
 
 
 def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]:
-    """Run a flow's steps in order, or the first of them alone, yielding how each ended; after the first error nothing
-    more starts.
+    """Run a flow's steps in order, or some of them alone, yielding how each ended; after the first error nothing more
+    starts.
 
     The error is the last outcome's; it is for the door to raise or to show. Two processes that run one flow of one task
     go one after the other: a run done twice at the same moment would take away its own notes.
