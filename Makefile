@@ -53,7 +53,7 @@ check: lint  ## the everyday checks: lint, and the fast tests
 	$(PYTEST) -q -m alone $(EVERYDAY)
 
 .PHONY: test
-test: lint browser stores airflow engine  ## every check and every test, with the bar on coverage
+test: lint browser stores alerting airflow engine  ## every check and every test, with the bar on coverage
 	@$(BIN)/coverage erase
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= tests
 	$(PYTEST) -q -m alone tests
@@ -66,6 +66,11 @@ benchmarks: setup  ## measure beside what the bars are held against and write do
 .PHONY: browser
 browser:
 	@tools/debian-package chromium chromium
+
+.PHONY: alerting
+alerting:
+	@tools/debian-package promtool prometheus
+	@tools/debian-package amtool prometheus-alertmanager
 
 .PHONY: stores
 stores:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import features, gate, history, journal, scaling, training
+from benchmarks import drift, features, gate, history, journal, scaling, training
 from benchmarks.race import Race, run
 
 ROOT = Path(__file__).parent.parent
@@ -45,11 +45,19 @@ sides' answers are compared.
 
 
 def main(arguments: list[str]) -> int:
-    """Run the chosen races; return 1 where a bar is missed (a quick run looks at no bar)."""
+    """Run the chosen races, or the study named drift; return 1 where a bar is missed (a quick run looks at no bar)."""
+    if arguments[:1] == ["drift"]:
+        return drift.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small tables, one run: no times are kept, no bar is held")
     parser.add_argument("--repeats", type=int, help="how often each side runs")
-    parser.add_argument("races", nargs="*", metavar="RACE", help=f"of {', '.join(race.name for race in RACES)}")
+    parser.add_argument(
+        "races", nargs="*", metavar="RACE", help=f"of {', '.join(race.name for race in RACES)}; or serving, by itself"
+    )
+    if arguments[:1] == ["serving"]:
+        from benchmarks.serving import report
+
+        return report.main(arguments[1:])
     chosen = parser.parse_args(arguments)
     unknown = set(chosen.races) - {race.name for race in RACES}
     if unknown:

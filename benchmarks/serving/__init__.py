@@ -1,4 +1,6 @@
-"""How fast the service answers, beside FastAPI's hello world and ``mlflow models serve``: ``python -m benchmarks serving``.
+"""How fast the service answers, beside FastAPI's hello world and ``mlflow models serve``.
+
+``python -m benchmarks serving`` runs it:
 
 stage     stores with a year of made-up weather, a champion of one LightGBM booster and one of a blend, MLflow's model
 servers   every server in a process of its own, one worker, on loopback, with what it costs the processor

@@ -25,7 +25,7 @@ end
 
 @dataclass(frozen=True)
 class Measured:
-    """What a server did under load: requests a second, latencies in milliseconds, microseconds of its processor time."""
+    """What a server did under load: requests a second, latencies, and what one cost its processor."""
 
     connections: int
     per_second: float
@@ -46,7 +46,7 @@ def measure(server: Server, path: str, connections: int, seconds: float, body: b
         posted = ""
         if body is not None:
             (Path(folder) / "body").write_bytes(body)
-            posted = f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
+            posted = 'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
             posted += f'local file = io.open("{folder}/body", "rb")\nwrk.body = file:read("*a")\nfile:close()\n'
         script.write_text(posted + _REPORT)
         before = server.cpu_seconds()

@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,21 +101,26 @@ def mlflow(model: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def _running(command: object, path: str) -> Iterator[Server]:
-    assert callable(command)
+def _running(command: Callable[[int], list[str]], path: str) -> Iterator[Server]:
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
     address, began = f"http://127.0.0.1:{port}", time.monotonic()
+    beside = str(Path(sys.executable).parent)  # mlflow starts uvicorn by its name
+    said = tempfile.TemporaryFile()  # not a pipe: nobody reads it, and a server that logs much would wait for ever
     process = subprocess.Popen(
-        command(port), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ
+        command(port),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        env={**os.environ, "PATH": os.pathsep.join([beside, os.environ.get("PATH", "")])},
     )
     try:
         while not _answers(address + path):
             if process.poll() is not None or time.monotonic() - began > START_SECONDS:
                 process.kill()
-                said = process.stderr.read().decode(errors="replace") if process.stderr else ""
-                raise RuntimeError(f"the server did not come up: {said[-2000:]}")
+                said.seek(0)
+                raise RuntimeError(f"the server did not come up: {said.read().decode(errors='replace')[-2000:]}")
             time.sleep(0.01)
         yield Server(address, psutil.Process(process.pid), time.monotonic() - began)
     finally:
@@ -125,6 +131,7 @@ def _running(command: object, path: str) -> Iterator[Server]:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        said.close()
 
 
 def _answers(url: str) -> bool:

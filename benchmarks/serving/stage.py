@@ -23,8 +23,9 @@ from forecastle.data.present import Present
 from forecastle.data.transformation import make_recipe
 from forecastle.frame import conform
 from forecastle.models import bundle, pointer, predictor
-from forecastle.models.estimators import Fitted, Options, fit, labelled, predict, thinned
+from forecastle.models.estimators import fit_all, predict
 from forecastle.models.intervals import Errors, calibrate
+from forecastle.models.learning import Fitted, Options, labelled, thinned
 from forecastle.models.model import Model
 from forecastle.monitoring import drift
 from forecastle.monitoring.journal import Journal
@@ -87,7 +88,7 @@ def prepare(home: Path, now: datetime) -> None:
     panel = build_panel(rows, first)
     recipe = make_recipe(first, panel)
     examples = make_examples(recipe, panel, np.arange(panel.size))
-    learnt = {name: fit(name, examples, int(examples.times.max()), Options()) for name in CHAMPIONS["blended"]}
+    learnt = fit_all(CHAMPIONS["blended"], examples, int(examples.times.max()), Options())
     for name, weights in CHAMPIONS.items():
         one = task(name)
         publish(settings, one, examples, learnt, weights, now)
@@ -104,7 +105,7 @@ def publish(
     now: datetime,
     version: str = "1",
 ) -> None:
-    """Publish a champion of these members, its intervals calibrated on what it was fitted on (it is about time here)."""
+    """Publish a champion of these members, its intervals calibrated on what it was fitted on: only time counts."""
     pairs = thinned(labelled(examples, int(examples.times.max())), examples, 30_000)
     value = sum(weight * predict(learnt[name], examples) for name, weight in weights.items())
     errors = Errors(pairs, pairs.pick(np.asarray(value)), pairs.pick(examples.truth), np.zeros(len(pairs.row), int))

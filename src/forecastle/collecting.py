@@ -14,6 +14,7 @@ from forecastle.data.providers import PROVIDERS
 from forecastle.errors import GateError, SourceUnavailable
 from forecastle.frame import SERIES, TIMESTAMP, write_json
 from forecastle.run import Run
+from forecastle.watching import newest_of
 
 BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
 ASK_AGAIN = timedelta(days=1)  # after which the past of a new series is asked for again where it could not be had
@@ -92,19 +93,8 @@ def _oldest_gap(run: Run) -> datetime:
     So an outage is filled whole, however long. A series that has been silent, or withheld, for longer than the others
     is not asked for with them ever after: it lapses, and what it lacks is fetched for it alone (see ``welcome``).
     """
-    earliest = (newest(run) or run.now) - CATCH_UP
+    earliest = (newest_of(run) or run.now) - CATCH_UP
     recent = run.history.read(as_of=run.now, start=earliest)
     last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
     roster.lapse(run.home, [name for name in run.task.series_ids if name not in last], run.now)
     return min((last[name] for name in run.task.series_ids or last if name in last), default=earliest)
-
-
-def newest(run: Run) -> datetime | None:
-    """Return the newest timestamp of any series of the task that was known now."""
-    last = run.history.newest()
-    if last is not None and last <= run.now - run.task.knowable_after:
-        if not roster.in_service(run.task, run.history.read(start=last)).is_empty():
-            return last
-    known = roster.in_service(run.task, run.history.read(as_of=run.now))
-    found: datetime | None = known[TIMESTAMP].max()  # type: ignore[assignment]
-    return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,16 +22,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from forecastle import steps
+from forecastle import steps, watching
 from forecastle.data import budget, formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
 from forecastle.frame import write_json
 from forecastle.http import Client, Transport
 from forecastle.models import bundle, pointer
+from forecastle.monitoring import retraining
 from forecastle.monitoring.journal import Journal
 from forecastle.run import Run, Summary
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text
+
+LOG = logging.getLogger(__name__)
 
 PATIENCE = timedelta(minutes=10)  # for another process that runs the same flow of the same task
 LEEWAY = timedelta(seconds=30)  # after the full step, for the source to publish
@@ -71,8 +75,8 @@ TRAIN = (
 LIVE = (
     *COLLECT,
     Step("forecast", steps.forecast, ("quality-check",)),
-    Step("score", steps.score, ("forecast",)),
-    Step("watch", steps.watch, ("score",)),
+    Step("score", watching.score, ("forecast",)),
+    Step("watch", watching.watch, ("score",)),
 )
 FLOWS = {"train": TRAIN, "live": LIVE}
 
@@ -114,7 +118,16 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
     """
     with open_run(task, settings, "live", clock(), clock=clock) as opened:
         for number in itertools.count(1):
-            yield from run_flow(replace(opened, now=clock().replace(microsecond=0)))
+            run = replace(opened, now=clock().replace(microsecond=0))
+            last: Outcome | None = None
+            for last in run_flow(run):
+                yield last
+            if last is not None and last.error is not None:
+                look(run)
+            try:
+                yield from retrain_if_wanted(run)
+            except StorageUnavailable as silent:
+                LOG.warning("whether a training is asked for could not be learnt or noted: %s", silent)
             if number == passes:
                 return
             due = _next(task.frequency, clock())
@@ -122,6 +135,35 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
                 _sleep_until(moment, clock)
                 yield from run_flow(replace(opened, now=clock().replace(microsecond=0)), COLLECT)
             _sleep_until(due, clock)
+
+
+def look(run: Run) -> None:
+    """Watch after a pass that failed, for that nothing comes any more is what some rules are about; what hinders it is
+    logged, since the pass has told its own failure."""
+    try:
+        watching.watch(run)
+    except ForecastleError as error:
+        LOG.warning("the rules could not be looked at: %s", error)
+
+
+def retrain_if_wanted(run: Run) -> Iterator[Outcome]:
+    """Run TRAIN where an incident asks for it, as of the run's moment, and note on the incident what came of it.
+
+    One that was cut off is begun again; one that failed is asked for again after the task's cooldown.
+    """
+    if not (numbers := retraining.wanted(run.journal, run.task.name)):
+        return
+    training = replace(run, flow="train")
+    retraining.note(run.journal, numbers, retraining.STARTED, training.id, run.now)
+    last: Outcome | None = None
+    for last in run_flow(training):
+        yield last
+    assert last is not None
+    what, said = retraining.FAILED, str(last.error)
+    if last.error is None:
+        what = retraining.PROMOTED if last.summary["promoted"] else retraining.KEPT_OUT
+        said = f"Version {last.summary['version']}. {' '.join(last.summary['reasons'])}"
+    retraining.note(run.journal, numbers, what, said, run.now)
 
 
 def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]:

@@ -144,6 +144,16 @@ class Settings(BaseSettings):
     http_timeout: float = Field(default=20.0, gt=0, description="Seconds a source may take to answer.")
     http_attempts: int = Field(default=4, ge=1, description="Tries per request before a source counts as unavailable.")
     http_max_bytes: int = Field(default=50_000_000, gt=0, description="Largest answer accepted, in bytes.")
+    alert_urls: SecretStr = Field(
+        default=SecretStr(""),
+        description="Whom the embedded rules tell of incidents: Apprise addresses, separated by blanks, such as "
+        "`slack://…`, `mailto://…`, `json://…`; empty: the log. See [incidents](incidents.md).",
+    )
+    service_url: str = Field(
+        default="",
+        description="Address of the running service, such as `http://127.0.0.1:8000`, whose metrics the embedded rules "
+        "look at too (is it up, how long do predictions take); empty: Prometheus alone does.",
+    )
     model_source: Literal["registry", "image"] = Field(
         default="registry",
         description="Which champion serves: `registry` the published one, and the baked one where that cannot be "
@@ -196,6 +206,11 @@ class Settings(BaseSettings):
         default=90, ge=0, description="Days the working folders and reports of runs are kept; 0: for ever."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="How much is logged.")
+
+    @property
+    def alert_addresses(self) -> tuple[str, ...]:
+        """Whom to tell of incidents; each may hold a secret."""
+        return tuple(self.alert_urls.get_secret_value().split())
 
     @property
     def journal_url(self) -> str:

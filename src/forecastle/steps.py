@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -45,12 +46,12 @@ from forecastle.models import (
     training,
     untrained,
 )
-from forecastle.monitoring import alerts, drift, outcomes
-from forecastle.monitoring.journal import FIGURES
+from forecastle.monitoring import concept, drift, metrics
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary
 from forecastle.task import DAY
+from forecastle.watching import newest_of, seconds
 
 
 def ingest(run: Run) -> Summary:
@@ -78,9 +79,11 @@ def quality_check(run: Run) -> Summary:
     try:
         admitted = intake.admit(run.task, run.home, batch, run.now, run.folder, run.stores)
     except QualityGateFailed as refused:
+        run.journal.beat(run.task.name, f"{metrics.GATE}fail", run.now)
         if run.flow != "train":
             raise
         raise _with_its_report_logged(run, refused) from None
+    run.journal.beat(run.task.name, f"{metrics.GATE}{admitted.report.verdict}", run.now)
     withheld = admitted.report.withheld
     if not withheld:  # what a series lacks still has to be asked for
         backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
@@ -126,7 +129,8 @@ def transform(run: Run) -> Summary:
 def profile(run: Run) -> Summary:
     """Compute the Reference that drift is measured against, and the page that shows the training data."""
     examples = _examples(run)
-    reference = profiling.reference(examples.origin_names, examples.origin)
+    margin = drift.margin_of(examples.origin_names, examples.origin, examples.origins)
+    reference = replace(profiling.reference(examples.origin_names, examples.origin), margin=margin)
     observations = roster.in_service(run.task, run.history.read(as_of=run.now))
     full = run.settings.profile == "full"
     page = profile_page.save_profile(run.home / "reports" / "profile.html", run.task, observations, reference, full)
@@ -189,12 +193,16 @@ def _promote(run: Run) -> Summary:
     note = run.folder / "decision.json"
     if note.exists() and _load(note).get("serving") != _named(current):
         note.unlink()  # it was decided against what serves no more
-    decision = judged(run).decision
+    comparison = judged(run)
+    decision = comparison.decision
+    write_json(concept.place(run.home, challenger.version), concept.profile(run.task, comparison.rows))
     why = " ".join(decision.reasons)
     if decision.promote:
         publishing.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, why, run.id)
     else:
         publishing.challenge(run.settings, run.task, challenger, run.now, why, run.id)
+    result = "promoted" if decision.promote else "kept"
+    run.journal.beat(run.task.name, f"{metrics.TRAINED}{result}", run.now, challenger.version)
     return {"promoted": decision.promote, "version": challenger.version, "reasons": list(decision.reasons)}
 
 
@@ -243,7 +251,9 @@ def forecast(run: Run) -> Summary:
     if len(ours):
         reference = profiling.Reference.from_dict(model.reference)
         marked = drift.mark(predictor.forecast(model, ours, run.now, tally), ours, reference)
-        made = pl.concat([marked, made.select(marked.columns)])
+        made = pl.concat([marked, made], how="diagonal")
+    ages = {origin: run.task.age(origin, run.now).total_seconds() for origin in made["origin"].unique()}
+    made = made.with_columns(pl.col("origin").replace_strict(ages, return_dtype=pl.Float64).alias("data_age"))
     recorded = run.journal.record(made)
     return {
         "origin": iso(newest),
@@ -252,39 +262,7 @@ def forecast(run: Run) -> Summary:
         "model_version": model.version,
         "task_changed": model.task_digest != run.task.digest,
         "untrained": naive,
-        "data_age_seconds": _seconds(run.task.age(newest, run.now)),
-    }
-
-
-def score(run: Run) -> Summary:
-    """Join every forecast whose time has come with the observation that came true, exactly once."""
-    due = run.journal.due(run.task.name, run.now)
-    if due.is_empty():
-        return {"due": 0, "scored": 0}
-    oldest: datetime = due["origin"].min()  # type: ignore[assignment]
-    known = run.history.read(as_of=run.now, start=oldest)
-    scored = run.journal.score(outcomes.score(run.task, due, known, run.now))
-    lost = run.journal.give_up(run.task.name, outcomes.give_up_before(run.task, run.now))
-    return {"due": due.height, "scored": scored, "never_came": lost}
-
-
-def watch(run: Run) -> Summary:
-    """Measure what is served against what was promised, and open or close incidents by the alert rules."""
-    newest = collecting.newest(run)
-    measured = {
-        "drift_ratio": drift.drift_ratio(run.journal.drift_flags(run.task.name, drift.WINDOW, run.now)),
-        "data_age_seconds": None if newest is None else _seconds(run.task.age(newest, run.now)),
-        "live": outcomes.live_scores(
-            untrained.of_models(run.journal.outcomes(run.task.name, run.now - timedelta(days=14), FIGURES))
-        ),
-    }
-    opened, closed = alerts.apply(run.journal, run.task, measured, run.now)
-    run.journal.beat(run.task.name, "watch", run.now)
-    return {
-        "drift_ratio": measured["drift_ratio"],
-        "data_age_seconds": measured["data_age_seconds"],
-        "opened": list(opened),
-        "closed": list(closed),
+        "data_age_seconds": seconds(run.task.age(newest, run.now)),
     }
 
 
@@ -305,7 +283,7 @@ def champion(run: Run) -> bundle.Bundle:
 
 def newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Examples]:
     """Return what a model forecasts from now: the newest hour known, and with it as the origin every series."""
-    newest = collecting.newest(run)
+    newest = newest_of(run)
     if newest is None:
         raise NotEnoughHistory(
             f"observations of task {run.task.name!r} known at {iso(run.now)}",
@@ -354,7 +332,7 @@ def _examine(folder: Path, version: str, _digest: str) -> None:
 
 def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:
     """Return the newest observations known now, as far back as a recipe's features look."""
-    newest = collecting.newest(run)
+    newest = newest_of(run)
     start = None if newest is None or recipe.lookback is None else newest - recipe.lookback
     return roster.in_service(run.task, run.history.read(as_of=run.now, start=start))
 
@@ -392,10 +370,6 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
 def _named(current: pointer.Pointer | None) -> dict[str, str] | None:
     """Return what tells one model that serves from another; a version alone does not, across registries."""
     return None if current is None else {"version": current.version, "run_id": current.run_id}
-
-
-def _seconds(duration: timedelta) -> int:
-    return int(duration.total_seconds())
 
 
 def _answers(run: Run) -> tuple[str, ...]:

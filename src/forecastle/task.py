@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -219,10 +219,13 @@ class Training(Part):
 
 
 class Monitoring(Part):
-    """When data is stale and when drift is an alarm."""
+    """When data is stale, when drift is an alarm, and when an alarm may train anew: at most once in
+    ``retrain_cooldown``, and only with so much newer data as ``retrain_after`` says."""
 
     stale_after: Duration = timedelta(hours=3)
     drift_ratio: float = Field(default=0.1, gt=0, lt=1)
+    retrain_cooldown: Duration = timedelta(days=1)
+    retrain_after: Duration = timedelta(days=2)
 
 
 class Task(Part):
@@ -276,6 +279,13 @@ class Task(Part):
         if not self.source.settles_after:
             return timedelta(0)
         return self.knowable_after + self.source.publication_delay + self.source.settles_after
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values; what was computed of this task once, and kept, is computed of it anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("knowable_after", "is_derived"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def others(self) -> tuple[str, ...]:

@@ -276,9 +276,9 @@ def test_a_source_that_stands_still_makes_its_data_stale_and_says_so(site) -> No
     stopped = recorded.filter(pl.col("timestamp") <= site.now - timedelta(hours=5))
     site = type(site)(site.task, site.settings, stopped, now=site.now)
     said = site.must_run("live")
-    assert said["watch"]["opened"] == ["data-stale"]
+    assert said["watch"]["opened"] == ["data-stale", "no-forecasts"]
     site = type(site)(site.task, site.settings, recorded, now=site.now)
-    assert site.pass_hours(1)["watch"]["closed"] == ["data-stale"]
+    assert site.pass_hours(1)["watch"]["closed"] == ["data-stale", "no-forecasts"]
 
 
 def _repeat_an_hour(blocks: list[dict[str, Any]]) -> None:

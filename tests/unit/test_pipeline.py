@@ -202,6 +202,16 @@ def test_passes_follow_the_clock_and_a_failed_one_ends_only_itself(filed, settin
     assert (settings.home / "small" / "runs" / "live-20240120T000000Z").is_dir()
 
 
+def test_a_journal_that_is_out_between_two_passes_ends_no_loop(filed, settings, monkeypatch) -> None:
+    def out(*_: object) -> None:
+        raise StorageUnavailable("the journal to answer", "nothing", "Wait.")
+
+    monkeypatch.setattr(pipeline.retraining, "wanted", out)
+    monkeypatch.setattr(pipeline, "_sleep_until", lambda *_: None)
+    ended = list(passages(filed, settings, 2, lambda: NOW))
+    assert [one.step for one in ended] == ["ingest", "quality-check", "forecast"] * 2
+
+
 def test_between_two_passes_a_source_that_is_asked_more_often_is_collected_alone(
     small_task, settings, tmp_path, monkeypatch
 ) -> None:

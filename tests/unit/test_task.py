@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from forecastle.errors import TaskError
-from forecastle.task import duration_text, load_task, load_tasks, make_task, nearest, parse_duration, task_schema
+from forecastle.task import Task, duration_text, load_task, load_tasks, make_task, nearest, parse_duration, task_schema
 
 
 def write(folder, text: str, name: str = "task.toml"):
@@ -182,3 +182,11 @@ def test_the_schema_editors_use_takes_every_shipped_task_and_no_misspelt_one(fil
     judge = Draft202012Validator(task_schema())
     assert [error.message for error in judge.iter_errors(data)] == []
     assert not judge.is_valid(data | {"horizn": "6h"}) and not judge.is_valid(data | {"horizon": "soon"})
+
+
+def test_a_copy_of_a_task_is_asked_anew_what_the_task_was_asked_before(task: Task) -> None:
+    assert not task.is_derived and task.knowable_after == timedelta(0)
+    means = task.model_copy(update={"source": task.source.model_copy(update={"instantaneous": False})})
+    assert means.knowable_after == task.frequency
+    daily = task.model_copy(update={"frequency": timedelta(days=1), "source": means.source})
+    assert daily.knowable_after == timedelta(days=1)

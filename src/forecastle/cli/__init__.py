@@ -14,7 +14,19 @@ import typer
 from typer.exceptions import TyperException
 
 from forecastle import __version__
-from forecastle.cli import airflow, connect, doors, flows, lineage, models, quarantine, registry, shipping, stores
+from forecastle.cli import (
+    airflow,
+    connect,
+    doors,
+    flows,
+    incidents,
+    lineage,
+    models,
+    quarantine,
+    registry,
+    shipping,
+    stores,
+)
 from forecastle.cli.options import complain
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
 from forecastle.leaving import FAREWELL, leave_on_signals
@@ -73,6 +85,8 @@ def forecastle(
 for room in (doors.app, flows.app, models.app, lineage.app, stores.app, shipping.app):
     app.add_typer(room)
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(incidents.alerts, name="alerts")
 app.add_typer(connect.app, name="connect")
 app.add_typer(airflow.app, name="airflow")
 app.add_typer(registry.app, name="registry")

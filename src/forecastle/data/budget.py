@@ -174,6 +174,24 @@ def _followed_until(task: Task, now: datetime) -> float:
     return (now + _period(task) + OVERDUE).timestamp()
 
 
+def used(task: Task, settings: Settings, now: datetime) -> tuple[tuple[str, int, int], ...]:
+    """Return of each span of an hour and more that limits the task's source: its name, the calls used, those allowed.
+
+    Of several accounts (keys, hosts) the one that has used most counts. Without a ledger there is nothing to tell.
+    """
+    spans = [(span, most) for span, most in limits(budget_of(task, settings)) if SPANS[span] >= SPANS["hour"]]
+    if not spans or not (settings.home / LEDGER).exists():
+        return ()
+    moment, name = now.timestamp(), task.source.provider
+    query = "SELECT sum(cost) FROM calls WHERE at > ? AND (account = ? OR account LIKE ?) GROUP BY account"
+    with open_ledger(settings).transaction() as db:
+        sums = {
+            span: [row[0] for row in db.execute(query, (moment - SPANS[span].total_seconds(), name, f"{name} %"))]
+            for span, _ in spans
+        }
+    return tuple((span, max(sums[span], default=0), most) for span, most in spans)
+
+
 @dataclass(frozen=True)
 class BudgetGuard:
     """Who lets a task's calls pass or not; see the top. ``clock`` is the real time, whatever moment is acted as.

@@ -18,13 +18,6 @@ class Recent:
     first: Mapping[str, int]
     values: Mapping[str, Floats]
 
-    def newest(self, series_id: str) -> int | None:
-        """Return the newest timestamp with a value of the target, microseconds; None where there is none."""
-        if series_id not in self.values:
-            return None
-        there = np.flatnonzero(~np.isnan(self.values[series_id][0]))
-        return self.first[series_id] + int(there[-1]) * self.step if len(there) else None
-
     def window(self, series_id: str, origin: int, columns: int, width: int) -> Floats:
         """Return a new window (columns, width) that ends at an origin: the newest first, NaN where nothing is known."""
         found = np.full((columns, width), np.nan)

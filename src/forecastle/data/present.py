@@ -238,7 +238,8 @@ _SEVENTH = np.array([PROFILE_SEASONS - 1])
 def _means(whole: Floats, absent: npt.NDArray[np.bool_], ends: Integers) -> tuple[Floats, Floats]:
     """Return the means over the newest values up to these places, absent ones being zero, and how many are there."""
     totals = np.add.accumulate(whole, axis=-1)[..., ends] + 0.0  # one by one, from the newest; no sum is -0.0
-    counts: Floats = ends + 1.0 - np.add.accumulate(absent, axis=-1, dtype=np.float64)[..., ends]
+    lacking: Floats = np.add.accumulate(absent, axis=-1, dtype=np.float64)[..., ends]
+    counts: Floats = (ends + 1).astype(np.float64) - lacking
     return _divided(totals, counts), counts
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float32]
+MARGIN = 0.1  # where none has been found out
 LEVELS = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 CHUNK = 65_536  # rows that are correlated at once, to bound memory
 
@@ -23,7 +24,8 @@ class Reference:
     """Numbers about the features of a training table; where a feature was never seen they are NaN.
 
     ``null_share``, ``minimum`` and ``maximum`` have one number a feature, shape (F,); ``quantiles`` has a row for each
-    of LEVELS, shape (L, F). ``correlations`` (F, F) are Pearson's, of the rows that have both features.
+    of LEVELS, shape (L, F). ``correlations`` (F, F) are Pearson's, of the rows that have both features. ``margin`` says
+    how far past the range of a feature a value is still as in training, as a share of that range (``drift.margin_of``).
     """
 
     names: tuple[str, ...]
@@ -33,13 +35,15 @@ class Reference:
     maximum: Numbers
     quantiles: Numbers
     correlations: Numbers
+    margin: float = MARGIN
 
     def to_dict(self) -> dict[str, Any]:
         """Return the Reference as plain data for JSON; a number that is missing is None."""
         arrays = {name: _plain(getattr(self, name)) for name in ("null_share", "minimum", "maximum", "quantiles")}
         pairs = [_shortest(value) for value in self.correlations[np.tril_indices(len(self.names))]]
         levels = list(LEVELS)
-        return {"names": list(self.names), "rows": self.rows, "levels": levels, **arrays, "correlations": pairs}
+        told = {"names": list(self.names), "rows": self.rows, "levels": levels, "margin": self.margin}
+        return {**told, **arrays, "correlations": pairs}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Reference:
@@ -52,7 +56,10 @@ class Reference:
         if "correlations" in data:
             correlations[np.tril_indices(len(correlations))] = np.array(data["correlations"], dtype=np.float32)
             correlations = np.where(np.tri(len(correlations), dtype=bool), correlations, correlations.T)
-        return cls(tuple(data["names"]), int(data["rows"]), null_share, minimum, maximum, quantiles, correlations)
+        margin = float(data.get("margin", MARGIN))
+        return cls(
+            tuple(data["names"]), int(data["rows"]), null_share, minimum, maximum, quantiles, correlations, margin
+        )
 
 
 def reference(names: Sequence[str], matrix: Numbers) -> Reference:

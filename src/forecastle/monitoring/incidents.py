@@ -58,10 +58,10 @@ def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: 
                 known = next(one for one in journal.incidents(task, open_only=True) if one.kind == kind)
                 told(journal, settings, known, "opened", "webhook", reason, now)
         else:
-            (known,) = [one for one in journal.incidents(task, open_only=True) if one.kind == kind] or [None]
-            if known is not None and journal.close_incident(task, kind, now, RESOLVED):
-                closed.append(f"{task}: {kind}")
-                told(journal, settings, known, "closed", "webhook", RESOLVED, now)
+            for known in [one for one in journal.incidents(task, open_only=True) if one.kind == kind]:
+                if journal.close_incident(task, kind, now, RESOLVED):
+                    closed.append(f"{task}: {kind}")
+                    told(journal, settings, known, "closed", "webhook", RESOLVED, now)
     return Received(tuple(opened), tuple(closed), tuple(ignored))
 
 

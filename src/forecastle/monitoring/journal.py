@@ -15,12 +15,10 @@ told as such.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from math import isnan
 from typing import Any, Self
 
 import polars as pl
@@ -33,6 +31,7 @@ from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
+from forecastle.monitoring.rows import as_rows, as_series, columns_of, identified
 from forecastle.monitoring.tables import (
     FORECASTS,
     HEADS,
@@ -71,10 +70,12 @@ OUTCOME: dict[str, pl.DataType] = {
     "scored_at": TIME,
 }
 FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
-# Two horizons may share a timestamp where the grid is the observed one, so both are needed.
-IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
+
 
 OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
+
+PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
+FORGOTTEN = "forgotten:"  # heartbeats of this prefix count what ``forget`` has removed, so that no counter goes back
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,14 @@ class Journal:
             pl.lit(None, dtype).alias(name) for name, dtype in PROVENANCE.items() if name not in forecasts.columns
         ]
         forecasts = forecasts.with_columns(unsaid).with_columns(pl.col("feature_digest").fill_null(""))
-        rows = [row | {"state": "waiting"} for row in _rows(identified(forecasts), FORECAST | PROVENANCE)]
+        rows = [row | {"state": "waiting"} for row in as_rows(identified(forecasts), FORECAST | PROVENANCE)]
         heads: dict[tuple[str, str], datetime] = {}
         for row in rows:
             series = (row["task"], row["series_id"])
             heads[series] = max(row["origin"], heads.get(series, row["origin"]))
         with self.transaction() as connection:
             new = self._insert_new(connection, FORECASTS, rows)
-            upsert = self._insert(HEADS)
+            upsert = self.insert(HEADS)
             newer = upsert.on_conflict_do_update(
                 index_elements=["task", "series_id"],
                 set_={"origin": upsert.excluded.origin},
@@ -182,7 +183,7 @@ class Journal:
         if outcomes.is_empty():
             return 0
         with self.transaction() as connection:
-            new = self._insert_new(connection, OUTCOMES, _rows(outcomes, OUTCOME))
+            new = self._insert_new(connection, OUTCOMES, as_rows(outcomes, OUTCOME))
             if new:
                 mark = sql.update(FORECASTS).where(FORECASTS.c.forecast_id == sql.bindparam("scored"))
                 connection.execute(mark.values(state="scored"), [{"scored": one} for one in new])
@@ -194,7 +195,7 @@ class Journal:
         ``outcomes`` is what ``outcomes.score`` makes of them now. Each keeps when it was scored and the truth it was
         first scored by (``first_actual``), and counts its ``revisions``.
         """
-        other = sql.bindparam("truth")
+        other: Any = sql.bindparam("truth")
         changed = (
             sql.update(OUTCOMES)
             .where((OUTCOMES.c.forecast_id == sql.bindparam("scored")) & (OUTCOMES.c.actual != other))
@@ -205,10 +206,13 @@ class Journal:
             )
         )
         with self.transaction() as connection:
-            return sum(
+            revised = sum(
                 connection.execute(changed, {"scored": one, "truth": truth}).rowcount
                 for one, truth in outcomes.select("forecast_id", "actual").iter_rows()
             )
+        if revised:
+            self._tallies.settled.clear()  # which counts outcomes, and would not see that one has changed
+        return revised
 
     def revised(self, task: str) -> int:
         """Return how many outcomes were scored again because their truth was revised."""
@@ -226,7 +230,7 @@ class Journal:
         """Return the current forecasts: of each series' newest origin one row a horizon, the last issued of each."""
         heads = sql.select(HEADS.c.series_id, HEADS.c.origin).where(HEADS.c.task == task)
         at_head = sql.tuple_(FORECASTS.c.series_id, FORECASTS.c.origin).in_(heads)  # a join would scan every forecast
-        query = sql.select(*_columns(FORECASTS, FORECAST)).where((FORECASTS.c.task == task) & at_head)
+        query = sql.select(*columns_of(FORECASTS, FORECAST)).where((FORECASTS.c.task == task) & at_head)
         rows = self._read(query, FORECAST).sort("series_id", "horizon", "issued_at", "forecast_id")
         return rows.unique(["series_id", "horizon"], keep="last", maintain_order=True)
 
@@ -270,7 +274,20 @@ class Journal:
             if dry_run:
                 counts = {one: sql.select(sql.func.count()).select_from(one).where(what) for one, what in where.items()}
                 return {one.name: int(connection.execute(count).scalar_one()) for one, count in counts.items()}
-            return {one.name: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
+            number = sql.func.count()
+            of_forecasts, of_outcomes = (sql.select(number).select_from(one) for one in (FORECASTS, OUTCOMES))
+            gone = {
+                "predictions": of_forecasts.where(over & (FORECASTS.c.horizon == 1)),
+                "never_came": of_forecasts.where(over & (FORECASTS.c.state == "never_came")),
+                "revised": of_outcomes.where(where[OUTCOMES] & (OUTCOMES.c.revisions > 0)),
+            }
+            lost = {name: int(connection.execute(query).scalar_one()) for name, query in gone.items()}
+            removed = {one: connection.execute(sql.delete(one).where(what)).rowcount for one, what in where.items()}
+            lost |= {"scored": removed[OUTCOMES], "predictions": lost["predictions"] + removed[PREDICTIONS]}
+            for name, times in lost.items():
+                if times:
+                    self._beat(connection, task, FORGOTTEN + name, before, "", times)
+            return {one.name: count for one, count in removed.items()}
 
     def counts(self, task: str) -> dict[str, int]:
         """Return how many forecasts wait for their outcome, were scored, and never saw their truth come."""
@@ -287,7 +304,7 @@ class Journal:
         beyond = f"{prefix}g"  # sorts after every digit, so that the index answers
         ours = (FORECASTS.c.task == task) & (FORECASTS.c.forecast_id >= prefix) & (FORECASTS.c.forecast_id < beyond)
         found = FORECAST | PROVENANCE
-        query = sql.select(*_columns(FORECASTS, found)).where(ours).order_by(FORECASTS.c.forecast_id)
+        query = sql.select(*columns_of(FORECASTS, found)).where(ours).order_by(FORECASTS.c.forecast_id)
         return self._read(query.limit(limit), found)
 
     def waiting_models(self, task: str) -> tuple[tuple[str, str], ...]:
@@ -337,30 +354,31 @@ class Journal:
 
     def record_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record what requests were answered, all or none: the columns of PREDICTIONS; one that is there stays."""
-        insert = self._insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
+        insert = self.insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
         with self.transaction() as connection:
             connection.execute(insert, list(rows))
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
 
-        Those made live and those made on request count alike, if issued by ``now`` and made by a model.
+        Those made live and those made on request count alike, if issued by ``now``, and only those of the model that
+        made the newest: another model's were held against another Reference.
         """
-        found: list[tuple[datetime, bool]] = []
+        found: list[tuple[datetime, bool, str]] = []
         with self.transaction() as connection:
             for table, key in ((FORECASTS, FORECASTS.c.forecast_id), (PREDICTIONS, PREDICTIONS.c.prediction_id)):
                 issued = (table.c.task == task) & (table.c.issued_at <= now) & (table.c.model_version != UNTRAINED)
                 issued &= (table.c.horizon == 1) if table is FORECASTS else sql.true()
-                query = sql.select(table.c.issued_at, table.c.drifted).where(issued)
+                query = sql.select(table.c.issued_at, table.c.drifted, table.c.model_version).where(issued)
                 newest = query.order_by(table.c.issued_at.desc(), key).limit(limit)
-                found += [(at, drifted) for at, drifted in connection.execute(newest)]
+                found += [(at, drifted, model) for at, drifted, model in connection.execute(newest)]
         found.sort(key=lambda one: one[0], reverse=True)
-        return tuple(drifted for _, drifted in found[:limit])
+        return tuple(drifted for _, drifted, model in found[:limit] if model == found[0][2])
 
     def open_incident(self, task: str, kind: str, reason: str, now: datetime) -> bool:
         """Open an incident; return False where one of this task and kind is open already (it stays as it is)."""
         row = {"task": task, "kind": kind, "reason": reason, "opened_at": now, "note": ""}
-        insert = self._insert(INCIDENTS).on_conflict_do_nothing(
+        insert = self.insert(INCIDENTS).on_conflict_do_nothing(
             index_elements=["task", "kind"], index_where=INCIDENTS.c.closed_at.is_(None)
         )
         with self.transaction() as connection:
@@ -407,13 +425,8 @@ class Journal:
 
     def beat(self, task: str, work: str, now: datetime, detail: str = "") -> None:
         """Note that a kind of work (a step's name, or for the gate ``gate:pass``) succeeded just now."""
-        insert = self._insert(HEARTBEATS)
-        again = insert.on_conflict_do_update(
-            index_elements=["task", "work"],
-            set_={"at": insert.excluded.at, "detail": insert.excluded.detail, "count": HEARTBEATS.c.count + 1},
-        )
         with self.transaction() as connection:
-            connection.execute(again, [{"task": task, "work": work, "at": now, "count": 1, "detail": detail}])
+            self._beat(connection, task, work, now, detail, 1)
 
     def heartbeats(self, task: str) -> dict[str, Heartbeat]:
         """Return the task's heartbeats by kind of work."""
@@ -424,21 +437,33 @@ class Journal:
 
     def _select(self, table: sql.Table, schema: Mapping[str, pl.DataType], where: Any) -> pl.DataFrame:
         order = (table.c.timestamp, table.c.series_id, table.c.horizon, table.c.origin, table.c.forecast_id)
-        return self._read(sql.select(*_columns(table, schema)).where(where).order_by(*order), schema)
+        return self._read(sql.select(*columns_of(table, schema)).where(where).order_by(*order), schema)
 
     def _read(self, query: sql.Select[Any], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         with self.transaction() as connection:
             rows = connection.execute(query).all()
         columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-        return pl.DataFrame([_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
+        return pl.DataFrame([as_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
 
-    def _insert(self, table: sql.Table) -> Any:
+    def insert(self, table: sql.Table) -> Any:
         """Return the dialect's insert, the one that knows ``on_conflict``."""
         return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
 
+    def _beat(self, connection: sql.Connection, task: str, work: str, now: datetime, detail: str, times: int) -> None:
+        insert = self.insert(HEARTBEATS)
+        again = insert.on_conflict_do_update(
+            index_elements=["task", "work"],
+            set_={
+                "at": insert.excluded.at,
+                "detail": insert.excluded.detail,
+                "count": HEARTBEATS.c.count + insert.excluded.count,
+            },
+        )
+        connection.execute(again, [{"task": task, "work": work, "at": now, "count": times, "detail": detail}])
+
     def _insert_new(self, connection: sql.Connection, table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[str]:
         """Insert the rows that are not there yet and return their ids."""
-        insert = self._insert(table).on_conflict_do_nothing(index_elements=["forecast_id"])
+        insert = self.insert(table).on_conflict_do_nothing(index_elements=["forecast_id"])
         return list(connection.execute(insert.returning(table.c.forecast_id), rows).scalars())
 
     @contextmanager
@@ -461,45 +486,9 @@ class Journal:
             ) from error
 
 
-def identified(forecasts: pl.DataFrame) -> pl.DataFrame:
-    """Return the forecasts with ``forecast_id``: 32 hex digits of what makes a forecast the one it is (IDENTITY)."""
-    parts = [[_identity(value) for value in forecasts[name]] for name in IDENTITY]
-    ids = [hashlib.sha256("\x1f".join(row).encode()).hexdigest()[:32] for row in zip(*parts, strict=True)]
-    return forecasts.with_columns(pl.Series("forecast_id", ids, pl.String()))
-
-
 def _note(connection: sql.Connection, number: int, what: str, detail: str, now: datetime) -> None:
     connection.execute(sql.insert(INCIDENT_STEPS).values(number=number, at=now, what=what, detail=detail))
 
 
 def _of(table: sql.Table, task: str, since: datetime | None) -> Any:
     return table.c.task == task if since is None else (table.c.task == task) & (table.c.timestamp >= since)
-
-
-def _columns(table: sql.Table, schema: Mapping[str, pl.DataType]) -> Iterator[sql.ColumnElement[Any]]:
-    """Yield a table's columns with times as the driver gives them, which Polars reads ten times faster."""
-    for name, dtype in schema.items():
-        yield sql.type_coerce(table.c[name], sql.DateTime(timezone=True)) if dtype == TIME else table.c[name]
-
-
-def _series(name: str, dtype: pl.DataType, values: Sequence[Any]) -> pl.Series:
-    if dtype == TIME and values and values[0].tzinfo is None:
-        return pl.Series(name, values, pl.Datetime("us")).cast(TIME)
-    return pl.Series(name, values, dtype)
-
-
-def _rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> list[dict[str, Any]]:
-    """Return the rows of a table for the database: the schema's columns and types, NaN as missing."""
-    table = table.select(list(schema))
-    if table.schema != schema:
-        table = table.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-    rows = table.rows(named=True)
-    for name, dtype in schema.items():
-        if dtype == pl.Float64 and table[name].is_nan().any():
-            for row in rows:
-                row[name] = None if row[name] is not None and isnan(row[name]) else row[name]
-    return rows
-
-
-def _identity(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

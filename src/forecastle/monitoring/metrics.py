@@ -7,7 +7,8 @@ right whoever answers. A reading that does not exist yet is absent, not 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -18,12 +19,22 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from forecastle.data import budget
 from forecastle.models.untrained import of_models
-from forecastle.monitoring.alerts import PENDING
 from forecastle.monitoring.drift import WINDOW, drift_ratio
-from forecastle.monitoring.journal import FIGURES, Journal
+from forecastle.monitoring.journal import FIGURES, FORGOTTEN, Heartbeat, Journal
 from forecastle.monitoring.outcomes import live_scores
+from forecastle.settings import Settings
+from forecastle.task import Task
 
+# heartbeats that are no work of their own: verdicts of the gate, what came of trainings, what was measured
+GATE, TRAINED, CONCEPT_DRIFT, STORED = "gate:", "trained:", "state:concept-drift", "state:stored"
+_COUNTED = {
+    "forecastle_predictions_total": "predictions",
+    "forecastle_outcomes_total": "scored",
+    "forecastle_truth_never_came_total": "never_came",
+    "forecastle_outcomes_revised_total": "revised",
+}
 LIVE_WINDOW = timedelta(days=14)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ALL_HORIZONS = "all"
@@ -65,6 +76,7 @@ METRICS: dict[str, Metric] = {
         Metric("forecastle_predictions_total", "counter", "Predictions made: a series at an origin.", _TASK),
         Metric("forecastle_outcomes_total", "counter", "Forecasts scored against what came true.", _TASK),
         Metric("forecastle_truth_never_came_total", "counter", "Forecasts whose truth never came.", _TASK),
+        Metric("forecastle_outcomes_revised_total", "counter", "Outcomes scored again by a revised truth.", _TASK),
         Metric("forecastle_forecasts_waiting", "gauge", "Forecasts that wait for their truth.", _TASK),
         Metric("forecastle_data_age_seconds", "gauge", "Age of the newest observation.", _TASK),
         Metric("forecastle_drift_ratio", "gauge", "Share of the newest predictions with drifted features.", _TASK),
@@ -72,6 +84,21 @@ METRICS: dict[str, Metric] = {
         Metric("forecastle_live_mae", "gauge", "Live mean absolute error, in the target's unit.", _HORIZON),
         Metric("forecastle_live_skill", "gauge", "Live skill over persistence on the same rows.", _HORIZON),
         Metric("forecastle_live_coverage", "gauge", "Share of truths inside the interval, live.", _HORIZON),
+        Metric("forecastle_promised_rmse", "gauge", "RMSE of the champion's back-test.", _HORIZON),
+        Metric("forecastle_promised_mae", "gauge", "Mean absolute error of the champion's back-test.", _HORIZON),
+        Metric("forecastle_promised_skill", "gauge", "Skill of the champion's back-test.", _HORIZON),
+        Metric("forecastle_promised_coverage", "gauge", "Coverage of the champion's back-test.", _HORIZON),
+        Metric("forecastle_live_outcomes", "gauge", "Outcomes that the live figures are made of.", _HORIZON),
+        Metric("forecastle_concept_drift", "gauge", "1 while the live errors differ from those before, else 0.", _TASK),
+        Metric("forecastle_gate_verdicts_total", "counter", "Batches judged by the gate.", ("task", "verdict")),
+        Metric("forecastle_gate_failing", "gauge", "1 where the gate refused the newest batch, else 0.", _TASK),
+        Metric("forecastle_retrains_total", "counter", "Trainings judged, by what came of them.", ("task", "result")),
+        Metric("forecastle_budget_calls", "gauge", "Calls used of what a source allows.", ("task", "provider", "span")),
+        Metric(
+            "forecastle_budget_used_ratio", "gauge", "Share of those that are allowed.", ("task", "provider", "span")
+        ),
+        Metric("forecastle_stored_bytes", "gauge", "Bytes a store holds, measured once a day.", ("task", "store")),
+        Metric("up", "gauge", "Prometheus' own: 1 where the service answered the last scrape.", ("job",)),
         Metric("forecastle_incidents_open", "gauge", "Incidents that are open.", ("task", "kind")),
         Metric("forecastle_work_total", "counter", "Times a kind of work succeeded.", ("task", "work")),
         Metric("forecastle_work_last_seconds", "gauge", "Unix time at which it last did.", ("task", "work")),
@@ -107,11 +134,12 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
     Live errors are those of the last two weeks, per horizon and pooled (horizon "all").
     """
     flags = journal.drift_flags(task, WINDOW, now)
-    counts = journal.counts(task)
+    counts, beats = journal.counts(task), journal.heartbeats(task)
+    gone = {work.removeprefix(FORGOTTEN): beat.count for work, beat in beats.items() if work.startswith(FORGOTTEN)}
     if any(counts.values()):
-        yield Reading("forecastle_predictions_total", (task,), journal.predictions(task))
-        yield Reading("forecastle_outcomes_total", (task,), counts["scored"])
-        yield Reading("forecastle_truth_never_came_total", (task,), counts["never_came"])
+        ever = {"predictions": journal.predictions(task), "revised": journal.revised(task), **counts}
+        for name, what in _COUNTED.items():
+            yield Reading(name, (task,), ever[what] + gone.get(what, 0))
         yield Reading("forecastle_forecasts_waiting", (task,), counts["waiting"])
     if newest is not None:
         yield Reading("forecastle_data_age_seconds", (task,), (now - newest).total_seconds())
@@ -121,16 +149,25 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
     yield from _live(task, live_scores(of_models(journal.outcomes(task, now - LIVE_WINDOW, FIGURES))))
     for incident in journal.incidents(task, open_only=True):
         yield Reading("forecastle_incidents_open", (task, incident.kind), 1)
-    beats = journal.heartbeats(task)
-    for work in sorted(work for work in beats if not work.startswith(PENDING)):
-        beat = beats[work]
-        yield Reading("forecastle_work_total", (task, work), beat.count)
-        yield Reading("forecastle_work_last_seconds", (task, work), beat.at.timestamp())
+    yield from _beats(task, beats)
+
+
+def outer_readings(settings: Settings, task: Task, now: datetime) -> Iterator[Reading]:
+    """Yield what the other stores say about a task: the budget of its source, from the ledger of collecting."""
+    provider = task.source.provider
+    for span, calls, most in budget.used(task, settings, now):
+        yield Reading("forecastle_budget_calls", (task.name, provider, span), calls)
+        yield Reading("forecastle_budget_used_ratio", (task.name, provider, span), calls / most)
 
 
 def model_reading(task: str, model_version: str, data_version: str, estimator: str) -> Reading:
     """Return the reading that says which model serves."""
     return Reading("forecastle_model_info", (task, model_version, data_version, estimator), 1)
+
+
+def promise_readings(task: str, scores: Mapping[str, Any]) -> Iterator[Reading]:
+    """Yield what the champion's back-test (``evaluation.scores``) promises, per horizon and pooled."""
+    yield from _figures("promised", task, scores)
 
 
 def task_changed_reading(task: str, changed: bool) -> Reading:
@@ -190,8 +227,40 @@ def _own() -> _Own:
     )
 
 
-def _live(task: str, scores: dict[str, Any]) -> Iterator[Reading]:
-    for horizon, figures in [(ALL_HORIZONS, scores), *((str(one["horizon"]), one) for one in scores["horizons"])]:
+def _beats(task: str, beats: Mapping[str, Heartbeat]) -> Iterator[Reading]:
+    """Yield what heartbeats say: kinds of work as such; what has a colon in its name has a metric of its own."""
+    judged = {work.removeprefix(GATE): beat for work, beat in beats.items() if work.startswith(GATE)}
+    for verdict, beat in judged.items():
+        yield Reading("forecastle_gate_verdicts_total", (task, verdict), beat.count)
+    if judged:
+        newest = max(judged, key=lambda verdict: judged[verdict].at)
+        yield Reading("forecastle_gate_failing", (task,), float(newest == "fail"))
+    for work, beat in beats.items():
+        if work.startswith(TRAINED):
+            yield Reading("forecastle_retrains_total", (task, work.removeprefix(TRAINED)), beat.count)
+        elif work == CONCEPT_DRIFT:
+            yield Reading("forecastle_concept_drift", (task,), float(bool(beat.detail)))
+        elif work == STORED:
+            for store, size in json.loads(beat.detail).items():
+                yield Reading("forecastle_stored_bytes", (task, store), size)
+        elif ":" not in work:
+            yield Reading("forecastle_work_total", (task, work), beat.count)
+            yield Reading("forecastle_work_last_seconds", (task, work), beat.at.timestamp())
+
+
+def _live(task: str, scores: Mapping[str, Any]) -> Iterator[Reading]:
+    yield from _figures("live", task, scores)
+    for horizon, figures in _by_horizon(scores):
+        if figures["n"]:
+            yield Reading("forecastle_live_outcomes", (task, horizon), figures["n"])
+
+
+def _figures(kind: str, task: str, scores: Mapping[str, Any]) -> Iterator[Reading]:
+    for horizon, figures in _by_horizon(scores):
         for figure in ("rmse", "mae", "skill", "coverage"):
-            if figures[figure] is not None:
-                yield Reading(f"forecastle_live_{figure}", (task, horizon), figures[figure])
+            if figures.get(figure) is not None:
+                yield Reading(f"forecastle_{kind}_{figure}", (task, horizon), figures[figure])
+
+
+def _by_horizon(scores: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(ALL_HORIZONS, scores), *((str(one["horizon"]), one) for one in scores["horizons"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import polars as pl
 
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIME
 from forecastle.models.evaluation import scores
-from forecastle.monitoring.journal import OUTCOME
+from forecastle.monitoring.journal import OUTCOME, Journal
 from forecastle.task import Task
 
 GIVE_UP_AFTER = timedelta(days=7)  # a truth still absent that long after it could be known is counted as never come
@@ -18,6 +19,25 @@ GIVE_UP_AFTER = timedelta(days=7)  # a truth still absent that long after it cou
 def give_up_before(task: Task, now: datetime) -> datetime:
     """Return the time before which a truth still absent is counted as never come (for ``Journal.give_up``)."""
     return now - GIVE_UP_AFTER - max(task.knowable_after + task.source.publication_delay, task.settled_after)
+
+
+def settle(
+    journal: Journal, task: Task, read: Callable[[datetime], pl.DataFrame], since: datetime, now: datetime
+) -> dict[str, int]:
+    """Bring the journal up to what is true now: score what is due, each forecast once; score again what since ``since``
+    was scored by a truth that has been revised; count what will never come.
+
+    ``read`` gives the observations known now from a time on. Cut off anywhere, it is finished by being done again.
+    """
+    due = journal.due(task.name, now)
+    oldest: datetime | None = due["origin"].min()  # type: ignore[assignment]
+    before = journal.outcomes(task.name, since)
+    first: datetime | None = before["origin"].min()  # type: ignore[assignment]
+    known = read(min(one for one in (oldest, first, now) if one is not None))
+    scored = journal.score(score(task, due, known, now))
+    revised = journal.rescore(changed(before, score(task, before.drop("actual", "scored_at"), known, now)))
+    lost = journal.give_up(task.name, give_up_before(task, now))
+    return {"due": due.height, "scored": scored, "revised": revised, "never_came": lost}
 
 
 def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -38,6 +58,12 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
         .sort("timestamp", "series_id", "horizon", "forecast_id")
         .collect()
     )
+
+
+def changed(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """Return the outcomes of ``now`` whose truth is another than the one they were scored by before."""
+    truths = before.select("forecast_id", pl.col("actual").alias("scored_by"))
+    return now.join(truths, on="forecast_id").filter(pl.col("actual") != pl.col("scored_by")).drop("scored_by")
 
 
 def live_scores(outcomes: pl.DataFrame) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class PredictionLog:
                     "to journal what is answered", f"{len(self._waiting)} rows that wait", "Look at the journal."
                 )
             self._waiting.extend(rows)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # a fault ends it, once the rows are set aside
                 self._thread = threading.Thread(target=self._go_on, name="predictions", daemon=True)
                 self._thread.start()
 
@@ -94,10 +94,7 @@ class PredictionLog:
 
     def _go_on(self) -> None:
         while not self._stop.wait(self._every):
-            try:
-                self.flush()
-            except Exception:  # the thread must outlive what it did not foresee, or nothing more is journalled
-                LOG.exception("predictions could not be journalled")
+            self.flush()
 
     def _bring_in(self, journal: Journal) -> None:
         """Journal what was set aside, by whomever; bringing it in twice does no harm."""

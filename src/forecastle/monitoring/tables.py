@@ -87,6 +87,12 @@ OUTCOMES = sql.Table(
     sql.Column("first_actual", sql.Double),
     sql.Index("outcomes_by_time", "task", "timestamp"),
 )
+sql.Index(
+    "outcomes_revised",
+    OUTCOMES.c.task,
+    sqlite_where=OUTCOMES.c.revisions > 0,
+    postgresql_where=OUTCOMES.c.revisions > 0,
+)
 HEADS = sql.Table(
     "heads", TABLES, _text("task", primary_key=True), _text("series_id", primary_key=True), _moment("origin")
 )

@@ -188,11 +188,14 @@ class Board:
             snapshot = self.snapshot(name)
             newest = max(snapshot.newest.values(), default=None)
             known = None if newest is None else newest + entry.task.knowable_after
-            found = list(metrics.readings(self.journal(), name, now, known))
+            found = [*metrics.readings(self.journal(), name, now, known)]
+            found += metrics.outer_readings(self._settings, entry.task, now)
             if snapshot.model is not None:
                 model = snapshot.model
                 found.append(metrics.model_reading(name, model.version, model.data_version, model.estimator))
                 found.append(metrics.task_changed_reading(name, model.task_changed))
+            if entry.champion is not None:
+                found += metrics.promise_readings(name, entry.champion[1].backtest)
             entry.readings = (monotonic(), tuple(found))
         return entry.readings[1]
 

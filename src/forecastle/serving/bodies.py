@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Collection
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 READ_SECONDS = 30.0
 JSON = ("application/json",)
@@ -34,6 +34,8 @@ async def read(request: Request, most: int, kinds: Collection[str] = JSON) -> by
                 if size > most:
                     raise HTTPException(413, f"a body of more than {most} bytes")
                 parts.append(part)
+    except ClientDisconnect:  # nobody hears the answer; without one it would be logged as a fault of ours
+        raise HTTPException(400, "a body that broke off") from None
     except TimeoutError:
         raise HTTPException(408, f"a body that had not come after {READ_SECONDS:g} seconds") from None
     return parts[0] if len(parts) == 1 else b"".join(parts)

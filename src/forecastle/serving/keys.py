@@ -17,7 +17,7 @@ import ipaddress
 import logging
 import re
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -148,8 +148,8 @@ def scope_of(method: str, path: str) -> str | None:
 class Doorkeeper:
     """Let through who has a key with the scope that is needed; where there are no keys, everybody."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, refuse: Callable[..., ASGIApp] = problems.refuse) -> None:
-        self._app, self._keyring, self._refuse = app, keyring, refuse
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+        self._app, self._keyring = app, keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -167,11 +167,11 @@ class Doorkeeper:
             return await RedirectResponse(LOGIN, 303)(scope, receive, send)
         if key is None:
             parts = ("a valid API key", "none" if not presented else "another", "Send it as: Authorization: Bearer KEY")
-            answer = self._refuse(Request(scope), 401, "no-key", parts, {"www-authenticate": "Bearer"})
+            answer = problems.refuse(Request(scope), 401, "no-key", parts, {"www-authenticate": "Bearer"})
         else:
             told = f"one with {', '.join(sorted(key.scopes))}"
             parts = (f"a key with the scope {needed}", told, "Use a key that has it.")
-            answer = self._refuse(Request(scope), 403, "scope", parts)
+            answer = problems.refuse(Request(scope), 403, "scope", parts)
         await answer(scope, receive, send)
 
 

@@ -1,23 +1,23 @@
-"""A rule fires when its metric has been past its threshold for long enough, and the incident ends by itself."""
+"""A rule fires when its number has been past its threshold for long enough, and the incident ends by itself."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from forecastle.monitoring import alerts
-from forecastle.monitoring.alerts import Rule, evaluate, rules_for
+from forecastle.monitoring.alerts import evaluate
 from forecastle.monitoring.journal import Journal
-from forecastle.monitoring.metrics import METRICS
+from forecastle.monitoring.metrics import METRICS, Reading
+from forecastle.monitoring.rules import Rule, rules_for
 from forecastle.task import Task
 
 NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-HOT = Rule("hot", "temperature", "last", ">", 30.0, 2 * HOUR, "warning", "It is hot.", "Open a window.")
+HOT = Rule("hot", "temperature", "last", ">", 30.0, "warning", "It is hot.", "Open a window.", hold=2 * HOUR)
 
 
 @pytest.fixture
@@ -25,64 +25,40 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(f"sqlite:///{tmp_path}/journal.db")
 
 
-def measured(drift: float | None = 0.0, age: float | None = 0.0, skill: float = 0.3, n: int = 500) -> dict[str, Any]:
-    return {"drift_ratio": drift, "data_age_seconds": age, "live": {"skill": skill, "coverage": 0.9, "n": n}}
+def measured(drift: float | None = 0.0, skill: float = 0.3, n: int = 500) -> list[Reading]:
+    name = "nyc-temperature"
+    found = [
+        Reading("forecastle_data_age_seconds", (name,), 0.0),
+        Reading("forecastle_live_skill", (name, "all"), skill),
+        Reading("forecastle_live_skill", (name, "1"), -5.0),
+        Reading("forecastle_live_coverage", (name, "all"), 0.9),
+        Reading("forecastle_live_outcomes", (name, "all"), n),
+        Reading("forecastle_live_outcomes", (name, "1"), 1e6),
+    ]
+    return found if drift is None else [*found, Reading("forecastle_drift_ratio", (name,), drift)]
 
 
 def test_a_rule_fires_only_when_its_condition_has_held_for_its_time() -> None:
-    early = evaluate([HOT], {"temperature": 31.0}, {}, NOON)
+    early = evaluate([HOT], {"hot": 31.0}, {}, NOON)
     assert early.firing == () and early.pending == {"hot": NOON}
-    late = evaluate([HOT], {"temperature": 31.0}, early.pending, NOON + 2 * HOUR)
+    late = evaluate([HOT], {"hot": 31.0}, early.pending, NOON + 2 * HOUR)
     assert late.firing == (HOT,) and late.pending == {"hot": NOON}
 
 
 def test_one_good_value_starts_the_time_anew() -> None:
-    good = evaluate([HOT], {"temperature": 30.0}, {"hot": NOON}, NOON + HOUR)
+    good = evaluate([HOT], {"hot": 30.0}, {"hot": NOON}, NOON + HOUR)
     assert good.pending == {} and good.ended == (HOT,)
 
 
-def test_a_metric_without_a_value_neither_fires_nor_ends_a_rule() -> None:
-    for values in ({}, {"temperature": None}):
+def test_a_rule_without_a_number_neither_fires_nor_ends() -> None:
+    for values in ({}, {"hot": None}):
         silent = evaluate([HOT], values, {"hot": NOON}, NOON + 9 * HOUR)
         assert (silent.firing, silent.ended, silent.pending) == ((), (), {"hot": NOON})
 
 
 def test_a_rule_may_look_downwards() -> None:
     cold = replace(HOT, comparison="<", threshold=0.0, hold=timedelta(0))
-    assert evaluate([cold], {"temperature": -1.0}, {}, NOON).firing == (cold,)
-
-
-def test_every_rule_is_about_a_metric_that_exists_and_says_what_to_do(task: Task) -> None:
-    rules = rules_for(task)
-    assert {rule.metric for rule in rules} <= METRICS.keys()
-    assert len({rule.name for rule in rules}) == len(rules)
-    assert all(rule.summary.endswith(".") and rule.action.endswith(".") for rule in rules)
-    assert all((rule.aggregation == "p95") == (METRICS[rule.metric].kind == "histogram") for rule in rules)
-
-
-def test_the_rules_hold_the_limits_of_the_task_and_of_the_brief(task: Task) -> None:
-    limits = {rule.name: rule.threshold for rule in rules_for(task)}
-    assert limits["inference-slow"] == 0.5
-    assert limits["data-drift"] == task.monitoring.drift_ratio == 0.1
-    assert limits["data-stale"] == 3 * 3600
-
-
-@pytest.mark.parametrize(
-    ("promised", "low", "high"), [(0.9, 0.8, 0.97), (0.95, 0.9, 0.985), (0.8, 0.6, 0.94), (0.6, 0.3, 0.88)]
-)
-def test_the_limits_of_coverage_are_relative_to_what_the_task_promises(
-    task: Task, promised: float, low: float, high: float
-) -> None:
-    other = task.model_copy(update={"training": task.training.model_copy(update={"coverage": promised})})
-    limits = {rule.name: rule for rule in rules_for(other)}
-    assert (limits["coverage-low"].threshold, limits["coverage-high"].threshold) == (low, high)
-    assert low < promised < high
-    assert f"{100 * low:.4g} %" in limits["coverage-low"].summary
-
-
-def test_data_that_comes_once_a_day_is_not_stale_all_day(task: Task) -> None:
-    daily = task.model_copy(update={"frequency": timedelta(days=1)})
-    assert {rule.name: rule.threshold for rule in rules_for(daily)}["data-stale"] == 2 * 86400
+    assert evaluate([cold], {"hot": -1.0}, {}, NOON).firing == (cold,)
 
 
 def test_an_alarm_opens_one_incident_and_closes_it_when_the_measure_is_back(journal: Journal, task: Task) -> None:
@@ -110,3 +86,75 @@ def test_an_interruption_is_remembered_too(journal: Journal, task: Task) -> None
 def test_figures_of_few_outcomes_raise_no_alarm(journal: Journal, task: Task) -> None:
     for day in range(3):
         assert alerts.apply(journal, task, measured(skill=-1.0, n=99), NOON + 24 * day * HOUR) == ((), ())
+
+
+def test_that_nothing_is_forecast_any_more_is_seen_by_a_counter_that_stands_still(journal: Journal, task: Task) -> None:
+    opened: dict[int, tuple[str, ...]] = {}
+    for hour in range(12):
+        made = Reading("forecastle_predictions_total", (task.name,), min(hour, 4) * 3)
+        opened[hour] = alerts.apply(journal, task, [made], NOON + hour * HOUR)[0]
+    assert {hour: names for hour, names in opened.items() if names} == {7: ("no-forecasts",)}
+    made = Reading("forecastle_predictions_total", (task.name,), 15)
+    assert alerts.apply(journal, task, [made], NOON + 12 * HOUR)[1] == ("no-forecasts",)
+
+
+def test_a_gate_that_refuses_everything_is_an_alarm_and_one_bad_batch_is_none(journal: Journal, task: Task) -> None:
+    failing = [0, 1, 0, 0, 0, 1, 1, 1, 1, 1]
+    found = [
+        alerts.apply(journal, task, [Reading("forecastle_gate_failing", (task.name,), one)], NOON + hour * HOUR)[0]
+        for hour, one in enumerate(failing)
+    ]
+    assert [hour for hour, opened in enumerate(found) if opened] == [8]
+
+
+def test_the_evaluator_forgets_samples_that_no_rule_looks_at(journal: Journal, task: Task) -> None:
+    from forecastle.monitoring import samples
+
+    for day in range(40):
+        now = NOON + 24 * day * HOUR
+        alerts.apply(journal, task, [Reading("forecastle_gate_failing", (task.name,), 0.0)], now)
+    kept = samples.recall(journal, task.name, now + HOUR)
+    assert min(one.at for one in kept) >= now - samples.KEPT - 4 * HOUR and len(kept) == 8
+
+
+def test_every_rule_is_about_a_metric_that_exists_and_says_what_to_do(task: Task, root: Path) -> None:
+    rules = rules_for(task)
+    assert {rule.metric for rule in rules} <= METRICS.keys()
+    assert len({rule.name for rule in rules}) == len(rules)
+    assert all(rule.summary.endswith(".") and rule.action.endswith(".") for rule in rules)
+    assert all((rule.aggregation == "p95") == (METRICS[rule.metric].kind == "histogram") for rule in rules)
+    assert all((rule.aggregation == "increase") <= (METRICS[rule.metric].kind == "counter") for rule in rules)
+    assert all(set(rule.labels) <= set(METRICS[rule.metric].labels) for rule in rules)
+    assert all((rule.aggregation == "last") == (not rule.window) for rule in rules)
+
+
+def test_every_rule_leads_to_what_is_to_be_done(task: Task, root: Path) -> None:
+    for rule in rules_for(task):
+        page, _, anchor = rule.runbook.partition("#")
+        assert f"\n### {anchor}\n" in (root / page).read_text(encoding="utf-8"), rule.name
+
+
+def test_the_rules_hold_the_limits_of_the_task_and_the_promised_ones(task: Task) -> None:
+    limits = {rule.name: rule.threshold for rule in rules_for(task)}
+    assert limits["inference-slow"] == 0.5
+    assert limits["data-drift"] == task.monitoring.drift_ratio == 0.1
+    assert limits["data-stale"] == 3 * 3600
+
+
+@pytest.mark.parametrize(
+    ("promised", "low", "high"), [(0.9, 0.8, 0.97), (0.95, 0.9, 0.985), (0.8, 0.6, 0.94), (0.6, 0.3, 0.88)]
+)
+def test_the_limits_of_coverage_are_relative_to_what_the_task_promises(
+    task: Task, promised: float, low: float, high: float
+) -> None:
+    other = task.model_copy(update={"training": task.training.model_copy(update={"coverage": promised})})
+    limits = {rule.name: rule for rule in rules_for(other)}
+    assert (limits["coverage-low"].threshold, limits["coverage-high"].threshold) == (low, high)
+    assert low < promised < high
+    assert f"{100 * low:.4g} %" in limits["coverage-low"].summary
+
+
+def test_data_that_comes_once_a_day_is_not_stale_all_day(task: Task) -> None:
+    daily = task.model_copy(update={"frequency": timedelta(days=1)})
+    limits = {rule.name: rule for rule in rules_for(daily)}
+    assert limits["data-stale"].threshold == 2 * 86400 and limits["no-forecasts"].window == timedelta(days=2)

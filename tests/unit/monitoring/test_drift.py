@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,12 @@ import polars as pl
 import pytest
 
 from forecastle.data.examples import make_examples
+from forecastle.data import profiling
 from forecastle.data.panel import build_panel, moment
+from forecastle.data.replay import load_nyc_weather
 from forecastle.data.transformation import make_recipe
-from forecastle.frame import TIME
-from forecastle.monitoring.drift import drift_ratio, mark, out_of_distribution
+from forecastle.frame import TIME, conform
+from forecastle.monitoring.drift import drift_ratio, margin_of, mark, out_of_distribution
 from forecastle.task import Task
 
 
@@ -23,6 +26,7 @@ class Trained:
     minimum: npt.NDArray[np.float32]
     maximum: npt.NDArray[np.float32]
     names: tuple[str, ...] = ("lag_0", "minute")
+    margin: float = 0.1
 
 
 def trained(*ranges: tuple[float, float]) -> Trained:
@@ -80,3 +84,37 @@ def test_below_fifty_predictions_there_is_no_ratio() -> None:
     assert drift_ratio([True] * 49) is None
     assert drift_ratio([True] * 50) == 1.0
     assert drift_ratio([]) is None
+
+
+def test_unseen_requests_that_are_like_those_in_training_are_not_called_drifted(task: Task) -> None:
+    """Recorded weather, a fifth of its weeks in turn: what the training has not seen of the same half year."""
+    weather = load_nyc_weather().filter(pl.col("timestamp") < datetime(2013, 7, 1, tzinfo=UTC))
+    names = [task.target, *task.covariates]
+    rows = weather.select("series_id", "timestamp", *names)
+    panel = build_panel(
+        conform(rows.with_columns(available_at=pl.col("timestamp"), collected_at=pl.col("timestamp")), names), task
+    )
+    examples = make_examples(make_recipe(task, panel), panel, np.arange(panel.size))
+    week = examples.origins // (7 * 86_400 * 1_000_000)
+    for number in range(5):
+        seen, unseen = examples.take(week % 5 != number), examples.take(week % 5 == number)
+        margin = margin_of(seen.origin_names, seen.origin, seen.origins)
+        known = replace(profiling.reference(seen.origin_names, seen.origin), margin=margin)
+        assert out_of_distribution(known, unseen.origin).mean() < 0.05
+
+
+def test_the_margin_grows_where_values_stray_from_block_to_block() -> None:
+    """Weather of a kind that comes once in the training data may come again; white noise holds no surprise."""
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(2000, 3)).astype(np.float32)
+    times, names = np.arange(2000), ("lag_0", "lag_1", "mean_3")
+    strays = np.repeat(random.standard_t(2, size=(20, 3)), 100, axis=0).astype(np.float32)
+    assert margin_of(names, noise, times) == 0.1
+    assert margin_of(names, noise / 10 + 5 * strays, times) > 0.1
+
+
+def test_a_feature_never_seen_and_too_few_rows_ask_for_no_margin() -> None:
+    nothing = np.full((400, 2), np.nan, np.float32)
+    nothing[:, 1] = np.arange(400) % 7
+    assert margin_of(("lag_0", "lag_1"), nothing, np.arange(400)) == 0.1
+    assert margin_of(("lag_0", "lag_1"), nothing[:5], np.arange(5)) == 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from forecastle.data.panel import build_panel, micros
 from forecastle.models import bundle, pointer, predictor
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.predictions import asked
-from forecastle.serving import asking, schemas, workbench
+from forecastle.serving import asking, bodies, schemas, workbench
 from forecastle.serving.app import create_app
 
 PREDICT = "/v1/tasks/nyc-temperature/predict"
@@ -122,12 +123,12 @@ def test_the_path_by_the_panel_gives_the_same_forecasts_to_the_bit(filled, task,
     with Journal(filled.journal_url) as journal:
         bench = workbench.build(filled, task, model, journal, clock.now)
     assert bench.present is not None
-    bodies = [
+    every = [
         body("JFK", hours=5),
         body("LGA", hours=1),
         body("BOS", hours=30, last=datetime(2013, 12, 16, 18, tzinfo=UTC)),
     ]
-    content = json.dumps({"series": [one["series"][0] for one in bodies]}).encode()
+    content = json.dumps({"series": [one["series"][0] for one in every]}).encode()
     asked = asking.parse(content, task, bench.columns, clock.now)
     quick, slow = (one.predict(asked, clock.now) for one in (bench, replace(bench, present=None)))
     assert [replace(one, reason=None) for one in quick] == [replace(one, reason=None) for one in slow]
@@ -222,6 +223,33 @@ def test_a_body_above_the_bound_is_413_whether_it_says_its_length_or_not(filled,
 
     unsaid = get(app, PREDICT, "POST", content=chunks(), headers={"content-type": "application/json"})
     assert unsaid.status_code == 413
+
+
+def test_a_body_that_does_not_come_in_time_is_408(post, body, monkeypatch) -> None:
+    monkeypatch.setattr(bodies, "READ_SECONDS", 0.05)
+
+    async def chunks():
+        yield json.dumps(body()).encode()[:10]
+        await asyncio.sleep(60)
+
+    answer = post(PREDICT, content=chunks(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.headers["content-type"]) == (408, "application/problem+json")
+
+
+def test_a_client_that_goes_away_in_the_middle_is_no_fault_of_the_service(app, caplog) -> None:
+    scope = {"type": "http", "method": "POST", "path": PREDICT, "raw_path": PREDICT.encode(), "query_string": b""}
+    scope |= {"headers": [(b"content-type", b"application/json")], "http_version": "1.1", "scheme": "http"}
+    coming = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    said = []
+
+    async def receive():
+        return next(coming)
+
+    async def send(message):
+        said.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert said[0]["status"] == 400
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])

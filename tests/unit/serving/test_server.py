@@ -90,13 +90,13 @@ def test_told_to_stop_it_answers_what_is_under_way_and_journals_what_it_answered
     filled, task, made_up, root, tmp_path
 ) -> None:
     program = f"""
-import runpy, sys
+import runpy
 from forecastle.serving import server
 from forecastle.settings import Settings
 from forecastle.task import load_task
 made_up = runpy.run_path({str(Path(__file__).with_name("made_up.py"))!r})
-app = server.create_app(Settings(home={str(filled.home)!r}, _env_file=None), [load_task({str(root / "tasks" / "nyc-temperature.toml")!r})],
-    lambda: made_up["NOW"])
+task = load_task({str(root / "tasks" / "nyc-temperature.toml")!r})
+app = server.create_app(Settings(home={str(filled.home)!r}, _env_file=None), [task], lambda: made_up["NOW"])
 with server.listen("127.0.0.1", 0) as (door, address):
     print(address, flush=True)
     server.serve(app, door)

@@ -83,7 +83,7 @@ def _table(request: Request, body: bytes) -> pl.DataFrame:
             return pl.read_json(BytesIO(body), infer_schema_length=None)
         return pl.read_csv(BytesIO(body), infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        found = f"{str(error).splitlines()[0]} (it begins with: {excerpt(body, 60)})"
+        found = f"{str(error).splitlines()[0].removeprefix('found ')} (it begins with: {excerpt(body, 60)})"
     raise AnswerChanged(f"a CSV, Parquet or JSON table in {request.source}", found, "Mend the file or name another.")
 
 

@@ -18,6 +18,8 @@ def upgrade() -> None:
     op.add_column("forecasts", sql.Column("data_age", sql.Double))
     op.add_column("outcomes", sql.Column("revisions", sql.Integer, nullable=False, server_default="0"))
     op.add_column("outcomes", sql.Column("first_actual", sql.Double))
+    few = sql.text("revisions > 0")
+    op.create_index("outcomes_revised", "outcomes", ["task"], sqlite_where=few, postgresql_where=few)
     op.create_table(
         "incident_steps",
         sql.Column("step", sql.Integer, primary_key=True),

@@ -1,0 +1,94 @@
+"""Incidents and alert rules: what went wrong, what was done about it, and the rules as files for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forecastle.cli.options import AsJson, Now, moment, print_json
+
+app = typer.Typer(
+    help="List, show and close incidents.", epilog="Example: forecastle incidents list --open", no_args_is_help=True
+)
+alerts = typer.Typer(
+    help="The alert rules, for Prometheus, Alertmanager and Grafana.",
+    epilog="Example: forecastle alerts render --tasks tasks --output monitoring",
+    no_args_is_help=True,
+)
+
+Number = Annotated[int, typer.Argument(help="The incident, as list numbers it.", show_default=False)]
+
+
+@app.command("list", epilog="Example: forecastle incidents list --open")
+def list_(
+    task: Annotated[str | None, typer.Option(help="The name of a task; default: every task of the journal.")] = None,
+    open_only: Annotated[bool, typer.Option("--open", help="Only those that are open.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List incidents, the newest first: number, task, kind, from when to when."""
+    from forecastle.monitoring import incidents
+    from forecastle.monitoring.journal import Journal
+    from forecastle.settings import load_settings
+
+    with Journal(load_settings().journal_url) as journal:
+        found = incidents.listing(journal, task, open_only, limit)
+    if as_json:
+        print_json(found)
+    else:
+        from forecastle.console.incidents import print_incidents
+
+        print_incidents(found)
+
+
+@app.command(epilog="Example: forecastle incidents show 7")
+def show(number: Number, as_json: AsJson = False) -> None:
+    """Show one incident with each step that was taken and its time."""
+    from forecastle.monitoring import incidents
+    from forecastle.monitoring.journal import Journal
+    from forecastle.settings import load_settings
+
+    with Journal(load_settings().journal_url) as journal:
+        found = incidents.as_dict(*incidents.find(journal, number))
+    if as_json:
+        print_json(found)
+    else:
+        from forecastle.console.incidents import print_incident
+
+        print_incident(found)
+
+
+@app.command(epilog='Example: forecastle incidents close 7 --note "The sensor was exchanged."')
+def close(
+    number: Number,
+    note: Annotated[str, typer.Option(help="What is to be said of it.")] = "Closed by hand.",
+    now: Now = None,
+    as_json: AsJson = False,
+) -> None:
+    """Close an incident by hand; one whose measure is still bad is opened again at the next look."""
+    from forecastle.monitoring import incidents
+    from forecastle.monitoring.journal import Journal
+    from forecastle.settings import load_settings
+
+    settings = load_settings()
+    with Journal(settings.journal_url) as journal:
+        closed = incidents.close(journal, settings, number, note, moment(now))
+    if as_json:
+        print_json({"number": number, "closed": closed})
+    else:
+        typer.echo(f"Closed incident {number}." if closed else f"Incident {number} was closed already.")
+
+
+@alerts.command(epilog="Example: forecastle alerts render --tasks tasks --output monitoring")
+def render(
+    tasks: Annotated[list[Path], typer.Option(help="Task files, or folders of them.")],
+    output: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("monitoring"),
+) -> None:
+    """Write the rules of these tasks as files for Prometheus, Alertmanager and Grafana, with Grafana's dashboard."""
+    from forecastle.monitoring.rendering import write
+    from forecastle.task import load_tasks
+
+    for path in write(load_tasks(tasks), output):
+        typer.echo(f"Wrote {path}")

@@ -1,0 +1,162 @@
+"""Concept drift: have the live errors of the champion changed, against those of its back-test?
+
+The errors of a forecast have a season: noon is harder than night, six hours ahead harder than one. So each live error
+is first taken relative to the mean and spread that the back-test's errors had at that hour of the local day and step
+ahead, and to how hard its series is. What is left has about mean 0 and spread 1 while nothing changes. Its level (up or
+down) and its size (up) go through the Page-Hinkley test (Page 1954), by river. ``python -m benchmarks drift`` shows
+what that finds, how soon, and how often without a cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from forecastle.frame import iso
+from forecastle.task import DAY, Task
+
+WINDOW = timedelta(days=30)  # of live errors that are looked at
+COLUMNS = ("series_id", "timestamp", "horizon", "value", "actual", "model_version")
+LEAST = 50  # errors of a series before it can be said to have changed
+EVERY = timedelta(hours=6)  # so often at most it is looked
+LEVEL, SIZE = (1.0, 50.0), (0.5, 80.0)  # of Page-Hinkley: what is let pass at each step, and which sum is an alarm
+WAVE = (0.5, 7.5)  # the same for each day
+LEAST_DAYS = 5
+LONGEST = 10.0  # spreads: an error beyond that counts as that, so that one wild hour is no change
+SHRUNK = 20  # a cell's spread counts as if it had so many errors of the whole beside its own
+
+
+def place(home: Path, version: str) -> Path:
+    """Return where the profile of a model's errors lies in its task's folder."""
+    return home / "errors" / f"{version}.json"
+
+
+def profile(task: Task, rows: pl.DataFrame) -> dict[str, Any]:
+    """Return the mean and spread of a back-test's errors by step ahead and local hour, and each series' own spread.
+
+    ``rows`` are forecasts beside their truth; plain data for JSON.
+    """
+    errors = _errors(task, rows)
+    by_series = dict(errors.group_by("series_id").agg(pl.col("error").std(ddof=0)).drop_nulls().iter_rows())
+    usual = {name: spread for name, spread in by_series.items() if spread > 0}
+    relative = errors.filter(pl.col("series_id").is_in(sorted(usual))).with_columns(
+        pl.col("error") / pl.col("series_id").replace_strict(usual, return_dtype=pl.Float64)
+    )
+    steps = dict(relative.group_by("horizon").agg((pl.col("error") ** 2).mean()).iter_rows())
+    cells = relative.group_by("horizon", "hour").agg(
+        pl.col("error").mean().alias("mean"), pl.col("error").var(ddof=0).alias("var"), pl.len().alias("n")
+    )
+    table = [
+        [step, hour, mean * n / (n + SHRUNK), ((var * n + steps[step] * SHRUNK) / (n + SHRUNK)) ** 0.5]
+        for step, hour, mean, var, n in cells.sort("horizon", "hour").iter_rows()
+    ]
+    found: dict[str, Any] = {"series": usual, "cells": table, "spread": {}, "size": {}, "wave": {}}
+    means = standardised(task, found, rows)
+    found["spread"] = dict(means.group_by("series_id").agg(pl.col("z").std(ddof=0)).iter_rows())
+    means = standardised(task, found, rows)
+    sizes = means.group_by("series_id").agg(pl.col("z").abs().mean(), pl.col("z").abs().std(ddof=0).alias("s"))
+    found["size"] = {name: [mean, spread] for name, mean, spread in sizes.iter_rows()}
+    for (name,), days in _waves(task, means).group_by("series_id"):
+        found["wave"][name] = [days[part].std(ddof=0) for part in ("sine", "cosine")]
+    return found
+
+
+def standardised(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> pl.DataFrame:
+    """Return series_id, timestamp and z: the mean, over the forecasts of one truth, of their errors relative to the
+    profile; in the order of time. Series and cells that the profile does not know are left out."""
+    schema = {"horizon": pl.Int64, "hour": pl.Int64, "mean": pl.Float64, "usual": pl.Float64}
+    cells = pl.DataFrame(known["cells"], schema=schema, orient="row")
+    series = pl.DataFrame({"series_id": list(known["series"]), "own": list(known["series"].values())})
+    spread = pl.DataFrame(
+        {"series_id": list(known["spread"]), "spread": list(known["spread"].values())},
+        schema={"series_id": pl.String, "spread": pl.Float64},
+    )
+    relative = (
+        _errors(task, rows)
+        .join(series, on="series_id")
+        .join(cells, on=["horizon", "hour"])
+        .with_columns(z=(pl.col("error") / pl.col("own") - pl.col("mean")) / pl.col("usual"))
+    )
+    means = relative.filter(pl.col("usual") > 0).group_by("series_id", "timestamp").agg(pl.col("z").mean())
+    means = means.join(spread, on="series_id", how="left").with_columns(pl.col("z") / pl.col("spread").fill_null(1.0))
+    return means.drop("spread").sort("series_id", "timestamp")
+
+
+def test(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> str:
+    """Say which series' errors have changed, and since when it is known; empty where none has."""
+    found: list[str] = []
+    for (name,), one in standardised(task, known, rows).group_by("series_id", maintain_order=True):
+        since = changed_at(task, known, str(name), one)
+        if since is not None:
+            found.append(f"{name} since {iso(since)}")
+    return "; ".join(found)
+
+
+def changed_at(task: Task, known: Mapping[str, Any], series: str, means: pl.DataFrame) -> datetime | None:
+    """Return when the test first says that a series' errors changed; ``means`` are its rows of ``standardised``."""
+    at = first_alarm(means["z"].to_numpy(), known["size"][series])
+    hourly: datetime | None = None if at is None else means["timestamp"][at]
+    days = _waves(task, means)
+    parts = zip(("sine", "cosine"), known["wave"].get(series, ()), strict=False)
+    alarms = [first_wave_alarm(days[part].to_numpy() / spread) for part, spread in parts if spread]
+    daily: list[datetime] = [days["until"][one] for one in alarms if one is not None]
+    return min((one for one in (hourly, *daily) if one is not None), default=None)
+
+
+def first_alarm(z: npt.NDArray[np.float64], size: tuple[float, float]) -> int | None:
+    """Return at which of a series' standardised errors, in the order of time, the test first says that they changed.
+
+    ``size`` is the mean and spread of what ``abs(z)`` was in the back-test.
+    """
+    from river.drift import PageHinkley  # seconds to import, so only where errors are tested
+
+    z = np.clip(z, -LONGEST, LONGEST)
+    widths = (np.abs(z) - size[0]) / size[1]
+    level = PageHinkley(min_instances=LEAST, delta=LEVEL[0], threshold=LEVEL[1])
+    wider = PageHinkley(min_instances=LEAST, delta=SIZE[0], threshold=SIZE[1], mode="up")
+    for number, (one, width) in enumerate(zip(z.tolist(), widths.tolist(), strict=True)):
+        level.update(one)  # type: ignore[no-untyped-call]  # river leaves it untyped
+        wider.update(width)  # type: ignore[no-untyped-call]
+        if level.drift_detected or wider.drift_detected:
+            return number
+    return None
+
+
+def first_wave_alarm(days: npt.NDArray[np.float64]) -> int | None:
+    """Return at which of a series' days the daily wave in its errors first differs from before."""
+    from river.drift import PageHinkley
+
+    wave = PageHinkley(min_instances=LEAST_DAYS, delta=WAVE[0], threshold=WAVE[1])
+    for number, one in enumerate(np.clip(days, -LONGEST / 2, LONGEST / 2).tolist()):
+        wave.update(one)  # type: ignore[no-untyped-call]  # river leaves it untyped
+        if wave.drift_detected:
+            return number
+    return None
+
+
+def _waves(task: Task, means: pl.DataFrame) -> pl.DataFrame:
+    """Return of each series and local day the parts of a daily wave in its errors, and the last time of the day; days
+    without half of their hours, and tasks that look less often than every six hours, have none."""
+    local = pl.col("timestamp").dt.convert_time_zone(task.timezone)
+    turn = (local.dt.hour() + local.dt.minute() / 60) * (2 * np.pi / 24)
+    enough = DAY / task.frequency / 2 if task.frequency <= DAY / 4 else np.inf
+    waves = means.group_by("series_id", local.dt.date().alias("day")).agg(
+        (pl.col("z") * turn.sin()).mean().alias("sine"),
+        (pl.col("z") * turn.cos()).mean().alias("cosine"),
+        pl.col("timestamp").max().alias("until"),
+        pl.len().alias("n"),
+    )
+    return waves.filter(pl.col("n") >= enough).sort("series_id", "day")
+
+
+def _errors(task: Task, rows: pl.DataFrame) -> pl.DataFrame:
+    hour = pl.col("timestamp").dt.convert_time_zone(task.timezone).dt.hour().cast(pl.Int64).alias("hour")
+    error = (pl.col("actual") - pl.col("value")).alias("error")
+    errors = rows.select("series_id", "timestamp", pl.col("horizon").cast(pl.Int64), hour, error)
+    return errors.filter(pl.col("error").is_finite())

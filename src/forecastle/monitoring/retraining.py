@@ -1,0 +1,83 @@
+"""The loop back: an incident that asks for a retrain, through the journal alone.
+
+An open incident of a rule with ``retrain`` (data drift, concept drift, skill lost) asks once it may: not sooner after
+the last training than the task's cooldown, and only with enough newer data. Whoever trains (``forecastle live``, a
+scheduler) looks for what is ``wanted`` and notes what came of it; the incident ends by itself when its measure is back.
+So the steps of an incident read: opened, retrain asked, training started, challenger promoted (or kept out), closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from forecastle.frame import iso
+from forecastle.monitoring.journal import Incident, IncidentStep, Journal
+from forecastle.monitoring.metrics import TRAINED
+from forecastle.monitoring.rules import rules_for
+from forecastle.task import Task, duration_text
+
+ASKED, WAITS, STARTED = "retrain asked", "retrain waits", "training started"
+PROMOTED, KEPT_OUT, FAILED = "challenger promoted", "challenger kept out", "training failed"
+LEAST_STEPS = 24  # of newer data, whatever the task says: a day's, where it is hourly
+
+
+def consider(journal: Journal, task: Task, newest: datetime | None, now: datetime) -> bool:
+    """Ask for a retrain where an open incident is of that kind and it is time; else note on it what it waits for.
+
+    ``newest`` is the newest observation's time. Returns whether it was asked for just now.
+    """
+    retrain = {rule.name for rule in rules_for(task) if rule.retrain}
+    concerned = [one for one in journal.incidents(task.name, open_only=True) if one.kind in retrain]
+    if not concerned:
+        return False
+    every = journal.incidents(task.name)
+    steps = journal.incident_steps([one.number for one in every])
+    if any(_is_waiting(steps[one.number]) for one in concerned):
+        return False
+    asked = [step.at for known in steps.values() for step in known if step.what == ASKED]
+    trained = [beat.at for work, beat in journal.heartbeats(task.name).items() if work.startswith(TRAINED)]
+    reason = _too_early(task, max(asked, default=None), max(trained, default=None), newest, now)
+    for incident in concerned:
+        _note_once(journal, incident, steps[incident.number], WAITS if reason else ASKED, reason, now)
+    return not reason
+
+
+def wanted(journal: Journal, task: str) -> tuple[int, ...]:
+    """Return the numbers of the open incidents whose request has not been answered yet, also one begun and cut off."""
+    numbers = [one.number for one in journal.incidents(task, open_only=True)]
+    return tuple(number for number, steps in journal.incident_steps(numbers).items() if _is_waiting(steps))
+
+
+def note(journal: Journal, numbers: Sequence[int], what: str, detail: str, now: datetime) -> None:
+    """Note on incidents that a training started, or what came of it."""
+    for number in numbers:
+        journal.note_step(number, what, detail, now)
+
+
+def _too_early(
+    task: Task, asked: datetime | None, trained: datetime | None, newest: datetime | None, now: datetime
+) -> str:
+    """Return what a retrain has to wait for; empty where it has to wait for nothing."""
+    last = max((one for one in (asked, trained) if one is not None), default=None)
+    cooldown, enough = task.monitoring.retrain_cooldown, task.monitoring.retrain_after
+    if last is not None and now - last < cooldown:
+        return f"The last one was at {iso(last)}; not before {iso(last + cooldown)}."
+    enough = max(enough, LEAST_STEPS * task.frequency)
+    if newest is None or (trained is not None and newest - trained < enough):
+        have = timedelta(0) if newest is None or trained is None else max(newest - trained, timedelta(0))
+        return f"It needs {duration_text(enough)} of data newer than the last training's; there are {have}."
+    return ""
+
+
+def _note_once(
+    journal: Journal, incident: Incident, steps: Sequence[IncidentStep], what: str, detail: str, now: datetime
+) -> None:
+    """Note a step, but not once more why it waits."""
+    if what != WAITS or not any(step.what == WAITS for step in steps):
+        journal.note_step(incident.number, what, detail, now)
+
+
+def _is_waiting(steps: Sequence[IncidentStep]) -> bool:
+    about = [step.what for step in steps if step.what in (ASKED, STARTED, PROMOTED, KEPT_OUT, FAILED)]
+    return bool(about) and about[-1] in (ASKED, STARTED)

@@ -1,0 +1,109 @@
+"""Watching what is served: the last two steps of a live pass, score and watch.
+
+What they find goes into the journal alone; who acts on it, such as ``pipeline.retrain_if_wanted``, reads it there.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from forecastle.data import roster
+from forecastle.frame import TIMESTAMP
+from forecastle.models import pointer
+from forecastle.monitoring import alerts, concept, metrics, outcomes, retraining, scraping, telling
+from forecastle.monitoring.tallies import LATEST_TRUTH
+from forecastle.run import Run, Summary
+
+
+def score(run: Run) -> Summary:
+    """Join every forecast whose time has come with the observation that came true, exactly once; where a truth was
+    revised since, score again and say so."""
+
+    def read(start: datetime) -> pl.DataFrame:
+        return run.history.read(as_of=run.now, start=start)
+
+    settled = outcomes.settle(run.journal, run.task, read, _revised_since(run), run.now)
+    run.journal.beat(run.task.name, "score", run.now)
+    return dict(settled)
+
+
+def watch(run: Run) -> Summary:
+    """Measure what is served against what was promised, open and close incidents by the alert rules, tell of them, and
+    ask for a retrain where one of them wants it."""
+    newest = newest_of(run)
+    _measure_rarely(run)
+    concept_drift = _concept_drift(run)
+    knowable = None if newest is None else newest + run.task.knowable_after
+    found = [
+        *metrics.readings(run.journal, run.task.name, run.now, knowable),
+        *metrics.outer_readings(run.settings, run.task, run.now),
+        *scraping.scrape(run.settings, run.task.name),
+    ]
+    opened, closed = alerts.apply(run.journal, run.task, found, run.now)
+    asked = retraining.consider(run.journal, run.task, newest, run.now)
+    told = telling.tell(run.journal, run.settings, run.task.name, run.now)
+    run.journal.beat(run.task.name, "watch", run.now)
+    read = {one.metric: one.value for one in found}
+    return {
+        "drift_ratio": read.get("forecastle_drift_ratio"),
+        "data_age_seconds": None if newest is None else seconds(run.task.age(newest, run.now)),
+        "concept_drift": concept_drift,
+        "opened": list(opened),
+        "closed": list(closed),
+        "told": told,
+        "retrain_asked": asked,
+    }
+
+
+def newest_of(run: Run) -> datetime | None:
+    """Return the newest timestamp of any series of the task that was known now."""
+    last = run.history.newest()
+    if last is not None and last <= run.now - run.task.knowable_after:
+        if not roster.in_service(run.task, run.history.read(start=last)).is_empty():
+            return last
+    known = roster.in_service(run.task, run.history.read(as_of=run.now))
+    found: datetime | None = known[TIMESTAMP].max()  # type: ignore[assignment]
+    return found
+
+
+def seconds(duration: timedelta) -> int:
+    return int(duration.total_seconds())
+
+
+def _revised_since(run: Run) -> datetime:
+    """Return from when on truths are compared with what was scored by: where collecting reaches back anyway, and once a
+    day as far as a late truth is looked for."""
+    beat = run.journal.heartbeats(run.task.name).get("score")
+    if beat is not None and beat.at.date() != run.now.date():
+        return run.now - LATEST_TRUTH
+    return run.now - max(run.task.source.window, run.task.gate.window)
+
+
+def _concept_drift(run: Run) -> str:
+    """Test the live errors of the champion for a change, every few hours, note what was found, and return it."""
+    before = run.journal.heartbeats(run.task.name).get(metrics.CONCEPT_DRIFT)
+    if before is not None and timedelta(0) <= run.now - before.at < concept.EVERY:
+        return before.detail
+    current = pointer.published(run.settings, run.task)
+    if current is None or not (place := concept.place(run.home, current.version)).exists():
+        return ""
+    rows = run.journal.outcomes(run.task.name, run.now - concept.WINDOW, concept.COLUMNS)
+    rows = rows.filter(pl.col("model_version") == current.version)
+    if rows["timestamp"].n_unique() < concept.LEAST:
+        return ""
+    found = concept.test(run.task, json.loads(place.read_text(encoding="utf-8")), rows)
+    run.journal.beat(run.task.name, metrics.CONCEPT_DRIFT, run.now, found)
+    return found
+
+
+def _measure_rarely(run: Run) -> None:
+    """Note once a day how many bytes the stores of the task hold."""
+    beat = run.journal.heartbeats(run.task.name).get(metrics.STORED)
+    if beat is None or beat.at.date() != run.now.date():
+        sizes = {name: sum(one.size for one in (run.stores / name).entries()) for name in ("archive", "history")}
+        files = [path for path in (run.home / "quarantine").rglob("*") if path.is_file()]
+        sizes["quarantine"] = sum(path.stat().st_size for path in files)
+        run.journal.beat(run.task.name, metrics.STORED, run.now, json.dumps(sizes))

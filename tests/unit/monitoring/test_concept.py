@@ -1,0 +1,96 @@
+"""Concept drift: errors that change are found, errors that only follow the hour of the day are not."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from forecastle.monitoring import concept
+from forecastle.task import Task, load_task
+
+START = datetime(2013, 11, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def outcomes(hours: int, seed: int, start: datetime = START, series: tuple[str, ...] = ("EWR", "JFK")) -> pl.DataFrame:
+    """Outcomes whose errors are three times as large by day as by night, and grow with the step ahead."""
+    random = np.random.default_rng(seed)
+    tables = []
+    for name in series:
+        for step in (1, 2, 3):
+            times = [start + hour * HOUR for hour in range(hours)]
+            by_day = np.array([3.0 if 14 <= at.hour <= 23 else 1.0 for at in times])
+            error = random.normal(0, 1, hours) * by_day * step**0.5 * (2.0 if name == "JFK" else 1.0)
+            tables.append(
+                pl.DataFrame(
+                    {"series_id": name, "timestamp": times, "horizon": step, "value": 10.0, "actual": 10 + error}
+                )
+            )
+    return pl.concat(tables).with_columns(pl.lit("1").alias("model_version"))
+
+
+@pytest.fixture(scope="module")
+def known() -> dict:
+    shipped = load_task(Path(__file__).parents[3] / "tasks" / "nyc-temperature.toml")
+    return concept.profile(shipped, outcomes(40 * 24, seed=1))
+
+
+LATER = START + timedelta(days=60)
+
+
+def live(seed: int = 2, hours: int = 30 * 24) -> pl.DataFrame:
+    return outcomes(hours, seed, LATER)
+
+
+def test_what_is_left_of_the_errors_has_no_season_no_step_and_no_series(task: Task, known: dict) -> None:
+    means = concept.standardised(task, known, live()).with_columns(pl.col("timestamp").dt.hour().alias("hour"))
+    assert means["z"].std() == pytest.approx(1, abs=0.1) and abs(means["z"].mean()) < 0.1
+    day = means.group_by(pl.col("hour").is_between(14, 23)).agg(pl.col("z").std())["z"]
+    assert day.max() / day.min() < 1.6, "of three times: cells of few errors are drawn to the whole"
+    assert means.group_by("series_id").agg(pl.col("z").std())["z"].to_list() == pytest.approx([1, 1], abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_errors_that_stay_as_they_were_raise_no_alarm(task: Task, known: dict, seed: int) -> None:
+    assert concept.test(task, known, live(seed)) == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pl.col("actual") + 4,
+        10 + (pl.col("actual") - 10) * 3,
+        pl.col("actual") + 5 * ((pl.col("timestamp").dt.hour() - 11) * (2 * np.pi / 24)).sin(),
+    ],
+    ids=["level", "size", "daily wave"],
+)
+def test_a_change_of_one_series_is_found_and_named_with_its_time(task: Task, known: dict, change: pl.Expr) -> None:
+    since = LATER + timedelta(days=15)
+    later = (pl.col("timestamp") >= since) & (pl.col("series_id") == "EWR")
+    rows = live().with_columns(pl.when(later).then(change).otherwise(pl.col("actual")).alias("actual"))
+    said = concept.test(task, known, rows)
+    assert said.startswith("EWR since ") and "JFK" not in said
+    found = datetime.fromisoformat(said.removeprefix("EWR since "))
+    assert since < found < since + timedelta(days=10)
+
+
+def test_the_profile_survives_json(task: Task, known: dict) -> None:
+    read = json.loads(json.dumps(known))
+    assert concept.standardised(task, read, live()).equals(concept.standardised(task, known, live()))
+
+
+def test_series_that_the_back_test_did_not_know_are_left_out(task: Task, known: dict) -> None:
+    assert concept.standardised(task, known, outcomes(48, 3, LATER, ("LGA",))).is_empty()
+    assert concept.test(task, known, outcomes(480, 3, LATER, ("LGA",))) == ""
+
+
+def test_a_task_that_looks_once_a_day_has_no_daily_wave(task: Task) -> None:
+    daily = task.model_copy(update={"frequency": timedelta(days=1)})
+    rows = outcomes(60 * 24, seed=1).filter(pl.col("timestamp").dt.hour() == 0)
+    profile = concept.profile(daily, rows)
+    assert profile["wave"] == {} and concept.test(daily, profile, rows) == ""
