@@ -22,15 +22,14 @@ from forecastle.data.store import task_stores
 from forecastle.data.versioning import Record
 from forecastle.errors import UserError
 from forecastle.frame import iso
-from forecastle.models import pointer, registry
+from forecastle.models import pointer, publishing, registry
 from forecastle.models.pointer import ModelVersion
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import Settings
-from forecastle.task import Task, nearest
+from forecastle.task import Task
 
 SHORTEST = 8  # digits of a forecast's id
 NEWEST = 5  # ids that are offered where one is unknown
-ALIASES = ("champion", "challenger")
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,9 @@ def trace(settings: Settings, task: Task, journal: Journal, name: str) -> Lineag
     ``champion`` and ``challenger`` name the version they stand for. Raises UserError for a name nobody knows, with the
     newest that are known.
     """
-    if name in ALIASES or re.fullmatch(r"\d{1,7}", name):
-        return _of_model(settings, task, _model(settings, task, name))
+    if name in publishing.ALIASES or re.fullmatch(r"\d{1,7}", name):
+        model = publishing.find(settings, task, name.lstrip("0") or name)
+        return _of_data(settings, task, None, model, model.data_version)
     forecast = _forecast(task, journal, name.lower())
     found = {one.version: one for one in registry.versions(settings, task)}.get(forecast["model_version"])
     return _of_data(settings, task, forecast, found, forecast["data_version"])
@@ -114,10 +114,6 @@ def needed(settings: Settings, task: Task, journal: Journal) -> Needed:
         runs=frozenset(known[version].run_id for version in models if version in known),
         folders=frozenset(one.run for one in records),
     )
-
-
-def _of_model(settings: Settings, task: Task, model: ModelVersion) -> Lineage:
-    return _of_data(settings, task, None, model, model.data_version)
 
 
 def _of_data(
@@ -153,18 +149,6 @@ def _brought(settings: Settings, task: Task, owner: str, names: Sequence[str]) -
     return [name for name in names if _owner(task, name)[1][:17] in brought]
 
 
-def _model(settings: Settings, task: Task, name: str) -> ModelVersion:
-    known = registry.versions(settings, task)
-    if name in ALIASES:
-        found = registry.alias(settings, task, "champion" if name == "champion" else "challenger")
-    else:
-        found = next((one for one in known if one.version == name.lstrip("0")), None)
-    if found is None:
-        listing = ", ".join(one.version for one in known[:NEWEST])
-        raise _unknown(task, "a model version", listing, name, [one.version for one in known])
-    return found
-
-
 def _forecast(task: Task, journal: Journal, digits: str) -> dict[str, Any]:
     if re.fullmatch(rf"[0-9a-f]{{{SHORTEST},32}}", digits):
         found = journal.find(task.name, digits)
@@ -181,15 +165,10 @@ def _forecast(task: Task, journal: Journal, digits: str) -> dict[str, Any]:
         f"{row['forecast_id'][:12]} ({row['series_id']}, {iso(row['timestamp'])})"
         for row in newest.head(NEWEST).iter_rows(named=True)
     )
-    raise _unknown(
-        task, "a forecast's id (32 hexadecimal digits, or the first 8) or a model version", listing, digits, ()
-    )
-
-
-def _unknown(task: Task, what: str, newest: str, name: str, known: Sequence[str]) -> UserError:
-    return UserError(
-        f"{what} of task {task.name!r}; the newest: {newest or 'none yet'}",
-        f"{name!r}{nearest(name, known)}",
+    raise UserError(
+        f"a forecast's id (32 hexadecimal digits, or the first {SHORTEST}) or a model version of task {task.name!r};"
+        f" the newest: {listing or 'none yet'}",
+        repr(digits),
         "Ids stand in the service's answers and tables, versions in the registry.",
     )
 

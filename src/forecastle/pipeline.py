@@ -124,7 +124,10 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
                 yield last
             if last is not None and last.error is not None:
                 look(run)
-            yield from retrain_if_wanted(run)
+            try:
+                yield from retrain_if_wanted(run)
+            except StorageUnavailable as silent:
+                LOG.warning("whether a training is asked for could not be learnt or noted: %s", silent)
             if number == passes:
                 return
             due = _next(task.frequency, clock())
@@ -164,8 +167,8 @@ def retrain_if_wanted(run: Run) -> Iterator[Outcome]:
 
 
 def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]:
-    """Run a flow's steps in order, or the first of them alone, yielding how each ended; after the first error nothing
-    more starts.
+    """Run a flow's steps in order, or some of them alone, yielding how each ended; after the first error nothing more
+    starts.
 
     The error is the last outcome's; it is for the door to raise or to show. Two processes that run one flow of one task
     go one after the other: a run done twice at the same moment would take away its own notes.
@@ -190,6 +193,7 @@ def run_step(run: Run, step: Step) -> Outcome:
     """Run one step and leave its summary, or its error, in the run's folder.
 
     A step whose predecessors have not succeeded in this run does not start: GateError, in the CLI and in a DAG alike.
+    A journal or a disk that refuses to take what is to be told of it is how the step ended, too.
     """
     started = time.perf_counter()
     for name in _resting_on(step, FLOWS[run.flow]):  # what a former try said of these holds no more
@@ -201,13 +205,19 @@ def run_step(run: Run, step: Step) -> Outcome:
         summary = step.work(run)
     except ForecastleError as caught:
         error = caught
+    try:
+        if run.flow == "live":
+            _tell_of_failure(run, step, error)
+    except StorageUnavailable as silent:
+        error = error or silent
     seconds = time.perf_counter() - started
     said = {"step": step.name, "ok": error is None, "seconds": round(seconds, 3), "summary": summary}
     if error is not None:
         said["error"] = {"kind": type(error).__name__, "message": str(error)}
-    write_json(_note(run, step.name), said)
-    if run.flow == "live":
-        _tell_of_failure(run, step, error)
+    try:
+        write_json(_note(run, step.name), said)
+    except StorageUnavailable as refused:
+        error = error or refused
     return Outcome(step.name, seconds, summary, error, run.pages)
 
 

@@ -17,26 +17,24 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle import collecting
 from forecastle.data import admissions, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data import backfill as backfills
 from forecastle.data import roster
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
-from forecastle.data.providers import PROVIDERS
 from forecastle.data.quality_check import QualityReport
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import make_recipe
 from forecastle.errors import (
-    GateError,
     NotEnoughHistory,
     OutsideError,
     QualityGateFailed,
     RegistryUnavailable,
-    SourceUnavailable,
     TaskError,
 )
-from forecastle.frame import SERIES, TIMESTAMP, iso, write_json, write_table
+from forecastle.frame import SERIES, iso, write_json, write_table
 from forecastle.models import (
     baked,
     bundle,
@@ -56,17 +54,13 @@ from forecastle.run import Run, Summary
 from forecastle.task import DAY
 from forecastle.watching import newest_of, seconds
 
-BACKFILLED = "backfilled.json"  # in the task's folder: what the first TRAIN has fetched need not be fetched again
-ASK_AGAIN = timedelta(days=1)  # after which the past of a new series is asked for again where it could not be had
-WELCOME_FAILED = "series-backfill-failed"
 CONTEST = "contest.parquet"  # in a training's folder: its forecasts that a champion is met on, if not the back-test's
-CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series that is behind the others
 
 
 def ingest(run: Run) -> Summary:
     """Fetch what is new, archive the answers byte for byte, and lay the parsed batch into the run's folder."""
-    welcomed = _welcome(run)
-    start = _collect_from(run)
+    welcomed = collecting.welcome(run)
+    start = collecting.collect_from(run)
     archive = ingestion.Archive(run.stores / "archive")
     live = run.flow == "live"
     batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live, run.clock)
@@ -100,7 +94,7 @@ def quality_check(run: Run) -> Summary:
     if run.flow == "train":
         if batch.start <= run.task.start:
             roster.enrol(run.home, [name for name in run.task.series_ids if name not in withheld], run.now)
-        write_json(run.home / BACKFILLED, {"from": min(batch.start, _backfilled_from(run))})
+        write_json(run.home / collecting.BACKFILLED, {"from": min(batch.start, collecting.backfilled_from(run))})
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
@@ -121,7 +115,7 @@ def backfill(run: Run, pieces: Sequence[tuple[datetime, datetime]], keep_going: 
 
     yield from backfills.bring(run.task, run.settings, run.client, pieces, keep_going, now, run.clock)
     if backfills.is_whole(run.task, run.settings, run.now):
-        write_json(run.home / BACKFILLED, {"from": min(run.task.start, _backfilled_from(run))})
+        write_json(run.home / collecting.BACKFILLED, {"from": min(run.task.start, collecting.backfilled_from(run))})
 
 
 def transform(run: Run) -> Summary:
@@ -196,13 +190,21 @@ def train(run: Run) -> Summary:
 
 def promote(run: Run) -> Summary:
     """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
+    with publishing.alone(run.settings, run.task):  # what it is judged by is what it takes the place of
+        return _promote(run)
+
+
+def _promote(run: Run) -> Summary:
     challenger = registry.find(run.settings, run.task, _load(run.folder / "model.json")["version"])
     current = pointer.published(run.settings, run.task)
-    if current is not None and current.version == challenger.version:
+    if current is not None and current.names(challenger):
         return {"promoted": True, "version": current.version, "reasons": ["It is the champion already."]}
     if registry.REJECTED in challenger.tags:
         by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
         return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
+    note = run.folder / "decision.json"
+    if note.exists() and _load(note).get("serving") != _named(current):
+        note.unlink()  # it was decided against what serves no more
     comparison = judged(run)
     decision = comparison.decision
     write_json(concept.place(run.home, challenger.version), concept.profile(run.task, comparison.rows))
@@ -219,29 +221,34 @@ def promote(run: Run) -> Summary:
 def judged(run: Run) -> Comparison:
     """Return how a run's model stands beside the champion that serves, which is scored again on the same rows.
 
-    It is decided once a run and noted, so that what was promoted can still be read against what served before.
+    It is decided once a run and noted, so that what was promoted can still be read against what served before. Where
+    another champion serves by the time the model is to be promoted, ``promote`` lets it be decided anew.
     """
-    version = _load(run.folder / "model.json")["version"]
+    challenger = _load(run.folder / "model.json")
     met = run.folder / CONTEST
     rows = pl.read_parquet(met if met.exists() else _made(run.folder / "backtest.parquet"))
     note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
     if not note.exists():
         current = pointer.published(run.settings, run.task)
-        champion = None
+        champion, alone = None, promotion.NO_CHAMPION
         theirs.unlink(missing_ok=True)
-        if current is not None and current.version != version:
+        against = None if current is None or _named(current) == challenger else current.version
+        if current is not None and against is not None:
             serving = bundle.load(current.folder, current.version)
-            if set(serving.recipe.series_ids) & set(rows[SERIES]):  # one that knows none of the series is no measure
+            if set(serving.recipe.series_ids) & set(rows[SERIES]):
                 champion = _rescored(run, serving, rows)
                 write_table(theirs, champion)
-        decision = promotion.decide(run.task, rows, champion)
-        against = None if champion is None or current is None else current.version
-        write_json(note, {**decision.as_dict(), "challenger": version, "champion": against})
+            else:
+                alone = f"The champion, version {against}, knows none of the series judged, so it is no measure."
+        elif current is not None:
+            alone = "It serves already, so there is no other to be compared with."
+        decision = promotion.decide(run.task, rows, champion, alone)
+        said = {"challenger": challenger["version"], "champion": against, "serving": _named(current)}
+        write_json(note, {**decision.as_dict(), **said})
     said = _load(note)
     champion = pl.read_parquet(theirs) if theirs.exists() else None
     decision = promotion.Decision.from_dict(said)
-    now_serves = pointer.published(run.settings, run.task)
-    serves = now_serves is not None and now_serves.version == said["challenger"]
+    serves = _named(pointer.published(run.settings, run.task)) == challenger
     return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion, serves)
 
 
@@ -300,84 +307,6 @@ def newest_origins(run: Run, model: bundle.Bundle) -> tuple[datetime, Panel, Exa
     panel = _panel(run, model.recipe, start, newest)
     rows = panel.last_rows
     return newest, panel, make_examples(model.recipe, panel, rows, issued=np.full(len(rows), micros(run.now)))
-
-
-def _welcome(run: Run) -> list[str]:
-    """Fetch the past of every series that is new to the task, or back in it; return those whose past is there now.
-
-    Each comes through the gate by itself, so that one whose past cannot be had stops no other: that opens an incident,
-    and it is asked for again a day later. Before the first TRAIN, which collects everything, nothing is done.
-    """
-    if _backfilled_from(run) > run.task.start:
-        return []
-    done: list[str] = []
-    failed: dict[str, str] = {}
-    absent = roster.missing(run.task, run.home, run.history, run.now)
-    for name, series in absent.items():
-        if series.tried_at is not None and timedelta(0) <= run.now - series.tried_at < ASK_AGAIN:
-            continue
-        try:
-            if not PROVIDERS[run.task.source.provider].gives_present_only(run.task):
-                _backfill_one(run, name, max(series.start - run.task.gate.window, run.task.start))
-        except (GateError, SourceUnavailable) as error:
-            roster.postpone(run.home, name, run.now)
-            failed[name] = str(error)
-        else:
-            roster.enrol(run.home, [name], run.now)
-            done.append(name)
-    if failed:
-        reason = "; ".join(f"{name}: {said}" for name, said in failed.items())
-        run.journal.open_incident(run.task.name, WELCOME_FAILED, reason, run.now)
-    elif len(done) == len(absent):
-        run.journal.close_incident(run.task.name, WELCOME_FAILED, run.now, "No series lacks its past any more.")
-    return done
-
-
-def _backfill_one(run: Run, name: str, start: datetime) -> None:
-    """Collect one series from a time on, or from its first row on, through the gate into the history."""
-    one = run.task.model_copy(update={"series": tuple(each for each in run.task.series if each.id == name)})
-    archive = ingestion.Archive(run.stores / "archive")
-    batch = ingestion.fetch(one, run.settings, run.client, archive, start, run.now, run.now, False, run.clock)
-    first: Any = batch.rows.drop_nulls(one.measured.target)[TIMESTAMP].min() or start
-    batch = replace(batch, start=first, rows=batch.rows.filter(pl.col(TIMESTAMP) >= first))
-    roster.expect(run.home, name, intake.name_of(batch))
-    intake.admit(one, run.home, batch, run.now, stores=run.stores)
-
-
-def _collect_from(run: Run) -> datetime:
-    """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start.
-
-    It is decided once a run and noted, so that a run done again, its rows in the history by then, asks the same.
-    """
-    note = run.folder / "window.json"
-    if note.exists():
-        return datetime.fromisoformat(_load(note)["from"])
-    start = run.now - max(run.task.source.window, run.task.gate.window)
-    if run.flow == "train" and _backfilled_from(run) > run.task.start:
-        start = run.task.start
-    elif run.history.newest() is not None and (gap := _oldest_gap(run)) < start:
-        start = gap - run.task.gate.window  # what is known already shows whether a series still speaks in one unit
-    write_json(note, {"from": start})
-    return start
-
-
-def _backfilled_from(run: Run) -> datetime:
-    """Return from where on a TRAIN has collected everything already; now, where none has."""
-    note = run.home / BACKFILLED
-    return datetime.fromisoformat(_load(note)["from"]) if note.exists() else run.now
-
-
-def _oldest_gap(run: Run) -> datetime:
-    """Return the newest row of the series that is furthest behind, at most CATCH_UP before the newest of all.
-
-    So an outage is filled whole, however long. A series that has been silent, or withheld, for longer than the others
-    is not asked for with them ever after: it lapses, and what it lacks is fetched for it alone (see ``_welcome``).
-    """
-    earliest = (newest_of(run) or run.now) - CATCH_UP
-    recent = run.history.read(as_of=run.now, start=earliest)
-    last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
-    roster.lapse(run.home, [name for name in run.task.series_ids if name not in last], run.now)
-    return min((last[name] for name in run.task.series_ids or last if name in last), default=earliest)
 
 
 def _examples(run: Run) -> Examples:
@@ -458,6 +387,11 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
     if not plain:
         versions = versions.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in gone)
     return build_panel(versions, run.task, until, recipe.columns)
+
+
+def _named(current: pointer.Pointer | None) -> dict[str, str] | None:
+    """Return what tells one model that serves from another; a version alone does not, across registries."""
+    return None if current is None else {"version": current.version, "run_id": current.run_id}
 
 
 def _answers(run: Run) -> tuple[str, ...]:

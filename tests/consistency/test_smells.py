@@ -28,6 +28,18 @@ def test_the_package_is_free_of(smell: str, sources) -> None:
     assert found == []
 
 
+def test_no_private_function_is_left_that_its_module_does_not_use(sources) -> None:
+    asked_for = ["models/pyfunc.py: _load_pyfunc"]  # by MLflow
+    found = [
+        f"{source.name}: {node.name}"
+        for source in sources
+        for node in source.tree.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("_") and not node.name.startswith("__")
+        if len(re.findall(rf"\b{node.name}\b", source.text)) == 1 and not node.decorator_list
+    ]
+    assert found == asked_for
+
+
 def test_time_is_not_counted_in_rows(sources) -> None:
     counting_bars = {"monitoring/outcomes.py"}  # where markets close, a step is by definition the next row
     assert {source.name for source in sources if re.search(r"\.shift\(\s*-", source.text)} <= counting_bars

@@ -207,7 +207,8 @@ def test_superseded_models_go_and_champion_challenger_and_the_one_to_go_back_to_
     assert pruned(lasting, dry_run=True)["models"].items == 2
     assert pruned(lasting)["models"].items == 2
     assert sorted(one.version for one in registry.versions(settings, task)) == ["3", "4", "5", "6"]
-    assert sorted(path.name for path in (site.folder / "models").iterdir() if path.is_dir()) == ["3", "4", "audit"]
+    left = {path.name.partition("-")[0] for path in (site.folder / "models").iterdir() if path.is_dir()}
+    assert left == {"3", "4", "audit"}
     for one in extra[1:]:
         assert bundle.load(registry.download(settings, one, tmp_path / f"back-{one.version}"))
     assert pruned(lasting)["models"].items == 0

@@ -121,6 +121,47 @@ def test_a_better_challenger_takes_over_and_the_next_forecast_is_its_own(contest
     assert pointer.published(contest.settings, contest.task).version == "2"
 
 
+def test_what_was_decided_against_a_champion_that_serves_no_more_is_decided_anew(contest) -> None:
+    _shift_backtest(contest, pl.col("actual") + 0.1)
+    with pipeline.open_run(contest.task, contest.settings, "train", contest.now, contest.source) as run:
+        assert judged(run).decision.promote
+        note = run.folder / "decision.json"
+        stale = json.loads(note.read_bytes()) | {
+            "serving": {"version": "7", "run_id": "r"},
+            "reasons": ["It is better than 7."],
+        }
+        note.write_text(json.dumps(stale))
+    said = _promote(contest)
+    assert "It is better than 7." not in said["reasons"]
+    assert any("better than the champion on the same rows" in reason for reason in said["reasons"])
+    assert json.loads(note.read_bytes())["champion"] == "1"
+
+
+def test_a_champion_that_knows_none_of_the_series_is_said_to_be_no_measure(contest) -> None:
+    _shift_backtest(contest, pl.col("actual") + 0.1)
+    path = contest.folder / "runs" / f"train-{contest.now:%Y%m%dT%H%M%SZ}" / "backtest.parquet"
+    pl.read_parquet(path).with_columns(series_id="new " + pl.col("series_id")).write_parquet(path)
+    said = _promote(contest)
+    assert said["promoted"] and "There is no champion yet." not in said["reasons"]
+    assert any("version 1, knows none of the series" in reason for reason in said["reasons"])
+
+
+def test_a_champion_of_another_registry_with_the_same_number_is_another_model(contest) -> None:
+    _shift_backtest(contest, pl.col("actual") + 0.1)
+    before = pointer.published(contest.settings, contest.task)
+    place = contest.folder / "models" / "champion.json"
+    elsewhere = json.loads(place.read_bytes()) | {"version": "2", "run_id": "of-another-registry"}
+    place.write_text(json.dumps(elsewhere))
+    shutil.copytree(before.folder, before.folder.with_name(f"2-{before.digest[:12]}"))
+    said = _promote(contest)
+    assert any("better than the champion on the same rows" in reason for reason in said["reasons"])
+    champion, version = pointer.published(contest.settings, contest.task), registry.find(
+        contest.settings, contest.task, "2"
+    )
+    assert champion.names(version) and registry.alias(contest.settings, contest.task, "champion") == version
+    assert bundle.load(champion.folder, "2").created_at == contest.now
+
+
 def test_collecting_again_up_to_the_versioned_table_changes_nothing(site) -> None:
     noted = json.loads((site.settings.home / "said.json").read_bytes())["version"]
     before = site.state()

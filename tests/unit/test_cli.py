@@ -19,8 +19,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from filelock import FileLock
 from typer.main import get_command
 
+from forecastle import pipeline
 from forecastle.cli import app, main
 from forecastle.cli.flows import STEPS
 from forecastle.pipeline import FLOWS
@@ -299,6 +301,16 @@ def test_a_step_prints_one_line_and_with_json_one_object(call, task_file) -> Non
     (told,) = call("quality-check", "--task", task_file, "--now", moment, "--json").lines
     assert (told["step"], told["ok"]) == ("quality-check", True)
     assert told["summary"]["new"] == 2 * 24 * DAYS
+
+
+def test_a_step_waits_for_another_process_that_runs_its_flow(call, task_file, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "PATIENCE", timedelta(seconds=0.1))
+    call("ingest", "--task", task_file, "--now", (START + DAYS * 24 * HOUR).isoformat())
+    (runs,) = Path.cwd().rglob("runs")
+    with FileLock(runs.with_name("train.lock")):
+        ended = call("quality-check", "--task", task_file)
+    assert ended.code == 4 and "train.lock" in ended.err
+    assert call("quality-check", "--task", task_file).code == 0
 
 
 def test_a_step_without_now_goes_on_with_the_newest_run(call, task_file) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from filelock import FileLock
 
 from forecastle import pipeline
 from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable, StorageUnavailable
+from forecastle.monitoring.journal import Journal
 from forecastle.pipeline import FLOWS, LIVE, TRAIN, Step, open_run, passages, run_flow, run_step
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -92,6 +94,38 @@ def test_a_step_leaves_how_it_ended_as_a_file(filed, settings) -> None:
     assert said["bad"]["error"] == {"kind": "SourceUnavailable", "message": str(bad.error)}
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_journal_that_is_out_while_a_step_is_told_of_is_how_the_step_ended(filed, settings, fails: bool) -> None:
+    class Silent(Journal):
+        def open_incident(self, *_: object) -> bool:
+            raise StorageUnavailable("the journal to answer", "nothing", "Wait.")
+
+        close_incident = open_incident
+
+    def work(run: pipeline.Run) -> dict[str, Any]:
+        if fails:
+            raise SourceUnavailable("an answer", "none", "Ask again.")
+        return {}
+
+    with open_run(filed, settings, "live", NOW) as run:
+        out = replace(run, journal=Silent(settings.journal_url))
+        ended = list(run_flow(out, [Step("one", work, ()), Step("two", work, ())]))
+        said = json.loads((run.folder / "steps" / "one.json").read_bytes())
+    assert [type(one.error) for one in ended] == [SourceUnavailable if fails else StorageUnavailable]
+    assert not said["ok"]
+
+
+def test_a_note_that_the_disk_refuses_is_how_the_step_ended(filed, settings) -> None:
+    def work(run: pipeline.Run) -> dict[str, Any]:
+        run.folder.mkdir(parents=True)
+        (run.folder / "steps").touch()
+        return {}
+
+    with open_run(filed, settings, "train", NOW) as run:
+        ended = list(run_flow(run, [Step("one", work, ())]))
+    assert [type(one.error) for one in ended] == [StorageUnavailable]
+
+
 def test_a_fault_of_ours_is_not_swallowed(filed, settings) -> None:
     def crash(run: pipeline.Run) -> dict[str, Any]:
         raise ZeroDivisionError
@@ -166,6 +200,16 @@ def test_passes_follow_the_clock_and_a_failed_one_ends_only_itself(filed, settin
     ended = list(passages(filed, settings, 1, lambda: next(moments)))
     assert [one.step for one in ended] == ["ingest", "quality-check", "forecast"]
     assert (settings.home / "small" / "runs" / "live-20240120T000000Z").is_dir()
+
+
+def test_a_journal_that_is_out_between_two_passes_ends_no_loop(filed, settings, monkeypatch) -> None:
+    def out(*_: object) -> None:
+        raise StorageUnavailable("the journal to answer", "nothing", "Wait.")
+
+    monkeypatch.setattr(pipeline.retraining, "wanted", out)
+    monkeypatch.setattr(pipeline, "_sleep_until", lambda *_: None)
+    ended = list(passages(filed, settings, 2, lambda: NOW))
+    assert [one.step for one in ended] == ["ingest", "quality-check", "forecast"] * 2
 
 
 def test_between_two_passes_a_source_that_is_asked_more_often_is_collected_alone(

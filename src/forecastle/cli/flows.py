@@ -211,14 +211,13 @@ def _step_command(name: str, default_flow: str) -> Callable[..., None]:
 
 def _run_step(file: Path, flow: str, name: str, now: str | None, as_json: bool) -> None:
     from forecastle.errors import TaskError
-    from forecastle.pipeline import FLOWS, run_step
+    from forecastle.pipeline import FLOWS, run_flow
     from forecastle.task import nearest
 
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
     with _open_run(file, flow, now, resume=name != "ingest") as opened:
-        step = next(step for step in FLOWS[flow] if step.name == name)
-        _report([run_step(opened, step)], as_json)
+        _report(run_flow(opened, [step for step in FLOWS[flow] if step.name == name]), as_json)
 
 
 def _report(outcomes: Iterable[Outcome], as_json: bool) -> None:

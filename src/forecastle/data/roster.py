@@ -3,19 +3,22 @@
     <home>/<task>/series.json    since when each series is collected, and when one was taken out of the task
 
 Retired is a series of the history that the task names no more: nothing is collected, learnt, forecast or told of it,
-and its rows stay. A task that names no series (its source decides) has all there are.
+and its rows stay. A task that names no series (its source decides) has all there are. Both flows change the list, so
+each change has it alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from filelock import FileLock, Timeout
 
 from forecastle.data import formats
 from forecastle.data.history import History
@@ -25,6 +28,7 @@ from forecastle.task import Task
 
 NOTE = "series.json"
 FORMAT = 1
+LOCK_SECONDS = 60.0
 
 
 def in_service(task: Task, rows: pl.DataFrame) -> pl.DataFrame:
@@ -58,14 +62,15 @@ def missing(task: Task, folder: Path, history: History, now: datetime) -> dict[s
     """
     if not task.series:
         return {}
-    known = _read(folder)
     extents = None
-    if known is None:
-        extents = _extents(history)
-        known = {name: {"since": iso(first)} for name, (first, _) in extents.items()}
-    for name in known.keys() - set(task.series_ids):
-        known[name].setdefault("retired_at", iso(now))
-    _write(folder, known)
+    with _alone(folder):
+        known = _read(folder)
+        if known is None:
+            extents = _extents(history)
+            known = {name: {"since": iso(first)} for name, (first, _) in extents.items()}
+        for name in known.keys() - set(task.series_ids):
+            known[name].setdefault("retired_at", iso(now))
+        _write(folder, known)
     found: dict[str, Missing] = {}
     for name in task.series_ids:
         entry = known.get(name, {})
@@ -82,10 +87,8 @@ def missing(task: Task, folder: Path, history: History, now: datetime) -> dict[s
 
 def enrol(folder: Path, names: Iterable[str], since: datetime) -> None:
     """Note that the past of these series is there: they are in service from now on."""
-    known = _read(folder) or {}
-    for name in names:
-        known[name] = {"since": known.get(name, {}).get("since", iso(since))}
-    _write(folder, known)
+    with _alone(folder):
+        _enrol(folder, names, since)
 
 
 def lapse(folder: Path, names: Iterable[str], now: datetime) -> None:
@@ -93,33 +96,66 @@ def lapse(folder: Path, names: Iterable[str], now: datetime) -> None:
 
     Of one whose past was never there nothing changes.
     """
-    known = _read(folder) or {}
-    for name in names:
-        if "since" in known.get(name, {}):
-            known[name].setdefault("retired_at", iso(now))
-    if known:
-        _write(folder, known)
+    with _alone(folder):
+        known = _read(folder) or {}
+        for name in names:
+            if "since" in known.get(name, {}):
+                known[name].setdefault("retired_at", iso(now))
+        if known:
+            _write(folder, known)
 
 
 def expect(folder: Path, name: str, batch: str) -> None:
     """Note that a batch, of this name, is all of a series' past: if it is refused, its release enrols the series."""
-    known = _read(folder) or {}
-    entry = known.get(name, {})
-    known[name] = {**entry, "batches": sorted({*entry.get("batches", ()), batch})}
-    _write(folder, known)
+    with _alone(folder):
+        known = _read(folder) or {}
+        entry = known.get(name, {})
+        known[name] = {**entry, "batches": sorted({*entry.get("batches", ()), batch})}
+        _write(folder, known)
 
 
 def enrol_past(folder: Path, batch: str, since: datetime) -> None:
     """Enrol the series whose past a released batch is; of any other batch nothing is noted."""
-    known = _read(folder) or {}
-    if names := [name for name, entry in known.items() if batch in entry.get("batches", ())]:
-        enrol(folder, names, since)
+    with _alone(folder):
+        known = _read(folder) or {}
+        if names := [name for name, entry in known.items() if batch in entry.get("batches", ())]:
+            _enrol(folder, names, since)
 
 
 def postpone(folder: Path, name: str, now: datetime) -> None:
     """Note that the past of a series could not be had now."""
+    with _alone(folder):
+        known = _read(folder) or {}
+        known[name] = {**known.get(name, {}), "tried_at": iso(now)}
+        _write(folder, known)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep every other process from changing the list meanwhile."""
+    path = folder / ".series.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=LOCK_SECONDS)
+        lock.acquire()
+    except Timeout:
+        raise StorageUnavailable(
+            f"to change the list of series in {folder} alone",
+            f"{path} held by another process for {LOCK_SECONDS:.0f} s",
+            "Wait until that has ended, or end it.",
+        ) from None
+    except OSError as error:
+        raise StorageUnavailable(f"to lock {path}", plainly(error), "Mend the folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _enrol(folder: Path, names: Iterable[str], since: datetime) -> None:
     known = _read(folder) or {}
-    known[name] = {**known.get(name, {}), "tried_at": iso(now)}
+    for name in names:
+        known[name] = {"since": known.get(name, {}).get("since", iso(since))}
     _write(folder, known)
 
 

@@ -254,10 +254,6 @@ def _said(answer: Answer) -> str:
     return f"HTTP {answer.status}: {excerpt(answer.body, 120)}"
 
 
-def _code(answer: Answer) -> str:
-    return str(_json(answer).get("error_code", ""))
-
-
 def _json(answer: Answer) -> dict[str, Any]:
     """Return a body that is a JSON object; of anything else an empty one."""
     try:

@@ -1,7 +1,7 @@
 """Champions that an image carries, and which one serves: the published or the baked.
 
     <baked>/<task>/models/champion.json    laid out as the published ones, so that the same code reads both
-    <baked>/<task>/models/<version>/
+    <baked>/<task>/models/<version>-<digest>/
 
 A baked champion is what the registry's alias named when the image was built. It is never written to afterwards.
 """

@@ -1,7 +1,7 @@
 """What serves: a small file that names the published champion, with the model's bundle beside it. No registry needed.
 
-    <home>/<task>/models/champion.json     the pointer, replaced in one move
-    <home>/<task>/models/<version>/        the bundle it points to, complete before the pointer says so
+    <home>/<task>/models/champion.json              the pointer, replaced in one move
+    <home>/<task>/models/<version>-<digest>/        the bundle it points to, complete before the pointer says so
 
 Only ``publish`` writes here. The service and the live forecasts read only the pointer and the bundle, so neither needs
 the registry to answer. Where the stores lie elsewhere (``FORECASTLE_STORES``), the same is published there too and the
@@ -68,6 +68,10 @@ class Pointer:
     published_at: datetime
     folder: Path
 
+    def names(self, version: ModelVersion) -> bool:
+        """Tell whether it is this version that serves: another registry counts from one again, so the run decides."""
+        return (self.version, self.run_id) == (version.version, version.run_id)
+
 
 def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_folder: Path, now: datetime) -> Pointer:
     """Copy a bundle to where the service looks, then point to it; readers see the old champion or the new, whole.
@@ -76,11 +80,10 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
     """
     digest = folder_digest(bundle_folder)
     current, shared = published(settings, task), _shared(settings, task)
-    if current and (current.version, current.digest) == (model_version.version, digest) and is_whole(current):
+    if current and current.names(model_version) and current.digest == digest and is_whole(current):
         if shared is None or shared.exists(POINTER):  # what the home folder has follows it
             return current
     models = _models(settings, task)
-    _copy_whole(bundle_folder, models / model_version.version, digest)
     content = {
         "format": FORMAT,
         "task": task.name,
@@ -91,6 +94,7 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
         "published_at": now,
         "files": sorted(path.relative_to(bundle_folder).as_posix() for path in _files(bundle_folder)),
     }
+    _copy_whole(bundle_folder, models / _folder_of(content), digest)
     said = (to_json(content, indent=2) + "\n").encode()
     if shared is not None:
         place = shared / _folder_of(content)
@@ -118,7 +122,7 @@ def published(settings: Settings, task: Task) -> Pointer | None:
         return Pointer(
             **{name: content[name] for name in ("task", "version", "run_id", "data_version", "digest")},
             published_at=datetime.fromisoformat(content["published_at"]),
-            folder=models / content["version"],
+            folder=_folder_in(models, content),
         )
     except FileNotFoundError:
         return None
@@ -133,6 +137,13 @@ def published(settings: Settings, task: Task) -> Pointer | None:
 def is_whole(champion: Pointer) -> bool:
     """Tell whether the bundle a pointer points to is there as it was published."""
     return champion.folder.is_dir() and folder_digest(champion.folder) == champion.digest
+
+
+def folders(settings: Settings, task: Task, version: str) -> list[Path]:
+    """Return the folders of this home in which bundles of a version were published."""
+    models = _models(settings, task)
+    old = models / version
+    return [*([old] if old.is_dir() else []), *sorted(models.glob(f"{version}-*/"))]
 
 
 def withdraw(settings: Settings, task: Task, version: str) -> None:
@@ -186,7 +197,7 @@ def _follow(shared: Store, models: Path) -> None:
             write_bytes(Path(aside) / "bundle" / name, one)
         if folder_digest(Path(aside) / "bundle") != digest:
             raise StorageUnavailable(f"champion {version} at {shared.uri} as it was published", "other bytes", _AGAIN)
-        _copy_whole(Path(aside) / "bundle", models / version, digest)
+        _copy_whole(Path(aside) / "bundle", models / _folder_of(content), digest)
         write_bytes(models / POINTER, said)
 
 
@@ -201,12 +212,18 @@ def _folder_of(content: Mapping[str, object]) -> str:
     return f"{content['version']}-{str(content['digest'])[:12]}"
 
 
+def _folder_in(models: Path, content: Mapping[str, str]) -> Path:
+    """Return where a pointer's bundle lies; the first versions published under the number alone."""
+    folder = models / _folder_of(content)
+    return folder if folder.is_dir() or not (models / content["version"]).is_dir() else models / content["version"]
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _copy_whole(source: Path, target: Path, digest: str) -> None:
-    """Copy a folder under another name, then move it into place; a different folder that is there gives way."""
+    """Copy a folder under another name, then move it into place; a damaged folder that is there gives way."""
     if target.is_dir() and folder_digest(target) == digest:
         return
     try:

@@ -22,6 +22,7 @@ COVERAGE_ROOM = 0.05
 """How far the share covered may lie from what the task promises."""
 KEYS = ("series_id", "origin", "horizon")
 CHALLENGER, CHAMPION = "challenger", "champion"
+NO_CHAMPION = "There is no champion yet."
 NAIVE = {"persistence": "last", "seasonal_naive": "naive"}  # a method and the column of what it forecasts
 
 
@@ -51,7 +52,9 @@ class Decision:
         return cls(**{one.name: data[one.name] for one in fields(cls)} | {"reasons": tuple(data["reasons"])})
 
 
-def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None = None) -> Decision:
+def decide(
+    task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None = None, alone: str = NO_CHAMPION
+) -> Decision:
     """Decide whether the challenger becomes champion.
 
     ``challenger`` holds its back-tested forecasts: series_id, origin, horizon, actual, value, perhaps lower and upper,
@@ -60,7 +63,8 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
     naive method (or serve the very forecasts of one that nothing trained beat); where there is a champion it must,
     besides, have the smaller errors by ``smaller_errors`` at 5 %, and no series whose RMSE is, by the same test, worse
     by more than the task's ``training.series_tolerance``, and intervals that cover what they promise. (Intervals too
-    wide or too narrow do not keep a first model from serving where nothing served: they are said.)
+    wide or too narrow do not keep a first model from serving where nothing served: they are said.) ``alone`` is the
+    reason why there is no champion to be compared with.
     """
     rows = same_rows(challenger, champion)
     methods = [CHALLENGER, *NAIVE, *([] if champion is None else [CHAMPION])]
@@ -74,7 +78,7 @@ def decide(task: Task, challenger: pl.DataFrame, champion: pl.DataFrame | None =
     harms = [_coverage(task, rows)]
     p_value = None
     if champion is None:
-        verdicts.append((True, "There is no champion yet."))
+        verdicts.append((True, alone))
     else:
         p_value = smaller_errors(rows, errors[CHALLENGER], errors[CHAMPION], task.steps)
         worse = smaller_errors(rows, errors[CHAMPION], errors[CHALLENGER], task.steps)

@@ -4,17 +4,24 @@ Truth about what should serve is the registry's alias ``champion``; what does se
 change goes through them in one order, so that a crash between any two is healed by doing it again, or by ``sync``:
 
     alias and tags in the registry  →  an event in the audit trail  →  bundle and pointer in the store
+
+Those who share a home folder do so one after the other (``alone``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from forecastle.errors import UserError
+from filelock import FileLock, Timeout
+
+from forecastle.errors import StorageUnavailable, UserError
 from forecastle.frame import iso
 from forecastle.models import audit, bundle, explanation, pointer, registry
 from forecastle.models.audit import Action, Event
@@ -22,6 +29,9 @@ from forecastle.models.pointer import ModelVersion, Pointer
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
 
+Change = TypeVar("Change", bound=Callable[..., Any])
+
+PATIENCE = 600.0  # seconds, for another process that decides what serves
 ALIASES: tuple[registry.Alias, ...] = ("champion", "challenger")
 
 
@@ -85,6 +95,42 @@ class Synced:
     moved: bool
 
 
+@contextmanager
+def alone(settings: Settings, task: Task) -> Iterator[None]:
+    """Keep every other process, and thread, of this home folder from deciding what serves of a task meanwhile.
+
+    Who has it may take it again. Raises StorageUnavailable where another keeps it, or the folder does not take a lock.
+    """
+    path = settings.task_folder(task.name) / "champion.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, is_singleton=True)
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise StorageUnavailable(
+            f"to decide alone what serves of task {task.name!r}",
+            f"{path} held by another process for {PATIENCE:.0f} s",
+            "Wait until that has ended, or end it.",
+        ) from None
+    except OSError as error:
+        raise StorageUnavailable(f"to lock {path}", str(error.strerror or error), "Mend the folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _alone(change: Change) -> Change:
+    """Let a change of what serves happen ``alone``."""
+
+    @wraps(change)
+    def changed(settings: Settings, task: Task, *args: Any, **named: Any) -> Any:
+        with alone(settings, task):
+            return change(settings, task, *args, **named)
+
+    return cast(Change, changed)
+
+
 def listing(settings: Settings, task: Task) -> tuple[Listed, ...]:
     """Return every version of the task's model, the newest first."""
     serving = pointer.published(settings, task)
@@ -120,6 +166,7 @@ def find(settings: Settings, task: Task, name: str) -> ModelVersion:
     )
 
 
+@_alone
 def promote(
     settings: Settings,
     task: Task,
@@ -147,43 +194,50 @@ def promote(
     return pointer.publish(settings, task, version, bundle_folder, now)
 
 
+@_alone
 def promote_registered(settings: Settings, task: Task, name: str, now: datetime, why: str, by: str) -> Pointer:
     """Let a version of the registry serve because somebody says so, whatever it scored."""
     return _publish_registered(settings, task, find(settings, task, name), now, why, by, "promote")
 
 
+@_alone
 def challenge(settings: Settings, task: Task, version: ModelVersion, now: datetime, why: str, by: str) -> None:
     """Let a version want to serve, and note why it does not yet."""
     registry.set_alias(settings, task, "challenger", version)
     audit.record(settings, task, Event(now, by, "keep", version.version, _serving(settings, task), why))
 
 
+@_alone
 def reject(settings: Settings, task: Task, name: str, now: datetime, why: str, by: str) -> ModelVersion:
     """Turn a version down: it is no challenger any more, and nothing rolls back to it. UserError for what serves."""
     version = find(settings, task, name)
-    if "champion" in version.aliases or version.version == _serving(settings, task):
+    if "champion" in version.aliases or _serves(version, pointer.published(settings, task)):
         raise UserError(
             "a version that does not serve",
             f"version {version.version}, the champion",
             "Take it from service first: forecastle registry rollback --task FILE --why TEXT",
         )
-    audit.record(settings, task, Event(now, by, "reject", version.version, _serving(settings, task), why))
     registry.reject(settings, task, version, iso(now), by, why)
+    audit.record(settings, task, Event(now, by, "reject", version.version, _serving(settings, task), why))
     return version
 
 
+@_alone
 def rollback(settings: Settings, task: Task, now: datetime, why: str, by: str, to: str | None = None) -> Pointer:
     """Let the version serve again that served before, or the one named; the one that serves now is turned down.
 
-    So a second rollback goes further back, never forth. Raises UserError where nothing served before, and where the
-    registry names another champion than serves.
+    So a second rollback goes further back, never forth; one that ended halfway is finished. Raises UserError where
+    nothing served before, and where the registry names another champion than serves.
     """
     known = registry.versions(settings, task, with_aliases=True)
     leaving = next((one for one in known if "champion" in one.aliases), None)
-    serving = _serving(settings, task)
-    if leaving is None or leaving.version != serving:
+    serving = pointer.published(settings, task)
+    turned_down = _left_halfway(known, serving)
+    if turned_down and leaving and not _serves(leaving, serving) and to in (None, leaving.version):
+        return _publish_registered(settings, task, leaving, now, why, by, "rollback", turned_down)
+    if leaving is None or not _serves(leaving, serving):
         raise UserError(
-            f"a champion in the registry that serves (version {serving or 'none'})",
+            f"a champion in the registry that serves (version {serving.version if serving else 'none'})",
             f"version {leaving.version}" if leaving else "none",
             "Bring them in step first: forecastle registry sync --task FILE",
         )
@@ -197,6 +251,7 @@ def rollback(settings: Settings, task: Task, now: datetime, why: str, by: str, t
     return _publish_registered(settings, task, target, now, why, by, "rollback", leaving)
 
 
+@_alone
 def sync(settings: Settings, task: Task, now: datetime, by: str, why: str = "") -> Synced:
     """Bring the published pointer, and the stage tags, in step with the alias ``champion`` of the registry.
 
@@ -209,9 +264,12 @@ def sync(settings: Settings, task: Task, now: datetime, by: str, why: str = "") 
     version = registry.alias(settings, task, "champion")
     if version is None:
         return Synced(None, before, False)
-    if serving is not None and serving.version == version.version and pointer.is_whole(serving):
+    if serving is not None and serving.names(version) and pointer.is_whole(serving):
         pointer.publish(settings, task, version, serving.folder, now)  # for shared stores that lack it
         return Synced(version.version, before, False)
+    if turned_down := _left_halfway(registry.versions(settings, task), serving):
+        who, reason = (turned_down.tags.get(name, "") for name in registry.REJECTION[1:])
+        why = why or f"{who} had begun to roll back: {reason}"
     why = why or "The registry's alias names it, and another was published."
     _publish_registered(settings, task, version, now, why, by, "sync")
     return Synced(version.version, before, True)
@@ -232,13 +290,18 @@ def _publish_registered(
         return promote(settings, task, version, folder, now, why, by, action, leaving)
 
 
+def _left_halfway(known: Sequence[ModelVersion], serving: Pointer | None) -> ModelVersion | None:
+    """Return the version that serves though it was turned down, as a rollback that dies leaves it."""
+    return next((one for one in known if _serves(one, serving) and registry.REJECTED in one.tags), None)
+
+
 def _serving(settings: Settings, task: Task) -> str:
     current = pointer.published(settings, task)
     return "" if current is None else current.version
 
 
 def _serves(version: ModelVersion, serving: Pointer | None) -> bool:
-    return serving is not None and serving.version == version.version
+    return serving is not None and serving.names(version)
 
 
 def _number(text: str | None) -> float | None:

@@ -138,7 +138,8 @@ def register(
     ``tags`` should hold ``data_version``; ``features`` says how they are made, ``dataset`` is what was learnt from.
     What the folder holds as a bundle (``made``) tells the model's signature and an example of its input. Artifacts that
     do not exist are left out, and so are metrics that are not finite and tags that are empty. A bundle that is
-    registered already (same bytes) is not registered again: its version is returned.
+    registered already (same bytes) is not registered again: its version is returned. A run of it that ended halfway is
+    finished.
     """
     digest = folder_digest(bundle_folder)
     tags = {"task": task.name, "task_digest": task.digest, **(tags or {}), "bundle_digest": digest}
@@ -147,7 +148,10 @@ def register(
         for known in _search(client, task):
             if known.tags.get("bundle_digest") == digest:
                 return _version(known)
-        run = client.create_run(_experiment(client, settings, task), run_name=f"train {task.name}", tags=dict(tags))
+        experiment = _experiment(client, settings, task)
+        begun = client.search_runs([experiment], f"tags.bundle_digest = '{digest}'", max_results=1)
+        run = begun[0] if begun else client.create_run(experiment, run_name=f"train {task.name}", tags=dict(tags))
+        params = {name: value for name, value in params.items() if name not in run.data.params}  # written once
         _log(client, run.info.run_id, run.info.start_time, params, metrics)
         if features:
             client.log_dict(run.info.run_id, dict(features), "features.json")

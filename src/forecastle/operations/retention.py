@@ -173,10 +173,11 @@ def _models(settings: Settings, task: Task, live: Needs, now: datetime, dry_run:
     gone = [one for one in registry.superseded(settings, task, before) if one.version not in live.versions]
     freed = 0
     for one in gone:
-        published = settings.task_folder(task.name) / "models" / one.version
-        freed += _size(published)
+        published = pointer.folders(settings, task, one.version)
+        freed += sum(map(_size, published))
         if not dry_run:
-            _remove(published)
+            for folder in published:
+                _remove(folder)
             pointer.withdraw(settings, task, one.version)
             registry.forget(settings, task, one)
     return Pruned(task.name, "models", settings.keep_models, len(gone), freed, len(live.versions))

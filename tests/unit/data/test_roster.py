@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from forecastle.data import roster
 from forecastle.data.history import History
@@ -75,6 +78,35 @@ def test_the_release_of_a_series_past_enrols_it_and_that_of_another_batch_does_n
     assert list(roster.missing(task, tmp_path, history, NOW)) == ["c"]
     roster.enrol_past(tmp_path, "first", NOW)
     assert roster.missing(task, tmp_path, history, NOW) == {}
+
+
+def test_a_change_waits_for_another_that_has_read_the_list(
+    small_task, history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = named(small_task, "a", "c")
+    roster.missing(task, tmp_path, history, NOW)
+    monkeypatch.setattr(roster, "LOCK_SECONDS", 0.05)
+    changes = (
+        lambda: roster.missing(task, tmp_path, history, NOW),
+        lambda: roster.enrol(tmp_path, ["c"], NOW),
+        lambda: roster.lapse(tmp_path, ["a"], NOW),
+        lambda: roster.expect(tmp_path, "c", "batch"),
+        lambda: roster.enrol_past(tmp_path, "batch", NOW),
+        lambda: roster.postpone(tmp_path, "c", NOW),
+    )
+    before = (tmp_path / "series.json").read_bytes()
+    with FileLock(tmp_path / ".series.lock"):
+        for change in changes:
+            with pytest.raises(StorageUnavailable, match="alone"):
+                change()
+    assert (tmp_path / "series.json").read_bytes() == before
+
+
+def test_changes_by_many_at_once_all_count(tmp_path: Path) -> None:
+    names = [f"s{number}" for number in range(12)]
+    with ThreadPoolExecutor(4) as many:
+        list(many.map(lambda name: roster.enrol(tmp_path, [name], NOW), names))
+    assert set(json.loads((tmp_path / "series.json").read_bytes())["series"]) == set(names)
 
 
 def test_a_list_of_a_newer_forecastle_is_refused_and_a_torn_one_is_no_empty_one(

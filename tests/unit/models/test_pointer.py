@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from forecastle.errors import StorageUnavailable
-from forecastle.models.pointer import ModelVersion, folder_digest, publish, published, withdraw
+from forecastle.models.pointer import ModelVersion, folder_digest, folders, is_whole, publish, published, withdraw
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -56,12 +59,55 @@ def test_a_new_champion_takes_the_place_and_the_old_bundle_stays(settings: Setti
 
 
 def test_a_half_copied_bundle_of_an_earlier_attempt_gives_way(settings: Settings, task: Task, bundle: Path) -> None:
-    half = settings.task_folder(task.name) / "models" / "1"
+    half = settings.task_folder(task.name) / "models" / f"1-{folder_digest(bundle)[:12]}"
     half.mkdir(parents=True)
     (half / "model.json").write_text("{")
     pointer = publish(settings, task, FIRST, bundle, NOON)
     assert folder_digest(pointer.folder) == folder_digest(bundle)
-    assert sorted(path.name for path in half.parent.iterdir()) == ["1", "champion.json"]
+    assert sorted(path.name for path in half.parent.iterdir()) == [half.name, "champion.json"]
+
+
+def test_another_bundle_of_the_same_version_never_takes_away_what_serves(
+    settings: Settings, task: Task, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = publish(settings, task, FIRST, bundle, NOON)
+    (bundle / "model.json").write_text("[]")
+    for crash in range(1, 9):
+        with monkeypatch.context() as dying:
+            dying.setattr(os, "replace", _dies_at(crash))
+            try:
+                publish(settings, task, FIRST, bundle, NOON)
+            except KeyboardInterrupt:
+                current = published(settings, task)
+                assert current == before and is_whole(current), crash
+            else:
+                break
+    current = published(settings, task)
+    assert crash > 1 and current is not None and current.digest == folder_digest(bundle) and is_whole(current)
+
+
+def _dies_at(number: int) -> Callable[..., None]:
+    """Return a move of files that works until its so-manieth call, which never returns."""
+    moves, move = itertools.count(1), os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if next(moves) == number:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    return replace
+
+
+def test_a_champion_published_under_its_number_alone_goes_on_serving(
+    settings: Settings, task: Task, bundle: Path
+) -> None:
+    folder = publish(settings, task, FIRST, bundle, NOON).folder
+    older = folder.rename(folder.parent / "1")
+    current = published(settings, task)
+    assert current is not None and current.folder == older and is_whole(current)
+    assert folders(settings, task, "1") == [older]
+    publish(settings, task, SECOND, bundle, NOON)
+    assert folders(settings, task, "1") == [older] and len(folders(settings, task, "2")) == 1
 
 
 def test_a_home_that_moved_keeps_its_champion(settings: Settings, task: Task, bundle: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from forecastle.errors import RegistryUnavailable, UserError
+from forecastle.errors import RegistryUnavailable, StorageUnavailable, UserError
 from forecastle.models import audit, bundle, pointer, publishing, registry
 from forecastle.models.audit import Event
 from forecastle.models.bundle import Bundle
@@ -120,6 +122,44 @@ def test_sync_publishes_what_somebody_made_the_champion_in_mlflow(shelf: Shelf) 
     assert shelf.rollback().version == "1"
 
 
+def test_whoever_decides_what_serves_waits_for_another_who_does(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "PATIENCE", 0.05)
+    settings, task = shelf.settings, shelf.task
+    shelf.promote(shelf.train(1))
+    second = shelf.train(2)
+    decisions: list[Callable[[], object]] = [
+        lambda: shelf.promote(second),
+        lambda: publishing.promote_registered(settings, task, "2", NOON, "Better.", "ann"),
+        lambda: publishing.challenge(settings, task, second, NOON, "No better.", "run"),
+        lambda: publishing.reject(settings, task, "2", NOON, "Out.", "ann"),
+        shelf.rollback,
+        shelf.sync,
+    ]
+    with FileLock(settings.task_folder(task.name) / "champion.lock"):
+        for decide in decisions:
+            with pytest.raises(StorageUnavailable, match="to decide alone what serves"):
+                decide()
+    assert shelf.state() == ("1", "1", ["Production", ""]) and len(shelf.events()) == 1
+    with publishing.alone(settings, task):  # who has it may decide several times
+        shelf.promote(second)
+
+
+def test_after_a_move_to_another_registry_the_same_number_is_not_taken_for_what_serves(shelf: Shelf) -> None:
+    first = shelf.train(1)
+    place = bundle.save(shelf.make(usual=9.0), shelf.folder / "older")
+    pointer.publish(shelf.settings, shelf.task, replace(first, run_id="of-another-registry"), place, NOON)
+    assert [one.serves for one in publishing.listing(shelf.settings, shelf.task)] == [False]
+    with registry._registry(shelf.settings) as client:
+        client.set_registered_model_alias(shelf.task.name, "champion", "1")
+    with pytest.raises(UserError, match="forecastle registry sync"):
+        shelf.rollback()
+    assert shelf.sync().moved
+    current = pointer.published(shelf.settings, shelf.task)
+    assert current is not None and current.names(first)
+    assert folder_digest(current.folder) == folder_digest(shelf.folder / "1")
+    assert not shelf.sync().moved
+
+
 @pytest.mark.parametrize("crash", ["set_alias", "tag", "record", "publish"])
 def test_a_promotion_that_dies_anywhere_is_healed_by_the_next_and_by_sync(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, crash: str
@@ -145,8 +185,10 @@ def test_a_promotion_that_dies_anywhere_is_healed_by_the_next_and_by_sync(
     assert shelf.events()[-1][1:3] == ("promote", "2")
 
 
-def test_a_rollback_that_dies_after_the_alias_moved_goes_no_further_back(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("room", "crash"), [(audit, "record"), (pointer, "publish")])
+@pytest.mark.parametrize("by_sync", [False, True])
+def test_a_rollback_that_dies_goes_no_further_back_and_keeps_its_reason(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, room: object, crash: str, by_sync: bool
 ) -> None:
     for number in (1, 2, 3):
         shelf.promote(shelf.train(number))
@@ -155,14 +197,34 @@ def test_a_rollback_that_dies_after_the_alias_moved_goes_no_further_back(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(pointer, "publish", die)
+        dying.setattr(room, crash, die)
         with pytest.raises(KeyboardInterrupt):
             shelf.rollback()
-    with pytest.raises(UserError, match="forecastle registry sync"):
-        shelf.rollback()
-    shelf.sync()
+    if by_sync:
+        assert shelf.sync().moved
+    else:
+        assert shelf.rollback().version == "2"
+    event = audit.events(shelf.settings, shelf.task)[-1]
+    assert (event.version, event.before) == ("2", "3") and "It errs." in event.why
+    assert (event.by, event.action) == (("cron", "sync") if by_sync else ("bob", "rollback"))
     assert shelf.state() == ("2", "2", ["Archived", "Production", "Archived"])
     assert shelf.rollback().version == "1"
+
+
+def test_a_rejection_that_dies_is_in_the_trail_only_where_the_registry_has_it(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.promote(shelf.train(1))
+    shelf.train(2)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(registry, "reject", die)
+        with pytest.raises(KeyboardInterrupt):
+            publishing.reject(shelf.settings, shelf.task, "2", NOON, "Out.", "bob")
+    assert [one[1] for one in shelf.events()] == ["promote"]
 
 
 def test_sync_replaces_a_published_bundle_that_was_damaged(shelf: Shelf) -> None:

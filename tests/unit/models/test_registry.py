@@ -72,6 +72,28 @@ def test_registering_the_same_bundle_twice_gives_one_version(train: Callable[...
     assert train() == train()
 
 
+@pytest.mark.parametrize("crash", ["_log_files", "_log_model", "_ensure_model"])
+def test_a_registration_that_dies_halfway_is_finished_in_the_same_run(
+    settings: Settings,
+    own_task: Task,
+    train: Callable[..., ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
+    crash: str,
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(registry, crash, die)
+        with pytest.raises(KeyboardInterrupt):
+            train(params={"seed": 0, "git_commit": "c0ffee"}, metrics={"ridge.rmse": 2.0})
+    version = train(params={"seed": 0, "git_commit": "d00d"}, metrics={"ridge.rmse": 2.0})  # by newer code
+    with registry._registry(settings) as client:
+        (run,) = client.search_runs([client.get_experiment_by_name(own_task.name).experiment_id])
+    assert (run.info.run_id, run.info.status) == (version.run_id, "FINISHED")
+    assert run.data.params["seed"] == "0" and run.data.metrics == {"ridge.rmse": 2.0}
+
+
 def test_a_training_run_tells_parameters_metrics_features_and_pages(
     settings: Settings, own_task: Task, train: Callable[..., ModelVersion], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import httpx
 import polars as pl
 import pytest
 
+from forecastle.models import pointer
 from forecastle.monitoring.journal import Journal
 from forecastle.serving import schemas
 from forecastle.serving.app import create_app
@@ -76,7 +77,7 @@ def test_ready_is_503_while_the_journal_does_not_answer(tmp_path, settings, task
 
 
 def test_ready_is_503_while_a_champion_cannot_be_loaded(filled, task, clock, get) -> None:
-    shutil.rmtree(filled.task_folder(task.name) / "models" / "3")
+    shutil.rmtree(pointer.published(filled, task).folder)
     answer = get(create_app(filled, [task], clock, poll_every=0), "/ready")
     assert answer.status_code == 503
     assert "could not be loaded" in answer.json()["tasks"][0]["reason"]
@@ -199,7 +200,7 @@ def test_a_new_champion_is_picked_up_without_a_restart(ask, filled, task, made_u
 def test_a_champion_that_cannot_be_loaded_leaves_the_one_before_in_place(ask, filled, task, made_up) -> None:
     ask(TASK)
     made_up.publish_champion(filled, task, version="4")
-    shutil.rmtree(filled.task_folder(task.name) / "models" / "4")
+    shutil.rmtree(pointer.published(filled, task).folder)
     info = ask(TASK).json()
     assert info["model"]["version"] == "3"
     assert info["degraded"] and "version 4, could not be loaded" in info["degraded_reason"]
