@@ -39,7 +39,8 @@ def test_a_forecast_leads_to_its_model_its_data_its_commit_and_its_answers(site)
         made = journal.latest(site.task.name).row(0, named=True)
     found = lineage(site, made["forecast_id"])
     run = f"train-{site.now - 2 * HOUR:%Y%m%dT%H%M%SZ}"
-    assert found.forecast == made
+    assert {name: found.forecast[name] for name in made} == made
+    assert found.forecast["feature_digest"] and found.forecast["data_age"] == 300
     assert (found.model.version, found.model.stage) == (made["model_version"], "Production") == ("1", "Production")
     assert (found.data.version, found.data.run) == (made["data_version"], run)
     assert sorted(found.answers) == collected_for_training and found.missing == ()

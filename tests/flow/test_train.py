@@ -139,7 +139,7 @@ def test_what_was_decided_against_a_champion_that_serves_no_more_is_decided_anew
 
 def test_a_champion_that_knows_none_of_the_series_is_said_to_be_no_measure(contest) -> None:
     _shift_backtest(contest, pl.col("actual") + 0.1)
-    path = contest.folder / "runs" / f"train-{contest.now:%Y%m%dT%H%M%SZ}" / "backtest.parquet"
+    path = contest.folder / "runs" / f"train-{contest.now:%Y%m%dT%H%M%SZ}" / CONTEST
     pl.read_parquet(path).with_columns(series_id="new " + pl.col("series_id")).write_parquet(path)
     said = _promote(contest)
     assert said["promoted"] and "There is no champion yet." not in said["reasons"]
