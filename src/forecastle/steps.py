@@ -207,7 +207,8 @@ def _promote(run: Run) -> Summary:
         note.unlink()  # it was decided against what serves no more
     comparison = judged(run)
     decision = comparison.decision
-    write_json(concept.place(run.home, challenger.version), concept.profile(run.task, comparison.rows))
+    promised = pl.read_parquet(_made(run.folder / "backtest.parquet"))
+    write_json(concept.place(run.home, challenger.version), concept.profile(run.task, promised))
     why = " ".join(decision.reasons)
     if decision.promote:
         publishing.promote(run.settings, run.task, challenger, run.folder / "bundle", run.now, why, run.id)

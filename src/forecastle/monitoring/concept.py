@@ -45,9 +45,7 @@ def profile(task: Task, rows: pl.DataFrame) -> dict[str, Any]:
     errors = _errors(task, rows)
     by_series = dict(errors.group_by("series_id").agg(pl.col("error").std(ddof=0)).drop_nulls().iter_rows())
     usual = {name: spread for name, spread in by_series.items() if spread > 0}
-    relative = errors.filter(pl.col("series_id").is_in(sorted(usual))).with_columns(
-        pl.col("error") / pl.col("series_id").replace_strict(usual, return_dtype=pl.Float64)
-    )
+    relative = errors.join(_spreads(usual, "own"), on="series_id").with_columns(pl.col("error") / pl.col("own"))
     steps = dict(relative.group_by("horizon").agg((pl.col("error") ** 2).mean()).iter_rows())
     cells = relative.group_by("horizon", "hour").agg(
         pl.col("error").mean().alias("mean"), pl.col("error").var(ddof=0).alias("var"), pl.len().alias("n")
@@ -72,11 +70,7 @@ def standardised(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> pl
     profile; in the order of time. Series and cells that the profile does not know are left out."""
     schema = {"horizon": pl.Int64, "hour": pl.Int64, "mean": pl.Float64, "usual": pl.Float64}
     cells = pl.DataFrame(known["cells"], schema=schema, orient="row")
-    series = pl.DataFrame({"series_id": list(known["series"]), "own": list(known["series"].values())})
-    spread = pl.DataFrame(
-        {"series_id": list(known["spread"]), "spread": list(known["spread"].values())},
-        schema={"series_id": pl.String, "spread": pl.Float64},
-    )
+    series, spread = _spreads(known["series"], "own"), _spreads(known["spread"], "spread")
     relative = (
         _errors(task, rows)
         .join(series, on="series_id")
@@ -117,7 +111,7 @@ def first_alarm(z: npt.NDArray[np.float64], size: tuple[float, float]) -> int | 
     from river.drift import PageHinkley  # seconds to import, so only where errors are tested
 
     z = np.clip(z, -LONGEST, LONGEST)
-    widths = (np.abs(z) - size[0]) / size[1]
+    widths = (np.abs(z) - size[0]) / size[1] if size[1] > 0 else np.zeros(len(z))
     level = PageHinkley(min_instances=LEAST, delta=LEVEL[0], threshold=LEVEL[1])
     wider = PageHinkley(min_instances=LEAST, delta=SIZE[0], threshold=SIZE[1], mode="up")
     for number, (one, width) in enumerate(zip(z.tolist(), widths.tolist(), strict=True)):
@@ -153,6 +147,12 @@ def _waves(task: Task, means: pl.DataFrame) -> pl.DataFrame:
         pl.len().alias("n"),
     )
     return waves.filter(pl.col("n") >= enough).sort("series_id", "day")
+
+
+def _spreads(known: Mapping[str, float], name: str) -> pl.DataFrame:
+    """Return numbers by series as a table; where no series has any, as an empty one."""
+    schema = {"series_id": pl.String, name: pl.Float64}
+    return pl.DataFrame({"series_id": list(known), name: list(known.values())}, schema=schema)
 
 
 def _errors(task: Task, rows: pl.DataFrame) -> pl.DataFrame:

@@ -94,3 +94,16 @@ def test_a_task_that_looks_once_a_day_has_no_daily_wave(task: Task) -> None:
     rows = outcomes(60 * 24, seed=1).filter(pl.col("timestamp").dt.hour() == 0)
     profile = concept.profile(daily, rows)
     assert profile["wave"] == {} and concept.test(daily, profile, rows) == ""
+
+
+def test_a_back_test_without_any_error_knows_no_series_and_raises_no_alarm(task: Task) -> None:
+    exact = outcomes(40 * 24, seed=1).with_columns(actual=pl.col("value"))
+    never_wrong = concept.profile(task, exact)
+    assert never_wrong["series"] == {} and never_wrong["cells"] == []
+    assert concept.test(task, json.loads(json.dumps(never_wrong)), live()) == ""
+
+
+def test_a_series_that_was_always_right_leaves_the_others_their_test(task: Task) -> None:
+    rows = outcomes(40 * 24, seed=1)
+    still = rows.with_columns(actual=pl.when(pl.col("series_id") == "EWR").then("value").otherwise("actual"))
+    assert set(concept.profile(task, still)["series"]) == {"JFK"}
