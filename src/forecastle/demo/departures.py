@@ -14,7 +14,7 @@ import polars as pl
 from forecastle.console import figure
 from forecastle.data.ingestion import load_batch
 from forecastle.demo import evidence
-from forecastle.demo.stage import Claim, Stage, shipped_task
+from forecastle.demo.stage import Beside, Claim, Stage, shipped_task
 from forecastle.frame import iso
 from forecastle.http import Client
 from forecastle.models import pointer
@@ -34,7 +34,7 @@ def shipped() -> Task:
 
 def begin(stage: Stage) -> Iterator[Claim]:
     """Add a second task, departure delays with this weather as covariates: collect, gate, train, promote."""
-    beside = stage.beside
+    beside = _of(stage)
     ended = stage.must_run("train", opened=beside.opened)
     run = stage.passage("train", beside.opened)
     batch, history = load_batch(run.folder), run.history
@@ -76,7 +76,7 @@ def begin(stage: Stage) -> Iterator[Claim]:
 
 def pass_hour(stage: Stage, client: Client) -> int:
     """Run the second task's LIVE flow as of now; return how many of its series the service answered for."""
-    beside = stage.beside
+    beside = _of(stage)
     stage.must_run("live", opened=beside.opened)
     answers = [stage.ask(client, beside.task, one.id) for one in beside.task.series]
     return sum(len(answer["forecasts"]) == beside.task.steps for answer in answers)
@@ -84,7 +84,7 @@ def pass_hour(stage: Stage, client: Client) -> int:
 
 def lived(stage: Stage, hours: int, answered: int) -> Iterator[Claim]:
     """Yield what the second task's live hours left in the stores."""
-    beside = stage.beside
+    beside = _of(stage)
     name = beside.task.name
     with Journal(stage.settings.journal_url) as journal:
         forecasts = journal.forecasts(name)
@@ -115,3 +115,8 @@ def lived(stage: Stage, hours: int, answered: int) -> Iterator[Claim]:
     )
     requests = hours * len(beside.task.series)
     yield Claim(f"{answered:,} requests for delays answered with all forecasts", answered == requests)
+
+
+def _of(stage: Stage) -> Beside:
+    assert stage.beside is not None, "the story has opened the second task"
+    return stage.beside

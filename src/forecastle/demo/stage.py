@@ -55,12 +55,12 @@ class Stage:
     opened: Run
     telling: Telling
     days: int
-    beside: Beside
     now: datetime = START
     fault: Fault | None = None
     address: str = ""
     latencies: list[float] = field(default_factory=list)
     measured: dict[str, Any] = field(default_factory=dict)
+    beside: Beside | None = None
 
     def passage(self, flow: str, opened: Run | None = None) -> Run:
         """Return the run of a flow as of the simulated now, in whose folder its steps leave what they made."""

@@ -64,7 +64,7 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
         pipeline.open_run(task, settings, "train", START, source) as opened,
         pipeline.open_run(delays, settings, "train", START, source) as beside,
     ):
-        stage = Stage(folder, task, settings, opened, telling, days, Beside(beside, flights))
+        stage = Stage(folder, task, settings, opened, telling, days, beside=Beside(beside, flights))
         before = next(number for number, (_, work) in enumerate(CHAPTERS) if work is live)
         ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:before]]
         fine = all(chapter["ok"] for chapter in ended)
@@ -146,16 +146,16 @@ def live(stage: Stage) -> Iterator[Claim]:
     """Serve over HTTP while simulated days pass hour by hour: collect, gate, forecast, score, watch."""
     answered = delays_answered = 0
     hours = 24 * stage.days
-    both = min(24 * departures.DAYS, hours)
+    both = min(24 * departures.DAYS, hours) if stage.beside else 0
     with Client(stage.settings) as client:
         for hour in stage.telling.track(range(hours), "simulated hours"):
             stage.now += HOUR
             ended = stage.must_run("live")
             for series in stage.task.series:
                 answered += len(stage.ask(client, stage.task, series.id)["forecasts"]) == stage.task.steps
-            if hour >= hours - both:
+            if stage.beside and hour >= hours - both:
                 delays_answered += departures.pass_hour(stage, client)
-            elif stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
+            elif stage.beside and stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
                 stage.must_run("live", "ingest", "quality-check", opened=stage.beside.opened)
     stage.measured["drift_ratio"] = ended["watch"]["drift_ratio"]
     with Journal(stage.settings.journal_url) as journal:
@@ -169,7 +169,8 @@ def live(stage: Stage) -> Iterator[Claim]:
         0.95 * expected < scored <= expected and outcomes.is_unique().all(),
     )
     yield Claim(f"{answered:,} requests answered meanwhile with all forecasts", answered == requests)
-    yield from departures.lived(stage, both, delays_answered)
+    if stage.beside:
+        yield from departures.lived(stage, both, delays_answered)
 
 
 def bad_hour(stage: Stage) -> Iterator[Claim]:
@@ -199,13 +200,15 @@ def compare(stage: Stage) -> Iterator[Claim]:
     """Put promise beside delivery: back-test and live figures, latency, drift, and where everything lies."""
     with Journal(stage.settings.journal_url) as journal:
         stage.measured["live"] = evaluation.scores(journal.outcomes(stage.task.name))
-        stage.measured["second live"] = evaluation.scores(journal.outcomes(stage.beside.task.name))
+        if stage.beside:
+            stage.measured["second live"] = evaluation.scores(journal.outcomes(stage.beside.task.name))
         flags = journal.drift_flags(stage.task.name, drift.WINDOW, stage.now)
     stage.measured["drift_ratio"] = drift.drift_ratio(flags)
     promise, delivery = stage.measured["backtest"], stage.measured["live"]
     stage.telling.promise_and_delivery(promise, delivery, stage.task)
-    second = stage.champion(stage.beside.task).backtest, stage.measured["second live"]
-    stage.telling.promise_and_delivery(*second, stage.beside.task)
+    if stage.beside:
+        second = stage.champion(stage.beside.task).backtest, stage.measured["second live"]
+        stage.telling.promise_and_delivery(*second, stage.beside.task)
     stage.telling.facts(
         {
             "request latency": "p50 {p50:.1f} ms, p99 {p99:.1f} ms".format(**_latency(stage)),

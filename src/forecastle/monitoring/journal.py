@@ -42,7 +42,7 @@ from forecastle.monitoring.tables import (
     PREDICTIONS,
     make_engine,
 )
-from forecastle.monitoring.tallies import LATEST_TRUTH, Tallies
+from forecastle.monitoring.tallies import FORGOTTEN as FORGOTTEN, LATEST_TRUTH, Tallies
 
 FORECAST: dict[str, pl.DataType] = {
     "forecast_id": pl.String(),
@@ -75,7 +75,6 @@ FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", 
 OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
 
 PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
-FORGOTTEN = "forgotten:"  # heartbeats of this prefix count what ``forget`` has removed, so that no counter goes back
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 A loop asks this at every pass, of a journal that grows for ever. What lies further back than a late truth is looked for
 is followed once a day and what came of it remembered, so that the end is the one that following all anew has, to the
-last bit: outcomes count in the order of their times. It is followed anew where the journal holds another number of
-outcomes of that time than then (a truth that came in after all, a prune), and for a past ``now``. Nothing is stored:
-another process follows for itself.
+last bit: outcomes count in the order of their times. It is followed anew where the journal says that outcomes of that
+time came, went or were revised since (a truth that came in after all, a prune), and for a past ``now``. Nothing is
+stored: another process follows for itself.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 import sqlalchemy as sql
 
 from forecastle.models.intervals import follow, outcome_weight
-from forecastle.monitoring.tables import OUTCOMES
+from forecastle.monitoring.tables import HEARTBEATS, OUTCOMES
 
 LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
+FORGOTTEN = "forgotten:"  # the heartbeats that count what was removed, by what it was
 Moved = dict[tuple[str, int], float]
 """By series, and horizon or 0 for the series itself: the logarithm of what widths are multiplied by."""
 
@@ -29,7 +30,7 @@ Moved = dict[tuple[str, int], float]
 class _Settled:
     until: datetime
     now: datetime
-    rows: int
+    seen: tuple[int, ...]
     moved: Moved
 
 
@@ -51,20 +52,28 @@ class Tallies:
         """Return what is settled, up to a day's midnight, after remembering what has newly become so."""
         key = task, model, coverage
         known = self.settled.get(key)
-        if known is not None and (known.now > now or _rows(connection, task, known.until) != known.rows):
+        if known is not None and (known.now > now or _seen(connection, task, known.until) != known.seen):
             del self.settled[key]
             known = None
         until = (now - LATEST_TRUTH - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
         since, moved = (None, {}) if known is None else (known.until, known.moved)
         if since is not None and until <= since:
             return known
-        rows = _rows(connection, task, until)
+        seen = _seen(connection, task, until)
         if _rows(connection, task, until, OUTCOMES.c.scored_at > now, since):
             return known
         moved = _follow(connection, task, model, now, coverage, since, until, moved)
-        settled = _Settled(until, now, rows, moved)
+        settled = _Settled(until, now, seen, moved)
         self.settled[key] = settled
         return settled
+
+
+def _seen(connection: sql.Connection, task: str, until: datetime) -> tuple[int, ...]:
+    """Return numbers of which one is another when an outcome up to a time came or was revised, or any went."""
+    revisions = sql.func.coalesce(sql.func.sum(OUTCOMES.c.revisions), 0)
+    held = sql.select(sql.func.count(), revisions).select_from(OUTCOMES).where(_of(task, None, until))
+    went = sql.select(HEARTBEATS.c.count).where(HEARTBEATS.c.task == task, HEARTBEATS.c.work == f"{FORGOTTEN}scored")
+    return (*map(int, connection.execute(held).one()), int(connection.execute(went).scalar() or 0))
 
 
 def _rows(
