@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.alone
 
 SECONDS = 90.0
-PACE = 0.0035  # processor seconds a core of the machine that the bar is meant for takes for ``_work``
+IDLE = 0.3  # processors that others filled while the demo ran
 MOST_MEMORY = int(1.5 * 2**30)
 FIGURES = ["rmse", "mae", "r2", "skill", "coverage"]
 CHAPTERS = 7
@@ -27,7 +26,7 @@ CHAPTERS = 7
 @dataclass(frozen=True)
 class Told:
     """A demo that has ended: its exit code, what it printed, its summary, its cost, the clone before and after, and
-    how many processors others filled while it ran, and how long a core took meanwhile for a known piece of work."""
+    how many processors others filled while it ran."""
 
     code: int
     text: str
@@ -37,7 +36,6 @@ class Told:
     memory: int
     clone: tuple[str, str]
     others: float
-    pace: float
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +48,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     with log.open("w") as out:
         program = [sys.executable, "-m", "forecastle.cli", *words]
         process = subprocess.Popen(program, cwd=root, env=environment, stdout=out, stderr=subprocess.STDOUT)
-        paces: list[float] = []
-        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:  # the process and every one it waited for
-            paces.append(_work())
-            time.sleep(0.25)
-    _, status, used = ended
+        _, status, used = os.wait4(process.pid, 0)  # the process and every one it waited for
     process.returncode = os.waitstatus_to_exitcode(status)
     wall, processor = time.perf_counter() - began, used.ru_utime + used.ru_stime
     text = log.read_text(encoding="utf-8")
@@ -62,16 +56,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     summary = json.loads((folder / "demo" / "summary.json").read_bytes())
     memory = used.ru_maxrss * 1024
     others = (_busy_seconds() - busy - processor) / wall
-    clone = (before, _status(root))
-    return Told(process.returncode, text, summary, wall, processor, memory, clone, others, statistics.median(paces))
-
-
-def _work() -> float:
-    """Return the processor seconds that a fixed piece of work takes now: a shared machine's pace changes."""
-    began, total = time.thread_time(), 0
-    for number in range(50_000):
-        total += number * number
-    return time.thread_time() - began
+    return Told(process.returncode, text, summary, wall, processor, memory, (before, _status(root)), others)
 
 
 def _busy_seconds() -> float:
@@ -118,16 +103,16 @@ def test_the_intervals_hold_about_what_they_promise(told: Told) -> None:
 
 
 def test_it_takes_less_than_ninety_seconds(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a machine as the bar is meant for; where a core takes longer for a known piece of work, that much longer."""
-    slower = max(told.pace / PACE, 1.0)
+    """By the wall clock on an idle machine; where others fill the processors, by what it took of them itself."""
+    idle = told.others < IDLE
+    judged = "the wall clock" if idle else "processor time, for the machine was busy"
     said = (
-        f"the demo took {told.wall:.0f} s by the clock and {told.processor:.0f} s of the processors, of which others "
-        f"filled {told.others:.1f} meanwhile, on a machine {slower:.2f} times slower than the bar is meant for: "
-        f"{told.wall / slower:.0f} s of the {SECONDS:.0f} s there"
+        f"the demo took {told.wall:.0f} s, {told.processor:.0f} s of the processors, of which others filled "
+        f"{told.others:.1f} meanwhile; judged by {judged}"
     )
     with capsys.disabled():
         print(f"\n{said}")
-    assert told.wall / slower <= SECONDS, said
+    assert (told.wall if idle else told.processor) <= SECONDS, said
 
 
 def test_it_takes_less_memory_than_a_small_machine_has(told: Told) -> None:
