@@ -15,6 +15,7 @@ import uvicorn
 from forecastle.data import formats, identity
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.serving.app import create_app
+from forecastle.serving.heartbeat import beating
 from forecastle.serving.keys import require_keys
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -35,7 +36,8 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
     with listen(settings.host, settings.port) as (door, address):
         app = create_app(settings, tasks, lambda: datetime.now(UTC))
         say(f"Serving {', '.join(task.name for task in tasks)} at {address}")
-        serve(app, door)
+        with beating(settings):
+            serve(app, door)
 
 
 @contextmanager
@@ -59,7 +61,8 @@ def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datet
                 raise StorageUnavailable(
                     f"the service to come up at {address}", "it did not", "See what it logged, then start it again."
                 )
-            yield address
+            with beating(settings):
+                yield address
         finally:
             server.should_exit = True
             thread.join(STOP_SECONDS)
