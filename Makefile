@@ -163,6 +163,10 @@ lock: setup  ## resolve the requirements again; UPGRADE=1 takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
 		--python-version 3.11 requirements/airflow.in --output-file requirements/airflow.txt > /dev/null
 
+.PHONY: architecture
+architecture: setup browser  ## draw docs/architecture.png from docs/architecture.toml and the code
+	$(BIN)/python tools/architecture.py
+
 .PHONY: screenshot
 screenshot: setup browser  ## run the demo and take the picture of its page for the README
 	$(BIN)/python tools/screenshot.py docs/images/page.png

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,6 +49,17 @@ GATE = "gate"
 REJECTED = "rejected_at"
 REJECTION = (REJECTED, "rejected_by", "rejected_because")
 NO_REGISTRY = re.compile(r"/(registered-models|model-versions)\b.* 404 ", re.DOTALL)  # as MLflow says it
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as the tracking server knows it."""
+
+    run_id: str
+    name: str
+    status: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
 
 
 def log_training(
@@ -180,6 +191,19 @@ def versions(settings: Settings, task: Task, with_aliases: bool = False) -> list
     with _registry(settings) as client:
         found = _search(client, task)
         return _named(found, _aliases(client, task) if with_aliases else {})
+
+
+def runs(settings: Settings, task: Task, most: int) -> list[TrackedRun]:
+    """Return the newest runs of the task's experiment, at most so many; none where there is no such experiment."""
+    with _registry(settings) as client:
+        experiment = client.get_experiment_by_name(task.name)
+        found = client.search_runs([experiment.experiment_id], max_results=most) if experiment else []
+        return [
+            TrackedRun(
+                one.info.run_id, one.info.run_name, one.info.status, dict(one.data.params), dict(one.data.metrics)
+            )
+            for one in found
+        ]
 
 
 def find(settings: Settings, task: Task, version: str) -> ModelVersion:
