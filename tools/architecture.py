@@ -135,7 +135,8 @@ def _box(box: Box) -> str:
 
 
 def _arrow(start: Box, end: Box, kind: str) -> str:
-    """Return a curve from one box to another: between columns sidewards, within a column downwards or along its side."""
+    """Return a curve from one box to another: between columns sidewards, within a column downwards or along its "
+    "side."""
     a, b = start.y + start.height / 2, end.y + end.height / 2
     if abs(start.x - end.x) > BOX / 2:
         left = start.x < end.x
@@ -185,9 +186,11 @@ STYLE = """
 text{font-family:'DejaVu Sans',sans-serif;fill:#16232d} .title{font-size:27px;font-weight:700;letter-spacing:-.4px}
 .about,.text{fill:#55646f;font-size:14px} .text{font-size:11.5px} .name{font-size:14px;font-weight:700}
 .column{font-size:14px;font-weight:700;fill:#0b6f88} text.flow{font-size:12px;font-weight:700;fill:#0b6f88}
-svg{background:#f4f6f7} rect.part{fill:#fff;stroke:#c6d0d5;stroke-width:1.3} rect.store{fill:#fff7ee;stroke:#dfb88d;stroke-width:1.3}
+svg{background:#f4f6f7} rect.part{fill:#fff;stroke:#c6d0d5;stroke-width:1.3}
+rect.store{fill:#fff7ee;stroke:#dfb88d;stroke-width:1.3}
 rect.flow{fill:#e4f0f3;stroke:#0b6f88;stroke-width:1.3} rect.step{fill:#fff;stroke:#0b6f88;stroke-width:1.2}
-.arrow{fill:none;stroke:#7e919c;stroke-width:1.6} .arrow.inner{stroke:#0b6f88} .arrow.loop{stroke:#c2571a;stroke-dasharray:6 4}
+.arrow{fill:none;stroke:#7e919c;stroke-width:1.6} .arrow.inner{stroke:#0b6f88}
+.arrow.loop{stroke:#c2571a;stroke-dasharray:6 4}
 """
 MARKER = (
     '<defs><marker id="head" viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="6.5" markerHeight="6.5" orient="auto">'

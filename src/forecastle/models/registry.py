@@ -193,6 +193,13 @@ def versions(settings: Settings, task: Task, with_aliases: bool = False) -> list
         return _named(found, _aliases(client, task) if with_aliases else {})
 
 
+def experiment_of(settings: Settings, task: Task) -> str | None:
+    """Return the id of the task's experiment, None where nothing was trained yet."""
+    with _registry(settings) as client:
+        known = client.get_experiment_by_name(task.name)
+        return None if known is None else str(known.experiment_id)
+
+
 def runs(settings: Settings, task: Task, most: int) -> list[TrackedRun]:
     """Return the newest runs of the task's experiment, at most so many; none where there is no such experiment."""
     with _registry(settings) as client:

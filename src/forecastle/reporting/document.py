@@ -62,7 +62,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of what ran, or, where it was not captured, how it is."""
+    """A picture of what ran; ``how`` says what it shows, or, where it was not captured, how it is."""
 
     number: int
     title: str

@@ -1,7 +1,7 @@
 """Facts: what the report says, each with where it was read, or with the command that would measure it.
 
-A report is made in two steps that share nothing but these facts: ``evidence`` reads them from what ran, ``chapters`` make
-sentences, tables and charts of them. Whatever the report shows can therefore be found in ``report.json`` beside it.
+A report is made in two steps that share nothing but these facts: ``evidence`` reads them from what ran, ``chapters``
+make sentences, tables and charts of them. Whatever the report shows can therefore be found in ``report.json``.
 """
 
 from __future__ import annotations

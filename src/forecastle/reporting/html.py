@@ -1,4 +1,5 @@
-"""The report as one page that needs nothing else: style, charts and pictures inside, made to be read and to be printed."""
+"""The report as one page that needs nothing else: style, charts and pictures inside, made to be read and to be "
+"printed."""
 
 from __future__ import annotations
 

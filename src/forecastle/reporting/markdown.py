@@ -69,7 +69,8 @@ def _block(block: Block) -> str:
             named = ", ".join(name for _, name in block.key)
             return f"![{block.title}: {named}](charts/{block.name}.svg)\n\n*{block.title}*{_source(block.source)}"
         case Figure() if block.captured:
-            return f"![{block.title}]({block.path})\n\n*Figure {block.number}: {block.title}* (`{block.path}`)"
+            told = f" {block.how}" if block.how else ""
+            return f"![{block.title}]({block.path})\n\n*Figure {block.number}: {block.title}* (`{block.path}`){told}"
         case Figure():
             return (
                 f"> **Figure {block.number}: {block.title}** (`{block.path}`): not captured. To capture it: {block.how}"

@@ -1,4 +1,5 @@
-"""The report's chapters: each makes a section of the facts, and of nothing else. Their order and numbers are the brief's."""
+"""The report's chapters: each makes a section of the facts, and of nothing else. Their order and numbers are the "
+"brief's."""
 
 from __future__ import annotations
 

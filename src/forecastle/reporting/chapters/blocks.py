@@ -40,7 +40,8 @@ def pairs(facts: Facts, caption: str, said: Mapping[str, str], units: Mapping[st
 def figure(facts: Facts, number: int) -> Figure:
     """Return the picture of a figure's number."""
     row = next(one for one in facts.rows("pictures") if one["number"] == number)
-    return Figure(number, row["title"], row["path"], row["captured"], row["how"])
+    how = f"{row['how']}. Here: {row['why']}" if row["why"] else row["how"]
+    return Figure(number, row["title"], row["path"], row["captured"], row["shows"] if row["captured"] else how)
 
 
 def code(facts: Facts, part: str) -> Code:

@@ -32,8 +32,10 @@ def conclusion(facts: Facts) -> Section:
         "Summary",
         [
             Text(
-                f"From {facts.text('extraction.observations')} observations the system trained, promoted and served a model "
-                f"whose live RMSE is {facts.text('results.live.rmse', unit)} where {facts.text('results.backtest.rmse', unit)} "
+                f"From {facts.text('extraction.observations')} observations the system trained, promoted and served a "
+                "model "
+                f"whose live RMSE is {facts.text('results.live.rmse', unit)} where "
+                f"{facts.text('results.backtest.rmse', unit)} "
                 f"was promised. Its intervals were to hold {facts.text('problem.coverage')} of the truths and held "
                 f"{facts.text('results.live.coverage')}."
             )

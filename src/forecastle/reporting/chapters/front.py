@@ -9,15 +9,24 @@ from forecastle.reporting.facts import Facts
 COMPONENTS = {
     "ingestion": (
         "Ingestion",
-        "asks the API within its budget, archives every answer byte for byte with the time it came, and only then parses it.",
+        (
+            "asks the API within its budget, archives every answer byte for byte with the time it came, and only then "
+            "parses it."
+        ),
     ),
     "processing": (
         "Processing",
-        "judges each batch by every check, keeps observations with their three times, and makes features by one recipe.",
+        (
+            "judges each batch by every check, keeps observations with their three times, and makes features by one "
+            "recipe."
+        ),
     ),
     "training": (
         "Training",
-        "back-tests the candidates on rows none has seen, registers the winner, and lets it serve only where it is better.",
+        (
+            "back-tests the candidates on rows none has seen, registers the winner, and lets it serve only where it is "
+            "better."
+        ),
     ),
     "serving": (
         "Serving",
@@ -56,18 +65,23 @@ def summary(facts: Facts) -> Section:
     ]
     series = facts.value("problem.series") or []
     said = (
-        f"The system forecasts `{facts.text('problem.target')}` of {joined(series)}, {facts.text('problem.horizon')} ahead in "
+        f"The system forecasts `{facts.text('problem.target')}` of {joined(series)}, {facts.text('problem.horizon')} "
+        "ahead in "
         f"steps of {facts.text('problem.frequency')}, from {facts.text('title.provider')}. It collected "
-        f"{facts.text('extraction.observations')} observations in {facts.text('extraction.answers')} answers, all of them "
+        f"{facts.text('extraction.observations')} observations in {facts.text('extraction.answers')} answers, all of "
+        "them "
         f"archived as received."
     )
     gate = (
-        f"Every batch passed {facts.text('gate.checks')} checks or went no further: {facts.text('gate.refused')} was refused "
+        f"Every batch passed {facts.text('gate.checks')} checks or went no further: {facts.text('gate.refused')} was "
+        "refused "
         f"whole, the last for {facts.text('gate.fail.reason')}, and nothing after the gate started."
     )
     model = (
-        f"The model that serves is version {facts.text('registry.champion')} ({facts.text('registry.estimator')}), trained on "
-        f"{facts.text('features.rows')} rows. On rows it had not seen its RMSE was {facts.text('results.backtest.rmse', unit)}, "
+        f"The model that serves is version {facts.text('registry.champion')} ({facts.text('registry.estimator')}), "
+        "trained on "
+        f"{facts.text('features.rows')} rows. On rows it had not seen its RMSE was "
+        f"{facts.text('results.backtest.rmse', unit)}, "
         f"where the last value repeated comes to {facts.text('results.naive.rmse', unit)}."
     )
     return Section("1", "Executive summary", [Text(said), Tiles(tiles), Text(gate), Text(model), *_faults(facts)])
@@ -125,9 +139,12 @@ def architecture(facts: Facts) -> Section:
         "Overview",
         [
             Text(
-                "Data flows one way: source, gate, history, features, model, forecast, outcome, drift. What has to come back "
-                "(drift that asks for training, a champion that the service takes up) comes back through something stored. "
-                "Two flows of steps do the work; each step can run in a process of its own, and none starts after one that "
+                "Data flows one way: source, gate, history, features, model, forecast, outcome, drift. What has to "
+                "come back "
+                "(drift that asks for training, a champion that the service takes up) comes back through something "
+                "stored. "
+                "Two flows of steps do the work; each step can run in a process of its own, and none starts after one "
+                "that "
                 "failed."
             ),
             table(facts, "storage.places", "Where things are stored"),

@@ -19,7 +19,8 @@ def phase_one(facts: Facts) -> Section:
         "Data extraction",
         [
             Text(
-                "What an API answers is archived as it came, stamped with the time of its collection, before anything reads "
+                "What an API answers is archived as it came, stamped with the time of its collection, before anything "
+                "reads "
                 "it. Rows that lie after that time are dropped, so that no forecast can learn from the future."
             ),
             pairs(
@@ -49,19 +50,23 @@ def phase_one(facts: Facts) -> Section:
         "The mandatory quality gate",
         [
             Text(
-                f"All {facts.text('gate.checks')} checks run on every batch, the report is always saved, and a batch that fails "
+                f"All {facts.text('gate.checks')} checks run on every batch, the report is always saved, and a batch "
+                "that fails "
                 "goes to quarantine with its reason. Only then the gate raises, so that nothing downstream can start."
             ),
             table(facts, "gate.verdicts", "Verdicts so far"),
             Text(
-                f"**A batch that passed.** Judged {facts.text('gate.pass.judged_at')}: {facts.text('gate.pass.rows')} rows from "
-                f"{facts.text('gate.pass.start')} to {facts.text('gate.pass.end')}, {facts.text('gate.pass.masked')} values "
+                f"**A batch that passed.** Judged {facts.text('gate.pass.judged_at')}: {facts.text('gate.pass.rows')} "
+                "rows from "
+                f"{facts.text('gate.pass.start')} to {facts.text('gate.pass.end')}, {facts.text('gate.pass.masked')} "
+                "values "
                 f"masked, verdict {facts.text('gate.pass.verdict')}."
             ),
             table(facts, "gate.pass.findings", "Its report", CHECKED),
             figure(facts, 4),
             Text(
-                f"**A batch that was refused.** Judged {facts.text('gate.fail.judged_at')}: {facts.text('gate.fail.rows')} rows "
+                f"**A batch that was refused.** Judged {facts.text('gate.fail.judged_at')}: "
+                f"{facts.text('gate.fail.rows')} rows "
                 f"from {facts.text('gate.fail.start')} to {facts.text('gate.fail.end')}. Reason: "
                 f"{facts.text('gate.fail.reason')}."
             ),
@@ -76,7 +81,8 @@ def phase_one(facts: Facts) -> Section:
         "Transformation and features",
         [
             Text(
-                "Training and serving compute features by the same functions, bit for bit alike. Lags are lengths of time: where "
+                "Training and serving compute features by the same functions, bit for bit alike. Lags are lengths of "
+                "time: where "
                 "an hour is missing, the lag that points at it is missing too."
             ),
             pairs(
@@ -105,7 +111,8 @@ def phase_one(facts: Facts) -> Section:
         "Profiling",
         [
             Text(
-                "Before each training the data is profiled: a page for people, logged to MLflow beside the run, and the numbers "
+                "Before each training the data is profiled: a page for people, logged to MLflow beside the run, and "
+                "the numbers "
                 f"of {facts.text('profile.features')} features against which drift is measured from then on."
             ),
             pairs(facts, "The page", {"lies at": "profile.page", "pages of single series": "profile.full_pages"}),
@@ -119,7 +126,8 @@ def phase_one(facts: Facts) -> Section:
         "Storage and data versions",
         [
             Text(
-                "Archive and history lie in a folder, S3 or Azure Blob, by their address alone. Each training table is pushed to "
+                "Archive and history lie in a folder, S3 or Azure Blob, by their address alone. Each training table is "
+                "pushed to "
                 "the DVC remote before its pointer is committed, so that no commit names data that is not there."
             ),
             table(facts, "storage.versions", "Versions of the training table"),
@@ -159,8 +167,10 @@ def phase_two(facts: Facts) -> Section:
         "MLflow experiment",
         [
             Text(
-                f"Experiment `{facts.text('experiment.name')}` holds {facts.text('experiment.runs')} run(s); the newest logged "
-                f"{facts.text('experiment.params_logged')} parameters and {facts.text('experiment.metrics_logged')} figures."
+                f"Experiment `{facts.text('experiment.name')}` holds {facts.text('experiment.runs')} run(s); the "
+                "newest logged "
+                f"{facts.text('experiment.params_logged')} parameters and {facts.text('experiment.metrics_logged')} "
+                "figures."
             ),
             table(facts, "experiment.table", "Runs, with the figures of their back-test"),
             table(facts, "experiment.candidates", "Candidates of the newest run, all on the same rows"),
@@ -176,7 +186,8 @@ def phase_two(facts: Facts) -> Section:
         "Model registry",
         [
             Text(
-                "What serves is an alias; the words Staging and Production are set as tags beside it. A training registers a "
+                "What serves is an alias; the words Staging and Production are set as tags beside it. A training "
+                "registers a "
                 "version as challenger; only the step `promote` moves the champion, and every decision leaves a trail."
             ),
             table(facts, "registry.stages", "Aliases and stages"),
@@ -207,8 +218,10 @@ def phase_three(facts: Facts) -> Section:
         "Git workflow and protection",
         [
             Text(
-                "A change goes from a feature branch to dev, from dev to test, from test to master, each time by pull request. "
-                f"The code reported here is commit `{facts.text('git.commit')}`, after {facts.text('git.commits')} commits."
+                "A change goes from a feature branch to dev, from dev to test, from test to master, each time by pull "
+                "request. "
+                f"The code reported here is commit `{facts.text('git.commit')}`, after {facts.text('git.commits')} "
+                "commits."
             ),
             table(facts, "git.protection", "What protects the branches"),
             figure(facts, 15),
@@ -233,7 +246,7 @@ def phase_three(facts: Facts) -> Section:
             table(facts, "containers.images", "Images"),
             Text(f"Compose knows the services {facts.text('containers.services')}."),
             Text(f"The image asks its own health: `{facts.text('containers.healthcheck')}`."),
-            *(figure(facts, number) for number in (22, 23, 24, 25)),
+            *(figure(facts, number) for number in (22, 23, 24, 25, 33, 34)),
             code(facts, "6.5"),
         ],
     )
@@ -247,7 +260,8 @@ def phase_four(facts: Facts) -> Section:
         "Prometheus",
         [
             Text(
-                f"The service exposes {facts.text('metrics.count')} metrics. Those of the stores are read when they are asked "
+                f"The service exposes {facts.text('metrics.count')} metrics. Those of the stores are read when they "
+                "are asked "
                 "for, so that they are right whichever process answers."
             ),
             table(facts, "metrics.table", "Metrics"),
@@ -261,7 +275,8 @@ def phase_four(facts: Facts) -> Section:
         "Grafana",
         [
             Text(
-                f"The dashboard has {facts.text('dashboard.panels')} panels in the rows {facts.text('dashboard.rows')}. "
+                f"The dashboard has {facts.text('dashboard.panels')} panels in the rows "
+                f"{facts.text('dashboard.rows')}. "
                 "The panels of the service itself are:"
             ),
             table(facts, "dashboard.service", "Panels of the service", {"panel": "panel", "query": "its first query"}),
@@ -275,7 +290,8 @@ def phase_four(facts: Facts) -> Section:
         "Alert rules and notifications",
         [
             Text(
-                f"The same {facts.text('rules.count')} rules are given to Prometheus, to Grafana and to the evaluator inside "
+                f"The same {facts.text('rules.count')} rules are given to Prometheus, to Grafana and to the evaluator "
+                "inside "
                 f"forecastle. So far {facts.text('alerts.count')} lines were told."
             ),
             table(facts, "rules.table", "Alert rules"),

@@ -41,9 +41,11 @@ def results(facts: Facts) -> Section:
             ),
             Text(
                 f"Skill is one minus the RMSE over that of the last value repeated, which comes to "
-                f"{facts.text('results.naive.rmse', unit)} on the back-test's rows. With weeks drawn anew, the promised skill "
+                f"{facts.text('results.naive.rmse', unit)} on the back-test's rows. With weeks drawn anew, the "
+                "promised skill "
                 f"lies between {_interval(facts)}. Of {facts.text('results.forecasts.all')} forecasts "
-                f"{facts.text('results.forecasts.scored')} were scored, {facts.text('results.forecasts.waiting')} wait for "
+                f"{facts.text('results.forecasts.scored')} were scored, {facts.text('results.forecasts.waiting')} wait "
+                "for "
                 f"their truth and of {facts.text('results.forecasts.never_came')} it never came."
             ),
             *_horizons(facts, unit),
@@ -73,10 +75,12 @@ def results(facts: Facts) -> Section:
                 },
             ),
             Text(
-                f"The service writes a heartbeat into the journal every {facts.text('system.uptime.every')} seconds. From "
+                f"The service writes a heartbeat into the journal every {facts.text('system.uptime.every')} seconds. "
+                "From "
                 f"{facts.text('system.uptime.first')} to {facts.text('system.uptime.last')} "
                 f"{facts.text('system.uptime.seen')} of {facts.text('system.uptime.slots')} came: an uptime of "
-                f"{facts.text('system.uptime.percent', '%')}. What came before the first and after the last is not known."
+                f"{facts.text('system.uptime.percent', '%')}. What came before the first and after the last is not "
+                "known."
             ),
         ],
     )
@@ -85,9 +89,11 @@ def results(facts: Facts) -> Section:
         "Monitoring: drift, alerts, health",
         [
             Text(
-                f"Of the newest {facts.text('drift.predictions')} predictions a share of {facts.text('drift.ratio')} had features "
+                f"Of the newest {facts.text('drift.predictions')} predictions a share of {facts.text('drift.ratio')} "
+                "had features "
                 f"the training data never held; the alarm is at {facts.text('drift.limit')}. Drift was detected "
-                f"{facts.text('drift.count')} time(s), and {facts.text('incidents.count')} incident(s) were opened in all."
+                f"{facts.text('drift.count')} time(s), and {facts.text('incidents.count')} incident(s) were opened in "
+                "all."
             ),
             table(facts, "drift.detected", "Drift detected, and when"),
             table(facts, "incidents.table", "Incidents"),

@@ -22,7 +22,8 @@ GATHERERS: tuple[Callable[[Scene], Found], ...] = (
 
 
 def gather(scene: Scene) -> Facts:
-    """Read every fact. A store that does not answer leaves out what it alone knows, and that is said: see ``faults``."""
+    """Read every fact. A store that does not answer leaves out what it alone knows, and that is said: see "
+    "``faults``."""
     faults: list[dict[str, str]] = []
 
     def found() -> Iterator[tuple[str, Fact]]:

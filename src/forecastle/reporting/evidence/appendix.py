@@ -107,9 +107,9 @@ def decisions(scene: Scene) -> Found:
 
 def appendix(scene: Scene) -> Found:
     """Find the tree, the key files, the settings without values, the commands, the packages."""
-    rows = [{"file": path, "about": about, "found": scene.exists(path)} for path, about in KEY_FILES.items()]
     told = {True: "there", False: "missing", None: "not there"}
-    yield "appendix.files", Fact([{**row, "found": told[row["found"]]} for row in rows], "the file system")
+    files = [{"file": path, "about": about, "found": told[scene.exists(path)]} for path, about in KEY_FILES.items()]
+    yield "appendix.files", Fact(files, "the file system")
     listed = tree(scene.repository, ()) if scene.repository else []
     yield "appendix.tree", Fact(listed or None, "git ls-files", CLONE)
     given = scene.settings.model_fields_set

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forecastle.reporting.facts import Fact, Found
-from forecastle.reporting.scene import Scene
+from forecastle.reporting.scene import Scene, read_json
+
+INDEX = "screenshots/index.json"  # what whoever took the pictures noted of each
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,15 @@ FIGURES: tuple[Picture, ...] = (
     Picture("Individual dashboard panels", f"{_FOUR}/05_dashboard_panels.png", _GRAFANA),
     Picture("Grafana alert rules", f"{_FOUR}/06_alert_config.png", f"{_GRAFANA}/alerting"),
     Picture("Alert notification received", f"{_FOUR}/07_alert_notification.png", _RUN),
+    Picture("The page of the running service", f"{_THREE}/12_service_page.png", _RUN),
+    Picture("The API's documentation", f"{_THREE}/13_api_docs.png", _RUN),
 )
-"""In the report's order: the number of each is its place, from 1."""
+"""The number of each is its place, from 1; the last two are beyond the brief's."""
 
 
 def pictures(scene: Scene) -> Found:
     """Find which pictures lie beside the report."""
+    index = read_json(scene.output / INDEX) or {}
     rows = [
         {
             "number": number,
@@ -88,6 +93,8 @@ def pictures(scene: Scene) -> Found:
             "path": one.path,
             "captured": (scene.output / one.path).is_file(),
             "how": one.how,
+            "shows": index.get(one.path, {}).get("shows", ""),
+            "why": index.get(one.path, {}).get("why", ""),
         }
         for number, one in enumerate(FIGURES, start=1)
     ]
