@@ -35,7 +35,7 @@ def report(
 
     if facts is not None:
         with working("writing the report…"):
-            written = final.write(load(facts), output or facts.parent)
+            written = final.write(load(facts), output or facts.parent, facts.parent)
     elif task is not None:
         written = _made(task, output, screenshots, now)
     else:

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,17 +49,6 @@ GATE = "gate"
 REJECTED = "rejected_at"
 REJECTION = (REJECTED, "rejected_by", "rejected_because")
 NO_REGISTRY = re.compile(r"/(registered-models|model-versions)\b.* 404 ", re.DOTALL)  # as MLflow says it
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """A run as the tracking server knows it."""
-
-    run_id: str
-    name: str
-    status: str
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
 
 
 def log_training(
@@ -193,24 +182,12 @@ def versions(settings: Settings, task: Task, with_aliases: bool = False) -> list
         return _named(found, _aliases(client, task) if with_aliases else {})
 
 
-def experiment_of(settings: Settings, task: Task) -> str | None:
-    """Return the id of the task's experiment, None where nothing was trained yet."""
-    with _registry(settings) as client:
-        known = client.get_experiment_by_name(task.name)
-        return None if known is None else str(known.experiment_id)
-
-
-def runs(settings: Settings, task: Task, most: int) -> list[TrackedRun]:
+def runs(settings: Settings, task: Task, most: int) -> list[tracking.TrackedRun]:
     """Return the newest runs of the task's experiment, at most so many; none where there is no such experiment."""
     with _registry(settings) as client:
         experiment = client.get_experiment_by_name(task.name)
         found = client.search_runs([experiment.experiment_id], max_results=most) if experiment else []
-        return [
-            TrackedRun(
-                one.info.run_id, one.info.run_name, one.info.status, dict(one.data.params), dict(one.data.metrics)
-            )
-            for one in found
-        ]
+        return [tracking.tracked(one) for one in found]
 
 
 def find(settings: Settings, task: Task, version: str) -> ModelVersion:

@@ -6,7 +6,7 @@ captured, with why and how to capture it, in ``screenshots/README.md`` and in th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import mkdtemp
@@ -20,7 +20,7 @@ from forecastle.reporting.scene import Scene
 __all__ = ["Album", "Camera", "take"]
 
 
-def take(scene: Scene, say: Callable[[str], None]) -> Album:
+def take(scene: Scene, say: Callable[[str], None], chapters: Sequence[shots.Chapter] = shots.CHAPTERS) -> Album:
     """Take every picture that can be had into ``<output>/screenshots``; say of each how it went.
 
     Raises UserError where there is no Chromium, or no playwright to drive it.
@@ -30,7 +30,7 @@ def take(scene: Scene, say: Callable[[str], None]) -> Album:
         scratch = Path(mkdtemp(prefix="forecastle-pictures-"))
         stage = stack.enter_context(Stage(scene, scratch))
         album = Album(scene.output, say, scene.made_at)
-        for chapter in shots.CHAPTERS:
+        for chapter in chapters:
             chapter(stage, camera, album)
         album.save()
     return album

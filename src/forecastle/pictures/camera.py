@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forecastle.errors import OutsideError, UserError
+from forecastle.frame import to_json
 from forecastle.reporting.printing import browser
 
 if TYPE_CHECKING:
@@ -56,10 +57,18 @@ class Camera:
         whole: bool = False,
         settle: float = 0.8,
         height: int = HEIGHT,
+        remembered: Mapping[str, str] | None = None,
     ) -> None:
-        """Open an address and save what it shows, once ``see`` (a selector) is there and ``before`` was done to it."""
+        """Open an address and save what it shows, once ``see`` (a selector) is there and ``before`` was done to it.
+
+        ``remembered`` is what the browser remembers of an earlier visit, its local storage.
+        """
         page = self.browser.new_page(viewport={"width": WIDTH, "height": height}, color_scheme="light")
         page.set_default_timeout(PATIENCE)
+        if remembered:
+            page.add_init_script(
+                f"for (const [name, value] of {to_json(list(remembered.items()))}) localStorage[name] = value"
+            )
         try:
             answer = page.goto(address, wait_until="load")
             if answer is not None and answer.status >= 400:

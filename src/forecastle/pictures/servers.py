@@ -25,6 +25,7 @@ from typing import Any, Self
 from forecastle.errors import StorageUnavailable
 from forecastle.reporting.scene import Scene
 from forecastle.serving.server import running
+from forecastle.settings import environment
 
 PATIENCE = 120.0  # seconds a server may take to come up on a busy machine
 NOTE = "The clock of this service stands still: it shows what was served at the moment the report stands for."
@@ -63,8 +64,8 @@ class Stage:
     def environment(self) -> dict[str, str]:
         """The environment of commands that may write: a home of their own, plain output."""
         own = {"FORECASTLE_HOME": str(self.scratch / "home"), "FORECASTLE_PROFILE": "plain", "NO_COLOR": "1"}
-        path = {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}", "COLUMNS": "118"}
-        return {**os.environ, **own, **path}
+        path = f"{Path(sys.executable).parent}:{environment({}).get('PATH', '')}"
+        return environment({**own, "PATH": path, "COLUMNS": "118"})
 
     @cached_property
     def reading(self) -> dict[str, str]:
@@ -117,9 +118,11 @@ class Stage:
         port, receiver = free_port(), self._stack.enter_context(receiving(self.received))
         config = self.scratch / "alertmanager.yml"
         config.write_text(ALERTMANAGER.format(receiver=receiver), encoding="utf-8")
-        own = ["--web.listen-address", f"127.0.0.1:{port}", "--cluster.listen-address=", "--log.level=warn"]
+        own = ["--web.listen-address", f"127.0.0.1:{port}", "--cluster.listen-address="]
+        address = f"http://127.0.0.1:{port}"
+        own += ["--log.level=warn", "--web.external-url", address]
         command = [program, f"--config.file={config}", f"--storage.path={self.scratch / 'alertmanager'}", *own]
-        return self._start("alertmanager", command, f"http://127.0.0.1:{port}", "/-/ready")
+        return self._start("alertmanager", command, address, "/-/ready")
 
     @cached_property
     def prometheus(self) -> str:
@@ -128,19 +131,14 @@ class Stage:
 
         program = _program("prometheus", "prometheus")
         port, target = free_port(), self.service.removeprefix("http://")
-        rules = self.scratch / "rules.yml"
-        rules.write_text(rendering.render([self.scene.task])["prometheus/rules.yml"], encoding="utf-8")
-        config = self.scratch / "prometheus.yml"
+        (self.scratch / "rules.yml").write_text(rendering.render([self.scene.task])["prometheus/rules.yml"], "utf-8")
         alerts = self.alertmanager.removeprefix("http://")
-        config.write_text(PROMETHEUS.format(rules=rules, alertmanager=alerts, target=target), encoding="utf-8")
-        own = [
-            f"--web.listen-address=127.0.0.1:{port}",
-            f"--storage.tsdb.path={self.scratch / 'tsdb'}",
-            "--log.level=warn",
-        ]
-        return self._start(
-            "prometheus", [program, f"--config.file={config}", *own], f"http://127.0.0.1:{port}", "/-/ready"
-        )
+        config = PROMETHEUS.format(alertmanager=alerts, target=target)
+        (self.scratch / "prometheus.yml").write_text(config, encoding="utf-8")
+        address = f"http://127.0.0.1:{port}"
+        own = [f"--web.listen-address=127.0.0.1:{port}", f"--web.external-url={address}/", "--storage.tsdb.path=tsdb"]
+        command = [program, "--config.file=prometheus.yml", *own, "--log.level=warn"]
+        return self._start("prometheus", command, address, "/-/ready")
 
     def _start(
         self, name: str, command: Sequence[str], address: str, probe: str, more: Mapping[str, str] | None = None
@@ -152,7 +150,7 @@ class Stage:
                 stdout=output,
                 stderr=output,
                 cwd=self.scratch,
-                env={**os.environ, **(more or {})},
+                env=environment(more or {}),
                 start_new_session=True,
             )
         self._stack.callback(_stop, process)
@@ -232,7 +230,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 PROMETHEUS = """
 global: {{ scrape_interval: 1s, evaluation_interval: 1s }}
-rule_files: ["{rules}"]
+rule_files: ["rules.yml"]
 alerting: {{ alertmanagers: [ {{ static_configs: [ {{ targets: ["{alertmanager}"] }} ] }} ] }}
 scrape_configs: [ {{ job_name: forecastle, static_configs: [ {{ targets: ["{target}"] }} ] }} ]
 """

@@ -18,7 +18,7 @@ from forecastle.data.store import task_stores
 from forecastle.errors import NotEnoughHistory, OutsideError
 from forecastle.frame import iso, to_json
 from forecastle.pictures.album import Album
-from forecastle.pictures.camera import MOST_LINES, Camera, Command
+from forecastle.pictures.camera import HEIGHT, MOST_LINES, Camera, Command
 from forecastle.pictures.probing import probe
 from forecastle.pictures.servers import Stage, until
 from forecastle.reporting.scene import read_json
@@ -26,10 +26,19 @@ from forecastle.reporting.scene import read_json
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+    from forecastle.models.tracking import TrackedRun
+
+Chapter = Callable[[Stage, Camera, Album], None]
+
 NO_GITHUB = "GitHub is not reached from here"
 NO_GRAFANA = "no Grafana is installed here"
 NO_DOCKER = "images are not built for the report"
 LISTED = 24  # objects of the storage listing
+VISITED = {
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.assistant.panelOpen_v1": "false",
+    "_mlflow_dark_mode_toggle_enabled": "false",
+}
 ASKING = """
 import sys, urllib.request
 answer = urllib.request.urlopen(sys.argv[1])
@@ -126,19 +135,15 @@ def models(stage: Stage, camera: Camera, album: Album) -> None:
 
     name = stage.scene.task.name
     with album.shot(11, "MLflow: the task's experiment"):
-        address = f"{stage.mlflow}/#/experiments/{_experiment(stage)}/runs"
-        camera.page(address, album.path(11), before=_calm, settle=4)
+        _mlflow(stage, camera, album.path(11), f"experiments/{_trained(stage).experiment}/runs")
     with album.shot(12, "MLflow: a run"):
-        runs = [one for one in registry.runs(stage.scene.settings, stage.scene.task, 10) if one.params]
-        if not runs:
-            raise NotEnoughHistory("a run to show", "none", "Train first.")
-        address = f"{stage.mlflow}/#/experiments/{_experiment(stage)}/runs/{runs[0].run_id}"
-        camera.page(address, album.path(12), before=_calm, settle=4, height=1500)
+        run = _trained(stage)
+        _mlflow(stage, camera, album.path(12), f"experiments/{run.experiment}/runs/{run.run_id}", 1500)
     with album.shot(13, "MLflow: the model registry"):
-        camera.page(f"{stage.mlflow}/#/models", album.path(13), before=_calm, settle=4)
-    with album.shot(14, "MLflow: the versions of the task's model"):
+        _mlflow(stage, camera, album.path(13), "models")
+    with album.shot(14, "MLflow: the newest version of the task's model, with its stage among the tags"):
         newest = registry.versions(stage.scene.settings, stage.scene.task)[0].version
-        camera.page(f"{stage.mlflow}/#/models/{name}/versions/{newest}", album.path(14), before=_calm, settle=4)
+        _mlflow(stage, camera, album.path(14), f"models/{name}/versions/{newest}")
 
 
 def delivery(stage: Stage, camera: Camera, album: Album) -> None:
@@ -199,7 +204,7 @@ def monitoring(stage: Stage, camera: Camera, album: Album) -> None:
     stage.late = timedelta(0)
 
 
-CHAPTERS: tuple[Callable[[Stage, Camera, Album], None], ...] = (service, ingestion, models, monitoring, delivery)
+CHAPTERS: tuple[Chapter, ...] = (service, ingestion, models, monitoring, delivery)
 
 
 def _refusal(stage: Stage, camera: Camera, album: Album) -> None:
@@ -221,30 +226,33 @@ def _refusal(stage: Stage, camera: Camera, album: Album) -> None:
 
 def _log_in(stage: Stage, page: Page) -> None:
     settings = stage.scene.settings
-    if page.locator("input[name=username]").count():
-        page.fill("input[name=username]", settings.airflow_user)
-        page.fill("input[name=password]", settings.airflow_password.get_secret_value())
-        page.click("button[type=submit]")
-        page.wait_for_timeout(3000)
-        page.goto(f"{settings.airflow_url.rstrip('/')}/dags/{stage.scene.task.name}-live")
+    page.locator("input[name=username]").wait_for()
+    page.fill("input[name=username]", settings.airflow_user)
+    page.fill("input[name=password]", settings.airflow_password.get_secret_value())
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda address: "login" not in address)
+    page.goto(f"{settings.airflow_url.rstrip('/')}/dags/{stage.scene.task.name}-live")
+    page.get_by_text("quality-check").first.wait_for()
 
 
-def _calm(page: Page) -> None:
-    """Close what MLflow's page opens by itself over what is to be seen."""
-    page.wait_for_timeout(2500)
-    close = page.locator("button:has(svg)").filter(has_text="").locator("visible=true")
-    beside = page.get_by_role("button", name="Close")
-    if beside.count():
-        beside.first.click()
-    elif page.get_by_text("MLflow Assistant").count() and close.count():
-        close.last.click()
-    page.wait_for_timeout(500)
-
-
-def _experiment(stage: Stage) -> str:
+def _trained(stage: Stage) -> TrackedRun:
+    """Return the newest run that trained a model."""
     from forecastle.models import registry
 
-    return registry.experiment_of(stage.scene.settings, stage.scene.task) or "0"
+    found = next((one for one in registry.runs(stage.scene.settings, stage.scene.task, 10) if one.params), None)
+    if found is None:
+        raise NotEnoughHistory("a run to show", "none", f"Train first: forecastle run train --task {stage.scene.file}")
+    return found
+
+
+def _mlflow(stage: Stage, camera: Camera, path: Path, page: str, height: int = HEIGHT) -> None:
+    """Photograph a page of MLflow's, without what it opens over it at the first visit."""
+    camera.page(f"{stage.mlflow}/#/{page}", path, before=_escape, settle=3, height=height, remembered=VISITED)
+
+
+def _escape(page: Page) -> None:
+    page.wait_for_timeout(2500)
+    page.keyboard.press("Escape")
 
 
 def _classic(stage: Stage, page: str) -> str:

@@ -94,13 +94,15 @@ class _Scale:
     def of(cls, values: Sequence[float], from_zero: bool) -> _Scale:
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         low = min(low, 0.0) if from_zero else low
-        if high <= low:
-            high = low + (abs(low) or 1.0)
+        size = max(abs(low), abs(high))
+        if high - low <= 1e-9 * size or size < 1e-100:  # one value, as far as a float can tell
+            high = low + (size if size > 1e-100 else 1.0)
         raw = (high - low) / 5
         size = 10.0 ** math.floor(math.log10(raw))
         step = next(one * size for one in (1, 2, 2.5, 5, 10) if one * size >= raw * 0.999)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-        ticks = tuple(round(number * step, 10) for number in range(first, last + 1))
+        decimals = max(0, 2 - math.floor(math.log10(step)))
+        ticks = tuple(round(number * step, decimals) for number in range(first, last + 1))
         return cls(ticks, ticks[0], ticks[-1])
 
     def y(self, value: float) -> float:

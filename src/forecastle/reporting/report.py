@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from forecastle.frame import write_text
+from forecastle.errors import UserError, plainly
+from forecastle.frame import write_bytes, write_text
 from forecastle.reporting.chapters import compose
 from forecastle.reporting.document import Chart, Document, Section
 from forecastle.reporting.evidence import gather
@@ -43,13 +44,14 @@ class Written:
 def make(scene: Scene) -> Written:
     """Gather the facts, save them, and write the report from them into the scene's folder."""
     bring_diagram(scene)
-    facts = gather(scene)
-    save(scene.output / JSON, facts)
-    return write(facts, scene.output)
+    return write(gather(scene), scene.output)
 
 
-def write(facts: Facts, folder: Path) -> Written:
-    """Write the report from facts alone; pictures are taken from the folder. The same facts give the same Markdown."""
+def write(facts: Facts, folder: Path, beside: Path | None = None) -> Written:
+    """Write the report from facts alone, and bring the pictures that lie ``beside`` them elsewhere. The same facts give
+    the same Markdown."""
+    save(folder / JSON, facts)
+    bring_pictures(facts, folder, beside or folder)
     document = compose(facts)
     files = [JSON, "report.md", "report.html"]
     for chart in charts_of(document):
@@ -72,10 +74,21 @@ def charts_of(document: Document) -> Iterator[Chart]:
         yield from walk(section)
 
 
+def bring_pictures(facts: Facts, folder: Path, beside: Path) -> None:
+    """Copy the captured pictures of another folder into the report's; UserError where one is not there."""
+    for row in facts.rows("pictures"):
+        source, target = beside / row["path"], folder / row["path"]
+        if not row["captured"] or target.is_file():
+            continue
+        try:
+            write_bytes(target, source.read_bytes())
+        except OSError as error:
+            raise UserError(f"the picture {source}", plainly(error), "Keep it beside its report.json.") from error
+
+
 def bring_diagram(scene: Scene) -> None:
     """Lay the repository's architecture diagram beside the report, where its figure is looked for."""
     drawn = scene.repository / "docs" / "architecture.png" if scene.repository else None
     target = scene.output / "docs" / "architecture.png"
     if drawn is not None and drawn.is_file() and drawn != target:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(drawn.read_bytes())
+        write_bytes(target, drawn.read_bytes())

@@ -126,7 +126,7 @@ def phase_one(facts: Facts) -> Section:
         "Storage and data versions",
         [
             Text(
-                "Archive and history lie in a folder, S3 or Azure Blob, by their address alone. Each training table is "
+                "Archive and history lie in a folder or a bucket, by their address alone. Each training table is "
                 "pushed to "
                 "the DVC remote before its pointer is committed, so that no commit names data that is not there."
             ),

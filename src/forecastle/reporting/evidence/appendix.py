@@ -99,9 +99,7 @@ def decisions(scene: Scene) -> Found:
     yield "decisions.count", Fact(len(rows) or None, "docs/decisions/", CLONE)
     status = scene.repository / "docs" / "status.md" if scene.repository else None
     text = status.read_text(encoding="utf-8") if status and status.is_file() else ""
-    known = [
-        " ".join(one.split()) for one in re.findall(r"^- (.+(?:\n  .+)*)", text.partition("Known and left")[2], re.M)
-    ]
+    known = [_unlinked(one) for one in re.findall(r"^- (.+(?:\n  .+)*)", text.partition("Known and left")[2], re.M)]
     yield "conclusion.left", Fact(known or None, "docs/status.md", CLONE)
 
 
@@ -133,8 +131,13 @@ def _decision(name: str, text: str) -> dict[str, str] | None:
     decided = re.search(r"\*\*Decision\.\*\*\s+(.+?)(?:\n\n|\Z)", text, re.S)
     if not (title and context and decided):
         return None
-    challenge, solution = (" ".join(one[1].split()) for one in (context, decided))
+    challenge, solution = (_unlinked(one[1]) for one in (context, decided))
     return {"file": f"docs/decisions/{name}", "title": title[1], "challenge": challenge, "solution": solution}
+
+
+def _unlinked(text: str) -> str:
+    """Return a page's text in one line; its links, which lead from that page, as their words."""
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", " ".join(text.split()))
 
 
 def _first(text: str) -> str:

@@ -44,7 +44,7 @@ def containers(scene: Scene) -> Found:
     """Find the images, and the services Compose starts, each with how its health is asked."""
     root = scene.repository
     files = sorted((root / "docker").glob("Dockerfile.*")) if root else []
-    yield "containers.images", Fact([_dockerfile(path) for path in files] or None, "docker/Dockerfile.*", CLONE)
+    yield "containers.images", Fact([_dockerfile(path) for path in files] or None, "the Dockerfiles in docker/", CLONE)
     compose = root / "docker" / "docker-compose.yml" if root else None
     text = compose.read_text(encoding="utf-8") if compose and compose.is_file() else ""
     services = re.findall(r"^  ([a-z0-9-]+):$", text.partition("\nservices:")[2].partition("\nvolumes:")[0], re.M)
