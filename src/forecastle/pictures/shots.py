@@ -131,8 +131,6 @@ def models(stage: Stage, camera: Camera, album: Album) -> None:
     album.miss(
         10, "no DagsHub repository is connected" if not stage.scene.settings.dagshub else "DagsHub asks for a login"
     )
-    from forecastle.models import registry
-
     name = stage.scene.task.name
     with album.shot(11, "MLflow: the task's experiment"):
         _mlflow(stage, camera, album.path(11), f"experiments/{_trained(stage).experiment}/runs")
@@ -141,9 +139,8 @@ def models(stage: Stage, camera: Camera, album: Album) -> None:
         _mlflow(stage, camera, album.path(12), f"experiments/{run.experiment}/runs/{run.run_id}", 1500)
     with album.shot(13, "MLflow: the model registry"):
         _mlflow(stage, camera, album.path(13), "models")
-    with album.shot(14, "MLflow: the newest version of the task's model, with its stage among the tags"):
-        newest = registry.versions(stage.scene.settings, stage.scene.task)[0].version
-        _mlflow(stage, camera, album.path(14), f"models/{name}/versions/{newest}")
+    with album.shot(14, "MLflow: the versions of the task's model; the stage stands among their tags"):
+        _mlflow(stage, camera, album.path(14), f"models/{name}")
 
 
 def delivery(stage: Stage, camera: Camera, album: Album) -> None:
@@ -161,10 +158,10 @@ def delivery(stage: Stage, camera: Camera, album: Album) -> None:
             words = Command.of("git log --graph --oneline --no-decorate --max-count 34", root)
             camera.terminal(album.path(15), "git branches", [words], stage.hide)
         with album.shot(17, "Steps of ci-dev, run on this machine"):
-            commands = [_make(stage, "style"), _make(stage, "layers", 12)]
+            commands = [_make(stage, "style"), _make(stage, "layers", 40)]
             camera.terminal(album.path(17), "the workflow ci-dev, on this machine", commands, stage.hide)
         with album.shot(18, "The tests of one room with their coverage, run for this picture; make unit runs all"):
-            camera.terminal(album.path(18), "unit tests and coverage", [_tests(stage)], stage.hide)
+            camera.terminal(album.path(18), "unit tests and coverage", _tests(stage), stage.hide)
     compared = stage.scratch / "compared"
     with album.shot(19, "Steps of ci-test on the newest training, run on this machine"):
         commands = [
@@ -324,12 +321,18 @@ def _make(stage: Stage, target: str, lines: int = 30) -> Command:
     return Command(f"make {target}", ["make", target], stage.folder, stage.environment, first_lines=lines)
 
 
-def _tests(stage: Stage) -> Command:
-    covered = "--cov=forecastle.delivery --cov-report=term --cov-fail-under=0"
-    words = f"-m pytest -q -p no:cacheprovider {covered} tests/unit/delivery"
+def _tests(stage: Stage) -> list[Command]:
+    """Return the commands that run one room's tests and say what of it they cover."""
     own = {"COVERAGE_FILE": str(stage.scratch / "coverage"), "COLUMNS": "110"}
     environment = {name: value for name, value in stage.environment.items() if not name.startswith("FORECASTLE_")} | own
-    return Command(f"python {words}", [sys.executable, *words.split()], stage.folder, environment, first_lines=60)
+    words = (
+        "coverage run -m pytest -q -p no:cacheprovider tests/unit/delivery",
+        "coverage combine --quiet",
+        "coverage report --include=src/forecastle/delivery/* --fail-under=0 --no-skip-covered",
+    )
+    return [
+        Command(f"python -m {one}", [sys.executable, "-m", *one.split()], stage.folder, environment) for one in words
+    ]
 
 
 def _curl(address: str) -> list[str]:

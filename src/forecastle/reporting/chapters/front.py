@@ -105,6 +105,7 @@ def problem(facts: Facts) -> Section:
                 {"addresses asked": "problem.calls", "key": "problem.key", "task file": "problem.task_file"},
             ),
             figure(facts, 1),
+            code(facts, "2.2"),
         ],
     )
     task = Section(
@@ -126,7 +127,7 @@ def problem(facts: Facts) -> Section:
                     "time zone of calendars": "problem.timezone",
                 },
             ),
-            code(facts, "2"),
+            code(facts, "2.3"),
         ],
     )
     return Section("2", "Problem definition", (), [domain, api, task])

@@ -50,7 +50,7 @@ def results(facts: Facts) -> Section:
             ),
             *_horizons(facts, unit),
             *_curve(facts, unit),
-            code(facts, "8"),
+            code(facts, "8.1"),
         ],
     )
     system = Section(
@@ -82,6 +82,7 @@ def results(facts: Facts) -> Section:
                 f"{facts.text('system.uptime.percent', '%')}. What came before the first and after the last is not "
                 "known."
             ),
+            code(facts, "8.2"),
         ],
     )
     monitoring = Section(
@@ -90,14 +91,15 @@ def results(facts: Facts) -> Section:
         [
             Text(
                 f"Of the newest {facts.text('drift.predictions')} predictions a share of {facts.text('drift.ratio')} "
-                "had features "
-                f"the training data never held; the alarm is at {facts.text('drift.limit')}. Drift was detected "
+                f"had features the training data never held; the alarm is at {facts.text('drift.limit')}. Drift was "
+                "detected "
                 f"{facts.text('drift.count')} time(s), and {facts.text('incidents.count')} incident(s) were opened in "
                 "all."
             ),
             table(facts, "drift.detected", "Drift detected, and when"),
             table(facts, "incidents.table", "Incidents"),
             table(facts, "health.work", "When each kind of work last succeeded"),
+            code(facts, "8.3"),
         ],
     )
     studies = Section(
@@ -113,6 +115,7 @@ def results(facts: Facts) -> Section:
             Text(f"False alarms came to {facts.text('studies.drift.false')} a series-year."),
             table(facts, "studies.races", "Races against other libraries, each with its day and machine"),
             table(facts, "studies.serving", f"The service under load ({facts.text('studies.serving.where')})"),
+            code(facts, "8.4"),
         ],
     )
     return Section("8", "Results", (), [model, system, monitoring, studies])

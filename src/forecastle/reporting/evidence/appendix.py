@@ -12,7 +12,8 @@ from forecastle.reporting.scene import Scene
 from forecastle.settings import PREFIX, Settings
 
 LOCATIONS: dict[str, tuple[str, ...]] = {
-    "2": ("src/forecastle/task.py", "src/forecastle/data/providers/"),
+    "2.2": ("src/forecastle/data/providers/", "src/forecastle/declaration.py"),
+    "2.3": ("src/forecastle/task.py", "tasks/"),
     "ingestion": ("src/forecastle/data/ingestion.py", "src/forecastle/data/archive.py", "src/forecastle/http.py"),
     "processing": (
         *("src/forecastle/data/quality_check.py", "src/forecastle/data/checks/"),
@@ -38,7 +39,10 @@ LOCATIONS: dict[str, tuple[str, ...]] = {
     "7.1": ("src/forecastle/monitoring/metrics.py", "monitoring/prometheus/prometheus.yml"),
     "7.2": ("src/forecastle/monitoring/dashboard.py", "monitoring/grafana/dashboards/forecastle.json"),
     "7.3": ("src/forecastle/monitoring/rules.py", "monitoring/prometheus/rules.yml"),
-    "8": ("src/forecastle/models/evaluation.py", "src/forecastle/monitoring/outcomes.py", "benchmarks/"),
+    "8.1": ("src/forecastle/models/evaluation.py", "src/forecastle/monitoring/outcomes.py"),
+    "8.2": ("src/forecastle/monitoring/uptime.py", "src/forecastle/pictures/probing.py"),
+    "8.3": ("src/forecastle/monitoring/drift.py", "src/forecastle/monitoring/incidents.py"),
+    "8.4": ("benchmarks/",),
     "9": ("docs/decisions/",),
     "11": ("src/forecastle/reporting/",),
 }

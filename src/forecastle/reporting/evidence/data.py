@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import polars as pl
@@ -31,7 +32,7 @@ def extraction(scene: Scene) -> Found:
     yield "extraction.answers", Fact(len(notes) or None, where, measure)
     yield "extraction.first", Fact(notes[0].collected_at if notes else None, where, measure)
     yield "extraction.last", Fact(notes[-1].collected_at if notes else None, where, measure)
-    read = [(one.name, read_json(scene.home / "archive" / one.name)) for one in notes[-SHOWN_ANSWERS:]]
+    read = map(json.loads, (stores / "archive").get([one.name for one in notes[-SHOWN_ANSWERS:]]))
     rows = [
         {
             "collected": said["collected_at"],
@@ -39,8 +40,7 @@ def extraction(scene: Scene) -> Found:
             "bytes": said["bytes"],
             "sha256": said["sha256"][:12],
         }
-        for _, said in read
-        if said
+        for said in read
     ]
     yield "extraction.newest", Fact(rows or None, where, measure)
     run = scene.run_with("train", "steps/ingest.json") or scene.run_with("live", "steps/ingest.json")
@@ -130,7 +130,7 @@ def profile(scene: Scene) -> Found:
     else:
         yield "profile.features", Fact(None, "a run's reference.json", measure)
     yield "profile.table", Fact(rows, f"{run.name}/reference.json" if run else "a run's reference.json", measure)
-    full = read_json(None) or sorted((scene.home / "reports" / "profile").glob("*.html"))
+    full = sorted((scene.home / "reports" / "profile").glob("*.html"))
     yield "profile.full_pages", Fact(len(full), "reports/profile/")
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import urlsplit
 
 from forecastle.data.archive import Archive
-from forecastle.data.providers import PROVIDERS
 from forecastle.data.store import task_stores
 from forecastle.reporting.facts import Fact, Found
-from forecastle.reporting.scene import Scene, read_json
+from forecastle.reporting.scene import Scene
 from forecastle.settings import PREFIX
 from forecastle.task import duration_text
 
+LOOKED = 100  # answers, from the first and from the last
 PROVIDERS_TOLD: dict[str, tuple[str, str, str]] = {  # what each is called, its documentation, the setting of its key
     "open-meteo": ("Open-Meteo", "https://open-meteo.com/en/docs", ""),
     "openweathermap": ("OpenWeatherMap", "https://openweathermap.org/current", "openweathermap_key"),
@@ -71,14 +72,14 @@ def problem(scene: Scene) -> Found:
 
 
 def _calls(scene: Scene) -> list[str] | None:
-    """Return the addresses, without their parameters, that were asked; a secret is never in what is archived."""
-    archive = Archive(task_stores(scene.settings, scene.task.name) / "archive")
-    place = scene.home / "archive"
-    notes = [read_json(place / note.name) for note in archive.notes()] if place.is_dir() else []
-    asked = {urlsplit(note["url"])._replace(query="", fragment="").geturl() for note in notes if note}
+    """Return the addresses, without their parameters, that were asked first and last; no secret is in what is
+    archived."""
+    archive = task_stores(scene.settings, scene.task.name) / "archive"
+    names = [note.name for note in Archive(archive).notes()]
+    chosen = list(dict.fromkeys([*names[:LOOKED], *names[-LOOKED:]]))
+    asked = {urlsplit(json.loads(note)["url"])._replace(query="", fragment="").geturl() for note in archive.get(chosen)}
     return sorted(asked) or None
 
 
 def _live(scene: Scene) -> str:
-    assert scene.task.source.provider in PROVIDERS
     return f"forecastle run live --task {scene.file}"
