@@ -14,6 +14,7 @@ import pytest
 
 from forecastle import pipeline
 from forecastle.frame import write_table, write_text
+from forecastle.monitoring import uptime
 from forecastle.monitoring.journal import Journal
 from forecastle.pictures import shots, take
 from forecastle.pictures.album import Album
@@ -131,4 +132,4 @@ def test_what_runs_here_is_photographed_and_the_rest_named(
     assert probed["faults"] == 0 and 0 < probed["p50_ms"] <= probed["p95_ms"] <= probed["p99_ms"]
     # the stores it is about are as before: no second run, no incident of the staged alarm
     assert len(list((scene.home / "runs").iterdir())) == 2
-    assert scene.journal.incidents() == ()
+    assert scene.journal.incidents() == () and uptime.uptime(scene.journal) is None

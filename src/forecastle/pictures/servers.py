@@ -93,7 +93,7 @@ class Stage:
     def service(self) -> str:
         """The address of the service, by a clock that stands at the report's moment."""
         settings = self.scene.settings.model_copy(update={"host": "127.0.0.1", "port": 0})
-        return self._stack.enter_context(running(settings, [self.scene.task], self.now, NOTE))
+        return self._stack.enter_context(running(settings, [self.scene.task], self.now, NOTE, beats=False))
 
     @cached_property
     def mlflow(self) -> str:
@@ -143,10 +143,13 @@ class Stage:
     def _start(
         self, name: str, command: Sequence[str], address: str, probe: str, more: Mapping[str, str] | None = None
     ) -> str:
+        ends_with_us = (
+            ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        )  # told to leave, we do at once
         log = self.scratch / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command,
+                [*ends_with_us, *command],
                 stdout=output,
                 stderr=output,
                 cwd=self.scratch,

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,10 +41,12 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
 
 
 @contextmanager
-def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "") -> Iterator[str]:
+def running(
+    settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "", beats: bool = True
+) -> Iterator[str]:
     """Serve the tasks in the background of this process, by the given clock; gives the service's address.
 
-    The page shows the note, if there is one.
+    The page shows the note, if there is one. Without ``beats`` its being there is no part of the uptime.
 
     Raises StorageUnavailable where it does not come up, else as ``serve_forever``.
     """
@@ -61,7 +63,7 @@ def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datet
                 raise StorageUnavailable(
                     f"the service to come up at {address}", "it did not", "See what it logged, then start it again."
                 )
-            with beating(settings):
+            with beating(settings) if beats else nullcontext():
                 yield address
         finally:
             server.should_exit = True

@@ -79,8 +79,8 @@ def results(facts: Facts) -> Section:
                 "From "
                 f"{facts.text('system.uptime.first')} to {facts.text('system.uptime.last')} "
                 f"{facts.text('system.uptime.seen')} of {facts.text('system.uptime.slots')} came: an uptime of "
-                f"{facts.text('system.uptime.percent', '%')}. What came before the first and after the last is not "
-                "known."
+                f"{facts.text('system.uptime.percent', '%')}. Where no service was meant to run there is none either; "
+                "what came before the first and after the last is not known."
             ),
             code(facts, "8.2"),
         ],
