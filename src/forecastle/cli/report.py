@@ -56,12 +56,14 @@ def report(
 
 
 def _made(file: Path, output: Path | None, screenshots: bool, now: str | None) -> Any:
+    from forecastle.data import formats
     from forecastle.monitoring.journal import Journal
     from forecastle.pipeline import FLOWS
     from forecastle.reporting import report as final
     from forecastle.reporting.scene import Scene, repository
 
     settings, task = enter(file)
+    formats.check_home(settings.home)
     folder = output or settings.home / "reports"
     flows = {name: [(step.name, step.after) for step in steps] for name, steps in FLOWS.items()}
     with Journal(settings.journal_url) as journal:
