@@ -109,7 +109,7 @@ def test_what_fails_leaves_no_picture_and_says_why(camera: Camera, tmp_path: Pat
     album.miss(16, "GitHub is not reached from here")
     album.save()
     assert not stale.exists()
-    index = (tmp_path / "screenshots" / "README.md").read_text(encoding="utf-8")
+    index = (tmp_path / "screenshots" / "index.md").read_text(encoding="utf-8")
     assert "exit 1: no such thing" in index and "GitHub is not reached from here" in index
 
 

@@ -1,7 +1,7 @@
 """The report's pictures: what runs is started, opened in a headless Chromium, and photographed. Nothing is drawn.
 
 Each figure is one function in ``shots`` that says what it shows; what cannot be had where it runs is noted as not
-captured, with why and how to capture it, in ``screenshots/README.md`` and in the report.
+captured, with why and how to capture it, in ``screenshots/index.md`` and in the report.
 """
 
 from __future__ import annotations

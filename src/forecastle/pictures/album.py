@@ -76,7 +76,7 @@ class Album:
                 else f"not captured: {said.get('why') or 'not tried'}. {picture.how}"
             )
             lines.append(f"| {number}: {picture.title} | `{picture.path}` | {str(told).replace('|', '/')} |")
-        return write_text(self.folder / "screenshots" / "README.md", "\n".join(lines) + "\n")
+        return write_text(self.folder / "screenshots" / "index.md", "\n".join(lines) + "\n")
 
 
 def shrink(path: Path) -> None:
