@@ -66,8 +66,8 @@ def _block(block: Block) -> str:
         case Listing():
             return f"```text\n{block.text}\n```{_source(block.source)}"
         case Chart():
-            named = ", ".join(name for _, name in block.key)
-            return f"![{block.title}: {named}](charts/{block.name}.svg)\n\n*{block.title}*{_source(block.source)}"
+            named = ": ".join([block.title, *filter(None, [", ".join(name for _, name in block.key)])])
+            return f"![{named}](charts/{block.name}.svg)\n\n*{block.title}*{_source(block.source)}"
         case Figure() if block.captured:
             told = f" {block.how}" if block.how else ""
             return f"![{block.title}]({block.path})\n\n*Figure {block.number}: {block.title}* (`{block.path}`){told}"

@@ -112,13 +112,27 @@ def results(facts: Facts) -> Section:
                 "How often injected changes were found within a fortnight, and after how many hours in the median",
                 {"change": "change", "found": "found", "of": "of", "median_hours": "median delay, h"},
             ),
-            Text(f"False alarms came to {facts.text('studies.drift.false')} a series-year."),
+            *_found(facts),
+            Text(
+                f"False alarms came to {facts.text('studies.drift.false')} a series-year. The study's figures are of "
+                f"{facts.text('studies.drift.day')}, the day they were committed; its machine: {facts.text('studies.drift.machine')}."
+            ),
             table(facts, "studies.races", "Races against other libraries, each with its day and machine"),
+            table(facts, "studies.serving.bars", f"The service's bars ({facts.text('studies.serving.where')})"),
             table(facts, "studies.serving", f"The service under load ({facts.text('studies.serving.where')})"),
             code(facts, "8.4"),
         ],
     )
     return Section("8", "Results", (), [model, system, monitoring, studies])
+
+
+def _found(facts: Facts) -> list[Block]:
+    rows = facts.rows("studies.drift")
+    if not rows:
+        return []
+    drawn = [charts.Line("found", [row["found"] for row in rows])]
+    svg = charts.bars([row["change"] for row in rows], drawn, f"of {say(max(row['of'] for row in rows))}")
+    return [Chart("drift", "Injected changes that were found", svg, (), facts.fact("studies.drift").source)]
 
 
 def _interval(facts: Facts) -> str:

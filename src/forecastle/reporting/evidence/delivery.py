@@ -29,8 +29,8 @@ def workflow(scene: Scene) -> Found:
     yield "git.protection", Fact(rows or None, ".github/rulesets/", CLONE)
     files = sorted((root / ".github" / "workflows").glob("*.yml")) if root else []
     yield "git.workflows", Fact([_workflow(path) for path in files] or None, ".github/workflows/", CLONE)
-    yield "git.commit", Fact(_git(root, "rev-parse", "--short=12", "HEAD"), "git rev-parse HEAD", CLONE)
-    count = _git(root, "rev-list", "--count", "HEAD")
+    yield "git.commit", Fact(git(root, "rev-parse", "--short=12", "HEAD"), "git rev-parse HEAD", CLONE)
+    count = git(root, "rev-list", "--count", "HEAD")
     yield "git.commits", Fact(int(count) if count else None, "git rev-list --count HEAD", CLONE)
     newest = scene.run_with("train", "decision.json")
     said = read_json(newest / "decision.json") if newest else None
@@ -53,6 +53,30 @@ def containers(scene: Scene) -> Found:
     checked = re.search(r"^HEALTHCHECK (.+)$", joined, re.M)
     told = " ".join(checked[1].split()) if checked else None
     yield "containers.healthcheck", Fact(told, "docker/Dockerfile.api", CLONE)
+
+
+def git(root: Path | None, *words: str) -> str | None:
+    """Return what git says in a clone; None where it says nothing, or is not there."""
+    if root is None:
+        return None
+    try:
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def tree(root: Path, folders: Sequence[str]) -> list[str]:
+    """Return the files git knows in some folders and at the top, by folder with their number."""
+    listed = (git(root, "ls-files") or "").splitlines()
+    names: dict[str, int] = {}
+    for one in listed:
+        top = one.split("/")
+        key = "/".join(top[:-1][:3]) + "/" if len(top) > 1 else one
+        names[key] = names.get(key, 0) + 1
+    return [f"{name} ({count})" if name.endswith("/") else name for name, count in sorted(names.items())]
 
 
 def _protection(name: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -88,26 +112,3 @@ def _dockerfile(path: Path) -> dict[str, Any]:
         "stages": len(bases),
         "user": user[-1] if user else "root",
     }
-
-
-def _git(root: Path | None, *words: str) -> str | None:
-    if root is None:
-        return None
-    try:
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def tree(root: Path, folders: Sequence[str]) -> list[str]:
-    """Return the files git knows in some folders and at the top, by folder with their number."""
-    listed = (_git(root, "ls-files") or "").splitlines()
-    names: dict[str, int] = {}
-    for one in listed:
-        top = one.split("/")
-        key = "/".join(top[:-1][:3]) + "/" if len(top) > 1 else one
-        names[key] = names.get(key, 0) + 1
-    return [f"{name} ({count})" if name.endswith("/") else name for name, count in sorted(names.items())]

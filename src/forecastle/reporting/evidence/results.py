@@ -12,6 +12,7 @@ from forecastle.models.pointer import published
 from forecastle.monitoring import alert_log, drift, uptime
 from forecastle.monitoring.incidents import listing
 from forecastle.monitoring.outcomes import live_scores
+from forecastle.reporting.evidence.delivery import git
 from forecastle.reporting.facts import Fact, Found
 from forecastle.reporting.scene import Scene, read_json
 
@@ -19,6 +20,7 @@ FIGURES = ("rmse", "mae", "r2", "skill", "coverage", "n")
 PROBE = "probe.json"  # in the reports' folder: what ``probing`` measured of a running service
 WEEK = timedelta(days=7)
 LOGGED = 8
+LOAD, DRIFT = "python -m benchmarks serving", "python -m benchmarks drift"
 
 
 def model(scene: Scene) -> Found:
@@ -116,6 +118,7 @@ def studies(scene: Scene) -> Found:
             "bar": bar["bar"],
             "limit": bar["most"],
             "found": bar["found"],
+            "kept": bar["found"] <= bar["most"],
         }
         for one in (raced or {}).values()
         for bar in one.get("bars", ())
@@ -124,12 +127,17 @@ def studies(scene: Scene) -> Found:
     served = read_json(benchmarks / "serving" / "results.json") if benchmarks else None
     sides = (served or {}).get("sides", {})
     rows = [{"what": name, **_pick(one)} for name, measured in sides.items() for one in measured]
-    yield "studies.serving", Fact(rows or None, "benchmarks/serving/results.json", "python -m benchmarks.serving.load")
-    machine = {name: value for name, value in (served or {}).items() if name in ("at", "machine")}
-    said = f"{machine.get('at', '')} {_machine(machine.get('machine', {}))}".strip()
-    yield "studies.serving.where", Fact(said or None, "benchmarks/serving/results.json")
+    yield "studies.serving", Fact(rows or None, "benchmarks/serving/results.json", LOAD)
+    words = [served["at"], f"{served['cores']} cores", f"load {served['load']}"] if served else []
+    yield "studies.serving.where", Fact(", ".join(words) or None, "benchmarks/serving/results.json", LOAD)
+    names = {"bar": "bar", "limit": "limit", "found": "found", "met": "kept"}
+    bars = [{words: one[name] for name, words in names.items()} for one in (served or {}).get("bars", ())]
+    yield "studies.serving.bars", Fact(bars or None, "benchmarks/serving/results.json", LOAD)
     study = read_json(benchmarks / "drift.json") if benchmarks else None
-    yield "studies.drift", Fact(_drift(study) if study else None, "benchmarks/drift.json", "python -m benchmarks drift")
+    yield "studies.drift", Fact(_drift(study) if study else None, "benchmarks/drift.json", DRIFT)
+    day = git(scene.repository, "log", "-1", "--format=%cs", "--", "benchmarks/drift.json")
+    yield "studies.drift.day", Fact(day, "git log of benchmarks/drift.json", DRIFT)
+    yield "studies.drift.machine", Fact(None, "the study notes none", DRIFT)
     false = (study or {}).get("false", {}).get("a_series_year")
     yield "studies.drift.false", Fact(
         false, "benchmarks/drift.json: false alarms a series-year", "python -m benchmarks drift"
