@@ -27,7 +27,7 @@ from forecastle.task import load_task
 
 pytestmark = pytest.mark.browser
 AT = datetime(2026, 3, 1, tzinfo=UTC)
-START, HOURS = datetime(2024, 1, 1, tzinfo=UTC), 600
+START, HOURS = datetime(2024, 1, 1, tzinfo=UTC), 400
 NOW = START + timedelta(hours=HOURS)
 TASK = """
 name = "e2e"
@@ -43,7 +43,7 @@ path = "table.parquet"
 [columns.y]
 
 [training]
-min_history = "14d"
+min_history = "10d"
 """
 PNG = b"\x89PNG\r\n\x1a\n"
 

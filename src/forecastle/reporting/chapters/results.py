@@ -115,7 +115,8 @@ def results(facts: Facts) -> Section:
             *_found(facts),
             Text(
                 f"False alarms came to {facts.text('studies.drift.false')} a series-year. The study's figures are of "
-                f"{facts.text('studies.drift.day')}, the day they were committed; its machine: {facts.text('studies.drift.machine')}."
+                f"{facts.text('studies.drift.day')}, the day they were committed; its machine: "
+                f"{facts.text('studies.drift.machine')}."
             ),
             table(facts, "studies.races", "Races against other libraries, each with its day and machine"),
             table(facts, "studies.serving.bars", f"The service's bars ({facts.text('studies.serving.where')})"),
