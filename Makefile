@@ -146,6 +146,11 @@ deploy:  ## deploy that image to staging, verify it there, and roll back image a
 docs: setup  ## write the reference pages of docs/ from the code
 	$(BIN)/python tools/reference.py
 
+.PHONY: site
+site: setup  ## build the documentation as a site that needs no server and no network: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
+
 .PHONY: lock
 lock: setup  ## resolve the requirements again; UPGRADE=1 takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
