@@ -64,8 +64,9 @@ benchmarks: setup  ## measure beside what the bars are held against and write do
 	$(BIN)/python -m benchmarks
 
 .PHONY: browser
-browser:
+browser: setup
 	@tools/debian-package chromium chromium
+	@tools/axe
 
 .PHONY: alerting
 alerting:
