@@ -152,6 +152,13 @@ site: setup  ## build the documentation as a site that needs no server and no ne
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open build/site/index.html"
 
+.PHONY: dist
+dist: setup  ## build the wheel and the source archive, and try the wheel outside of the clone: dist/
+	@rm -rf dist
+	@tools/dist
+	@$(PYTEST) -q tests/e2e/test_wheel.py
+	@ls dist
+
 .PHONY: lock
 lock: setup  ## resolve the requirements again; UPGRADE=1 takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forecastle.cli.options import Plain, moment
+from forecastle.cli.options import AsJson, Plain, moment, print_json
 from forecastle.errors import UNEXPECTED_EXIT
 
 app = typer.Typer()
@@ -56,6 +56,7 @@ def init(
     holidays: Annotated[str | None, typer.Option(help="file: country code of public holidays.")] = None,
     domain: Annotated[Domain, typer.Option(help="file: environmental, financial or logistics.")] = Domain.environmental,
     force: Annotated[bool, typer.Option(help="Overwrite a file of that name.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a commented task file that loads."""
     from forecastle.data import starter
@@ -88,13 +89,16 @@ def init(
         )
     write_text(file, text)
     load_task(file)
-    typer.echo(f"Wrote {file}. Next: forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}")
+    following = f"forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}"
+    if as_json:
+        print_json({"file": str(file), "next": following})
+    else:
+        typer.echo(f"Wrote {file}. Next: {following}")
 
 
 @app.command(epilog="Example: forecastle schema > task.schema.json")
 def schema() -> None:
     """Print the JSON Schema of task files, by which an editor completes and checks them."""
-    from forecastle.cli.options import print_json
     from forecastle.task import task_schema
 
     print_json(task_schema())
@@ -124,12 +128,16 @@ def serve(
 def new_key(
     name: Annotated[str, typer.Argument(help="What the key is for; it stands in the settings.")],
     scope: Annotated[list[str], typer.Option(help="read, write or admin; may be given again for several.")],
+    as_json: AsJson = False,
 ) -> None:
     """Make a key of the service: print it once, and the line that the settings keep of it."""
     from forecastle.serving.keys import make_key
 
     key, line = make_key(name, scope)
-    typer.echo(f"key   {key}\nline  {line}")
+    if as_json:
+        print_json({"key": key, "line": line})
+    else:
+        typer.echo(f"key   {key}\nline  {line}")
 
 
 @app.command(epilog="Example: forecastle replay --from 2013-12-01T00:00Z --speed 3600")
