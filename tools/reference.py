@@ -12,6 +12,7 @@ from typing import Literal, get_args, get_origin
 from forecastle.settings import PREFIX, Settings
 
 from reference_contracts import api_page, metrics_page, schema_file, schema_page
+from reference_figures import with_figures
 from reference_flows import flows_picture
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> int:
         DOCS / "task.schema.json": schema_file(),
         DOCS / "images" / "flows.svg": flows_picture(),
         DOCS.parent / ".env.example": example(),
+        DOCS.parent / "README.md": with_figures((DOCS.parent / "README.md").read_text(encoding="utf-8")),
     }
     stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
