@@ -45,6 +45,9 @@ def init(
     provider: Annotated[
         str | None, typer.Option(help="open-meteo, or file for a CSV or Parquet table (default where --path is given).")
     ] = None,
+    from_url: Annotated[
+        str | None, typer.Option("--from-url", help="Propose a task from what this address of a JSON API answers.")
+    ] = None,
     path: Annotated[Path | None, typer.Option(help="file: the long table (series_id, timestamp, values).")] = None,
     target: Annotated[str | None, typer.Option(help="file: the column to forecast.")] = None,
     frequency: Annotated[str, typer.Option(help="file: one step, such as 1h, 30m or 5m.")] = "1h",
@@ -68,7 +71,11 @@ def init(
     file = Path(f"{starter.make_name(name)}.toml")
     if file.exists() and not force:
         raise TaskError(f"no file {file} yet", "one", "Choose another name, or overwrite it with --force.")
-    if provider == "open-meteo":
+    found = ""
+    if from_url is not None:
+        text, rows = _proposed(name, from_url)
+        found = f", which reads {rows} rows of that answer. Look at every line of it"
+    elif provider == "open-meteo":
         text = starter.open_meteo_task(name)
     elif provider == "file":
         if path is None or target is None:
@@ -93,7 +100,22 @@ def init(
     if as_json:
         print_json({"file": str(file), "next": following})
     else:
-        typer.echo(f"Wrote {file}. Next: {following}")
+        typer.echo(f"Wrote {file}{found}. Next: {following}")
+
+
+def _proposed(name: str, url: str) -> tuple[str, int]:
+    """Ask an API once and return the task that its answer suggests, and how many rows that reads."""
+    from forecastle.data import proposal
+    from forecastle.errors import SourceUnavailable
+    from forecastle.http import Client
+    from forecastle.settings import load_settings
+
+    request = proposal.request_for(url)
+    with Client(load_settings()) as client:
+        answer = client.get(request)
+    if answer.status >= 400:
+        raise SourceUnavailable(f"an answer from {request.source}", f"status {answer.status}", "Mend the address.")
+    return proposal.propose(name, url, answer.body)
 
 
 @app.command(epilog="Example: forecastle schema > task.schema.json")

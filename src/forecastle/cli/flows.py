@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,8 @@ from forecastle.cli.options import AsJson, Now, Plain, TaskFile, complain, enter
 from forecastle.errors import WORSE_CHALLENGER_EXIT
 
 if TYPE_CHECKING:
-    from forecastle.pipeline import Outcome
+    from forecastle.pipeline import Outcome, Step
+    from forecastle.run import Run
 
 app = typer.Typer()
 
@@ -83,7 +84,7 @@ def run(
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
     with _open_run(task, flow, now) as opened:
-        _report(run_flow(opened), as_json)
+        _report(opened, FLOWS[flow], run_flow(opened), as_json)
 
 
 @app.command(epilog="Example: forecastle live --task tasks/nyc-temperature.toml")
@@ -217,11 +218,17 @@ def _run_step(file: Path, flow: str, name: str, now: str | None, as_json: bool) 
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
     with _open_run(file, flow, now, resume=name != "ingest") as opened:
-        _report(run_flow(opened, [step for step in FLOWS[flow] if step.name == name]), as_json)
+        chosen = [step for step in FLOWS[flow] if step.name == name]
+        _report(opened, chosen, run_flow(opened, chosen), as_json)
 
 
-def _report(outcomes: Iterable[Outcome], as_json: bool) -> None:
-    """Show each outcome as it comes; raise the error that ended the last one."""
+def _report(run: Run, steps: Sequence[Step], outcomes: Iterator[Outcome], as_json: bool) -> None:
+    """Show each outcome as it comes, and until then the step at work; raise the error that ended the last one."""
+    if not as_json:
+        from forecastle.console import OUT
+        from forecastle.console.following import follow
+
+        outcomes = follow(run, [step.name for step in steps], outcomes, OUT)
     for outcome in outcomes:
         _show(outcome, as_json)
         if outcome.error is not None:
