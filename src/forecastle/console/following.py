@@ -18,7 +18,7 @@ LOOKED_AT = 5  # runs back
 
 
 def follow(run: Run, names: Sequence[str], outcomes: Iterator[Outcome], console: Console) -> Iterator[Outcome]:
-    """Yield the outcomes of the steps as they come; meanwhile show the step at work, where the console is a terminal."""
+    """Yield the outcomes of the steps as they come; meanwhile show which is at work, if the console is a terminal."""
     if not console.is_terminal:
         yield from outcomes
         return
