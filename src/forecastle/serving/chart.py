@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 HEIGHT = 252
 TOP, BOTTOM = 22, 206
 WIDTH = 1000
+EDGE = 0.94  # a day's name beyond that share of the width ends where it stands
 FEW_TICKS = 5  # as many are named where there is little room, too
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -196,7 +197,8 @@ def _axes(drawing: Drawing, canvas: _Canvas, values: Sequence[float]) -> Iterabl
         yield f'<text class="time{odd}" x="{at}" y="{BOTTOM + 19}">{tick.text}</text>'
         if opens_day:
             local = tick.at.astimezone(drawing.zone)
-            yield f'<text class="day" x="{at}" y="{BOTTOM + 36}">{local:%a} {local.day} {local:%b}</text>'
+            edge = " edge" if canvas.share(tick.at) > EDGE else ""
+            yield f'<text class="day{edge}" x="{at}" y="{BOTTOM + 36}">{local:%a} {local.day} {local:%b}</text>'
     yield f'<text class="value unit" x="-8" y="{TOP - 13}">{escape(drawing.unit)}</text>'
     yield f'<line class="base" x1="0" x2="100%" y1="{BOTTOM}" y2="{BOTTOM}"/></g>'
 
