@@ -66,8 +66,8 @@ def take(
     before: str = "",
     browser: Browser | None = None,
 ) -> Path:
-    """Open the page at ``url`` and save what it shows as a PNG; ``whole`` takes all of it, not one screenful, or as much
-    as stands above the first element that the selector ``before`` finds.
+    """Open the page at ``url`` and save what it shows as a PNG; ``whole`` takes all of it, not one screenful, or as
+    much as stands above the first element that the selector ``before`` finds.
 
     A browser that runs already may be given. Raises playwright's error where Chromium does not start or no chart
     appears in 20 seconds.
