@@ -14,6 +14,8 @@ import pytest
 from typer.main import get_command
 
 from forecastle.cli import app, main
+from forecastle.cli.options import flows
+from forecastle.pipeline import FLOWS
 
 PROGRAM = str(Path(sys.executable).with_name("forecastle"))
 NOT_DATA = {"demo", "serve", "replay", "schema"}  # a story, two that stay, and one that is JSON anyhow
@@ -46,6 +48,11 @@ def test_bash_completes_commands_and_options(tmp_path: Path, environment: dict[s
     assert completed("forecastle", "reg") == ["registry"]
     assert set(completed("forecastle", "registry", "r")) == {"reject", "rollback"}
     assert "--online" in completed("forecastle", "doctor", "--o")
+    assert completed("forecastle", "run", "t") == ["train"]
+
+
+def test_the_flows_a_shell_completes_are_those_there_are() -> None:
+    assert set(flows()) == set(FLOWS)
 
 
 def test_every_command_that_answers_with_data_takes_json() -> None:

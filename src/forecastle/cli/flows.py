@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, Plain, TaskFile, complain, enter, moment, print_json, working
+from forecastle.cli.options import (
+    AsJson,
+    Now,
+    Plain,
+    TaskFile,
+    complain,
+    enter,
+    flows as flow_names,
+    moment,
+    print_json,
+    working,
+)
 from forecastle.errors import WORSE_CHALLENGER_EXIT
 
 if TYPE_CHECKING:
@@ -71,7 +82,7 @@ def backtest(
 
 @app.command(epilog="Example: forecastle run train --task tasks/nyc-temperature.toml")
 def run(
-    flow: Annotated[str, typer.Argument(help="train or live.")],
+    flow: Annotated[str, typer.Argument(help="train or live.", autocompletion=flow_names)],
     task: TaskFile,
     now: Now = None,
     as_json: AsJson = False,
@@ -196,7 +207,9 @@ def _step_command(name: str, default_flow: str) -> Callable[..., None]:
 
         def command(
             task: TaskFile,
-            flow: Annotated[str, typer.Option(help="The flow this belongs to: train or live.")] = default_flow,
+            flow: Annotated[
+                str, typer.Option(help="The flow this belongs to: train or live.", autocompletion=flow_names)
+            ] = default_flow,
             now: Now = None,
             as_json: AsJson = False,
         ) -> None:
