@@ -44,7 +44,7 @@ may answer 401 or 403 where [keys](service.md) are set, and 503 while a store do
             kinds = (f"| `{kind}` | {_type(content.get('schema', {}))} |" for kind, content in body["content"].items())
             parts.append(f"| Body | Type |\n|---|---|\n{_lines(kinds)}\n")
         answers = (
-            f"| {status} | {_type(_schema_of(answer))} | {_cell(answer['description'])} |"
+            f"| {status} | {_type(_schema_of(answer))} | {_meaning(answer['description'])} |"
             for status, answer in operation["responses"].items()
         )
         parts.append(f"| Status | Answer | Meaning |\n|---|---|---|\n{_lines(answers)}\n")
@@ -173,6 +173,10 @@ def _schema_of(answer: Schema) -> Schema:
     content: Schema = next(iter(answer.get("content", {}).values()), {})
     found: Schema = content.get("schema", {})
     return found
+
+
+def _meaning(description: str) -> str:
+    return "what was asked for" if description == "Successful Response" else _cell(description)
 
 
 def _first(operation: Schema) -> str:
