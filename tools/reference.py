@@ -16,6 +16,7 @@ from reference_figures import with_figures
 from reference_flows import flows_picture
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+SCHEMA = DOCS.parent / "src" / "forecastle" / "task.schema.json"
 NOTE = "<!-- Written by `make docs` from {source}; change it there. -->\n"
 
 
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> int:
         DOCS / "metrics.md": NOTE.format(source="src/forecastle/monitoring/metrics.py") + "\n" + metrics_page(),
         DOCS / "api.md": NOTE.format(source="src/forecastle/serving/") + "\n" + api_page(),
         DOCS / "task-schema.md": NOTE.format(source="src/forecastle/task.py") + "\n" + schema_page(),
-        DOCS / "task.schema.json": schema_file(),
+        SCHEMA: schema_file(),
         DOCS / "images" / "flows.svg": flows_picture(),
         DOCS.parent / ".env.example": example(),
         DOCS.parent / "README.md": with_figures((DOCS.parent / "README.md").read_text(encoding="utf-8")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from forecastle.monitoring.metrics import METRICS
 from forecastle.settings import Settings
 from forecastle.task import task_schema
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 Schema = Mapping[str, Any]
 
 
@@ -78,12 +80,13 @@ value that does not exist yet is absent, not 0. The [alert rules](incidents.md) 
 
 def schema_page() -> str:
     """Return every field of a task file with its type and default, a table for each model."""
-    schema = task_schema()
+    schema = described_schema()
     parts = ["""# The task file, field by field
 
-What a field means stands in [the task file](task-file.md); this is what is accepted, from the JSON Schema that
-`forecastle schema` prints ([task.schema.json](task.schema.json)). An editor that knows `#:schema` completes and checks
-a task file that starts so:
+What is accepted, from the JSON Schema that `forecastle schema` prints
+([task.schema.json](../src/forecastle/task.schema.json)): types from the code, meanings from
+[the task file](task-file.md), which tells more. An editor that knows `#:schema` completes, explains and checks a task
+file that starts so:
 
 ```toml
 #:schema ./task.schema.json
@@ -100,8 +103,32 @@ A field that is not listed is refused. Durations are text such as `90s`, `10m`, 
 
 
 def schema_file() -> str:
-    """Return the JSON Schema of task files, indented for people."""
-    return json.dumps(task_schema(), indent=1, ensure_ascii=False) + "\n"
+    """Return the JSON Schema of task files with what each field means, indented for people."""
+    return json.dumps(described_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def described_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the code, with the meaning of each field as the tables of docs/task-file.md tell it."""
+    schema = task_schema()
+    for section in re.split(r"(?m)^#{2,3} ", (DOCS / "task-file.md").read_text(encoding="utf-8"))[1:]:
+        heading = section.partition("\n")[0]
+        place = re.fullmatch(r"`\[+([a-z_.]+?)(?:\.NAME)?\]+`", heading)
+        if place is None and heading != "The task":
+            continue
+        model = _model(schema, place[1].split(".") if place else [])
+        for row in re.findall(r"(?m)^\| (`.+`) \| (?:.*?) \| (.*) \|$", section):
+            for name in re.findall(r"`([a-z_]+)`", row[0]):
+                model["properties"][name]["description"] = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", row[1])
+    return schema
+
+
+def _model(schema: dict[str, Any], place: list[str]) -> dict[str, Any]:
+    """Return the part of a schema that a table of a task file is described by."""
+    model = schema
+    for name in place:
+        found = json.dumps(model["properties"][name])
+        model = schema["$defs"][re.findall(r'"#/\$defs/(\w+)"', found)[0]]
+    return model
 
 
 def _openapi() -> Schema:

@@ -63,6 +63,7 @@ def test_the_demo_finds_its_tasks_and_its_recorded_weather(forecastle) -> None:
 def test_templates_migrations_and_declarations_are_in_it(forecastle) -> None:
     forecastle("init", "mine")
     assert "rules.yml" in forecastle("alerts", "render", "--tasks", "mine.toml")
+    assert forecastle("schema").startswith('{"$schema"')
     assert forecastle("incidents", "list", "--json").strip() == "[]"
     page = "from forecastle.serving.page import board, page; print(page(board([], None)))"
     assert "<!doctype html>" in forecastle("-c", page, program="python")

@@ -121,9 +121,10 @@ def _proposed(name: str, url: str) -> tuple[str, int]:
 @app.command(epilog="Example: forecastle schema > task.schema.json")
 def schema() -> None:
     """Print the JSON Schema of task files, by which an editor completes and checks them."""
-    from forecastle.task import task_schema
+    import json
+    from importlib.resources import files
 
-    print_json(task_schema())
+    print_json(json.loads((files("forecastle") / "task.schema.json").read_text(encoding="utf-8")))
 
 
 @app.command(epilog="Example: forecastle serve --tasks tasks/ --port 8000")
