@@ -29,11 +29,12 @@ from forecastle.http import Client, Request
 from forecastle.models import pointer, trees
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import PREFIX, Settings
-from forecastle.task import Task
+from forecastle.task import DAY, Task
 
 Health = Literal["well", "hint", "ill"]
 
 LEAST_FREE = 2 * 2**30  # bytes on the disk of the home folder
+LONG_AGO = timedelta(days=400)
 CLOCK_ROOM = timedelta(minutes=2)  # that this clock and another's may lie apart
 PACKAGES = ("polars", "lightgbm", "scikit-learn", "mlflow", "dvc", "fastapi", "obstore", "sqlalchemy")
 EXTRAS = {
@@ -153,7 +154,7 @@ def _alerts(settings: Settings) -> str:
             f"{unknown} of {len(addresses)} that it does not",
             "Compare them with Apprise's list; they are not shown here, as they may hold passwords.",
         )
-    return f"{len(addresses)} addresses that Apprise knows; forecastle alerts test sends each a message"
+    return f"Apprise knows all {len(addresses)} that are set; forecastle alerts test sends each a message"
 
 
 def _service(settings: Settings) -> Finding | str:
@@ -266,9 +267,11 @@ def _task(settings: Settings, task: Task, now: datetime) -> str:
 def _hosts(settings: Settings, tasks: Sequence[Task], now: datetime) -> dict[str, str]:
     """Return the hosts that the tasks' sources are asked at, each with the address of its first page."""
     found: dict[str, str] = {}
-    for task in tasks:
+    then = now - LONG_AGO  # the past may be asked for at another host than the present
+    spans = ((now - max(task.frequency, DAY), now) for task in tasks)
+    for task, span in [*zip(tasks, spans, strict=True), *((task, (then - DAY, then)) for task in tasks)]:
         try:
-            asked = PROVIDERS[task.source.provider].requests(task.measured, settings, now - task.frequency, now, now)
+            asked = PROVIDERS[task.source.provider].requests(task.measured, settings, *span, now)
         except ForecastleError:  # the task's own examination has said so
             continue
         for one in asked:

@@ -130,8 +130,10 @@ def test_the_hosts_of_sources_are_asked_only_when_wanted(tmp_path: Path, root: P
         settings = load_settings(home=tmp_path, open_meteo_url=address, open_meteo_archive_url="http://127.0.0.1:9")
         settings = settings.model_copy(update={"http_timeout": 1.0})
         assert [about for about in findings(settings, task) if about.startswith("source ")] == []
-        found = findings(settings, task, online=True)[f"source {address.removeprefix('http://')}"]
-    assert found.health == "ill" and "clock" in found.found
+        found = findings(settings, task, online=True)
+    present, past = found[f"source {address.removeprefix('http://')}"], found["source 127.0.0.1:9"]
+    assert (present.health, present.exit_code) == ("ill", 2) and "clock" in present.found
+    assert (past.health, past.exit_code) == ("ill", 4)
 
 
 def test_the_command_exits_with_the_code_of_the_gravest_fault(
