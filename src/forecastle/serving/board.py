@@ -143,6 +143,7 @@ class Board:
             drift_ratio=drift.drift_ratio(self.journal().drift_flags(name, drift.WINDOW, now)),
             errors_changed=None if tested is None else tested.detail,
             decisions=audit.events(self._settings, entry.task, MOST_DECISIONS)[::-1],
+            handbook=self._settings.runbook_url,
         )
         entry.details = (revision, details)
         return details

@@ -108,7 +108,7 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
         "overview": panels.overview(snapshot, details, now),
         "drift": panels.drift(task, details, anchor, places),
         "decisions": [panels.decision(one, task) for one in details.decisions],
-        "incidents": [panels.incident(one, task) for one in details.incidents],
+        "incidents": [panels.incident(one, task, details.handbook) for one in details.incidents],
     }
 
 

@@ -87,8 +87,8 @@ def decision(event: Event, task: Task) -> dict[str, str]:
     }
 
 
-def incident(one: Incident, task: Task) -> dict[str, Any]:
-    """Return one incident; of a long reason the beginning and the rest."""
+def incident(one: Incident, task: Task, handbook: str = "") -> dict[str, Any]:
+    """Return one incident; of a long reason the beginning and the rest. A handbook in the web is linked to."""
     until = f" to {clock(one.closed_at, task)}" if one.closed_at else ""
     reason = f"{one.reason} {one.note}".strip()
     cut = len(reason) if len(reason) <= SHORT else reason.rfind(" ", 0, SHORT)
@@ -100,6 +100,7 @@ def incident(one: Incident, task: Task) -> dict[str, Any]:
         "when": f"{clock(one.opened_at, task)}{until}",
         "reason": reason[:cut],
         "rest": reason[cut:].strip(),
+        "link": f"{handbook}#{one.kind}" if handbook.startswith(("http://", "https://")) else "",
     }
 
 

@@ -136,7 +136,8 @@ class Details:
     """What came of a task's forecasts: outcomes since a time, their live scores, and the incidents, newest first.
 
     ``drift_ratio`` is None while there are too few predictions, ``errors_changed`` while errors were not tested yet,
-    else the series whose errors have changed (empty: none). ``decisions`` on what serves are the newest first.
+    else the series whose errors have changed (empty: none). ``decisions`` on what serves are the newest first,
+    ``handbook`` is where it is published what to do about incidents.
     """
 
     since: datetime
@@ -146,6 +147,7 @@ class Details:
     drift_ratio: float | None = None
     errors_changed: str | None = None
     decisions: tuple[Event, ...] = ()
+    handbook: str = ""
 
 
 def build(

@@ -93,6 +93,14 @@ def test_decisions_about_models_are_shown_with_who_and_why_the_newest_first(fill
     assert "Errors since &lt;noon&gt;." in html and "by bob" in html
 
 
+def test_an_incident_leads_to_what_is_to_be_done_where_the_handbook_is_published(state, clock) -> None:
+    snapshot, details = state
+    assert "What to do" not in page.board([state], clock())
+    published = replace(details, handbook="https://example.org/incidents.html")
+    html = page.board([(snapshot, published)], clock())
+    assert f'<a href="https://example.org/incidents.html#{details.incidents[0].kind}">What to do' in html
+
+
 def test_of_a_long_reason_the_rest_is_folded(task, clock) -> None:
     one = Incident(3, NAME, "data-drift", "word " * 60, clock(), None, "")
     shown = panels.incident(one, task)
