@@ -145,4 +145,5 @@ def _unlinked(text: str) -> str:
 
 
 def _first(text: str) -> str:
-    return re.sub(r"; see \[.*", "", re.sub(r"\s+See \[.*", "", text)).rstrip(".") + "."
+    """Return what a setting is, without where to read more of it."""
+    return _unlinked(re.sub(r"(;| -)? [Ss]ee \[.*", "", text)).rstrip(".") + "."
