@@ -22,7 +22,6 @@ from pydantic_core import from_json
 
 from forecastle.data.panel import Floats, Integers, micros
 from forecastle.errors import RequestError
-from forecastle.frame import iso
 from forecastle.task import Task, nearest
 
 MOST_SERIES = 1000
@@ -184,12 +183,6 @@ def _is_time(text: Any) -> bool:
     except (TypeError, ValueError, OverflowError):
         return False
     return True
-
-
-@lru_cache(maxsize=4096)
-def told(at: int) -> str:
-    """Write a time in microseconds as an answer says it."""
-    return iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at))
 
 
 def _shown(value: Any) -> str:

@@ -116,7 +116,7 @@ class Workbench:
                 groups.setdefault(id(one.times), []).append(one)
         for group in groups.values():
             origin = int(group[0].times[-1])
-            values = np.stack([one.values for one in group])
+            values = np.stack([one.values for one in group]) if len(group) > 1 else group[0].values[None]
             fine = ((values >= self.lowest) & (values <= self.highest)).all(axis=(1, 2))  # NaN is neither
             ids = [one.series_id for one in group]
             windows = self._completed(ids, values, origin)
