@@ -130,6 +130,8 @@ def test_every_way_to_an_answer_gives_the_same_answer_to_the_bit(
     long = replace(bench, shortcut=None)
     told = [bench.predict(asked, now), long.predict(asked, now)]
     assert told[0] == told[1], ill
+    several = bench.predict_each([*([one] for one in asked), asked], now)
+    assert [one() for one in several] == [*([one] for one in told[0]), told[0]], ill
     by_panel = replace(bench, present=None).predict(asked, now)
     assert [one._replace(reason=None) for one in by_panel] == [one._replace(reason=None) for one in told[0]]
 
@@ -143,8 +145,8 @@ def test_what_has_no_gap_goes_the_short_way_and_what_misses_a_value_that_counts_
     times = micros(START) + np.arange(HOURS - size, HOURS) * step
     values = np.random.default_rng(0).normal(10, 3, (len(bench.columns), size))
     now = START + timedelta(days=60)
-    assert list(bench._shortly([Asked("a", times, values, step)], now)) == ["a"]
+    assert bench.shortly([Asked("a", times, values, step)], now)[0] is not None
     without = values.copy()
     without[0, -2] = np.nan
-    assert not bench._shortly([Asked("a", times, without, step)], now)
-    assert not bench._shortly([Asked("c", times[-5:], values[:, -5:], step)], now), "nothing is known of it before"
+    assert bench.shortly([Asked("a", times, without, step)], now) == [None]
+    assert bench.shortly([Asked("c", times[-5:], values[:, -5:], step)], now) == [None], "nothing is known of it before"

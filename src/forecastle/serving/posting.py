@@ -23,6 +23,7 @@ from forecastle.monitoring.predictions import PredictionLog
 from forecastle.serving import answers, asking, bodies, schemas
 from forecastle.serving.board import Board
 from forecastle.serving.problems import refusals
+from forecastle.serving.together import Together
 from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -62,12 +63,17 @@ def add_routes(
 ) -> Answering:
     """Add the routes to the service, and return what makes the answer to a request for forecasts."""
 
+    together = Together()
+
     async def forecast(task: str, scope: Scope, receive: Receive) -> bytes:
         started, now = perf_counter(), clock()
         bench = await _bench(board, task, now)
         body = await bodies.read(scope, receive, settings.max_body)
         asked = asking.parse(body, bench.task, bench.columns, now)
-        made = bench.predict(asked, now) if len(asked) <= FEW else await run_in_threadpool(bench.predict, asked, now)
+        if len(asked) <= FEW:
+            made = await together.predict(bench, asked, now)
+        else:
+            made = await run_in_threadpool(bench.predict, asked, now)
         answer, rows = answers.tell(bench.task, bench.bundle, made, now)
         log.add(rows)
         metrics.observe_prediction(task, bench.bundle.version, perf_counter() - started)

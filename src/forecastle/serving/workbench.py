@@ -9,9 +9,11 @@ has gaps, and by the panel where a model has features or a grid that neither kno
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,9 +82,20 @@ class Workbench:
 
     def predict(self, asked: Sequence[Asked], now: datetime) -> list[Predicted]:
         """Forecast each series from its newest observation, in the order they were asked for."""
-        found = self._shortly(asked, now)
-        rest = [one for one in asked if one.series_id not in found] if len(found) < len(asked) else []
-        fitting, masked = [], {}
+        return self._completely(asked, self.shortly(asked, now), now)
+
+    def predict_each(
+        self, requests: Sequence[Sequence[Asked]], now: datetime
+    ) -> Iterator[Callable[[], list[Predicted]]]:
+        """Forecast what several requests ask for, what has no gap of all of them together: each is told when called."""
+        found = iter(self.shortly([one for asked in requests for one in asked], now))
+        for asked in requests:
+            yield partial(self._completely, asked, list(islice(found, len(asked))), now)
+
+    def _completely(self, asked: Sequence[Asked], short: Sequence[Predicted | None], now: datetime) -> list[Predicted]:
+        """Forecast the long way what the short way did not, and return all in the order they were asked for."""
+        rest = [one for one, made in zip(asked, short, strict=True) if made is None]
+        fitting, masked, found = [], {}, {}
         for one in rest:
             outside = (one.values < self.lowest) | (one.values > self.highest)
             if outside.any():
@@ -92,7 +105,7 @@ class Workbench:
         for examples, missing in self._examples(fitting, now) if fitting else ():
             made = predictor.answer(self.bundle, examples, self.widths)
             found |= {one.series_id: one for one in self._told(examples, made, missing, masked, now)}
-        return [found[one.series_id] for one in asked]
+        return [made or found[one.series_id] for one, made in zip(asked, short, strict=True)]
 
     def current(self, series_id: str, origin: datetime, now: datetime) -> Examples:
         """Return the example of a series at an origin, from what the history knows now alone."""
@@ -103,27 +116,28 @@ class Workbench:
         nothing = Asked(series_id, np.array([at]), np.full((len(self.columns), 1), np.nan))
         return self._by_panel([nothing], now)
 
-    def _shortly(self, asked: Sequence[Asked], now: datetime) -> dict[str, Predicted]:
-        """Forecast those that have no gap, those asked with the same times together; the others not at all."""
-        found: dict[str, Predicted] = {}
+    def shortly(self, asked: Sequence[Asked], now: datetime) -> list[Predicted | None]:
+        """Forecast what has no gap, what was asked with the same times together; None stands for the others."""
+        found: list[Predicted | None] = [None] * len(asked)
         if self.present is None or self.gapless is None or self.shortcut is None:
             return found
         step = self.bundle.recipe.step
-        groups: dict[int, list[Asked]] = {}
-        for one in asked:
-            origin = int(one.times[-1])
-            if origin % step == 0 and (one.stride == step or len(one.times) == 1):
-                groups.setdefault(id(one.times), []).append(one)
-        for group in groups.values():
-            origin = int(group[0].times[-1])
+        groups: dict[int, list[int]] = {}
+        for place, one in enumerate(asked):
+            if int(one.times[-1]) % step == 0 and (one.stride == step or len(one.times) == 1):
+                groups.setdefault(id(one.times), []).append(place)
+        for places in groups.values():
+            group = [asked[place] for place in places]
+            origin, ids = int(group[0].times[-1]), [one.series_id for one in group]
             values = np.stack([one.values for one in group]) if len(group) > 1 else group[0].values[None]
             fine = ((values >= self.lowest) & (values <= self.highest)).all(axis=(1, 2))  # NaN is neither
-            ids = [one.series_id for one in group]
             windows = self._completed(ids, values, origin)
-            numbers = self.gapless.numbers(ids)
-            rows = self.gapless.rows(windows, numbers, origin)
+            rows = self.gapless.rows(windows, self.gapless.numbers(ids), origin)
             made, holds = self.shortcut.answer(rows, ids)
-            self._tell_shortly(found, group, windows, rows, made, fine & holds, now)
+            missing = np.isnan(windows[:, 0]).sum(axis=1).tolist()
+            told = self._told_shortly(ids, origin, missing, rows, made, now)
+            for place, one, whole in zip(places, told, (fine & holds).tolist(), strict=True):
+                found[place] = one if whole else None
         return found
 
     def _completed(self, series_ids: Sequence[str], values: Floats, origin: int) -> Floats:
@@ -139,32 +153,20 @@ class Workbench:
                 self.recent.fill(windows[place, :, brought:], series_id, origin - brought * step)
         return windows
 
-    def _tell_shortly(
-        self,
-        found: dict[str, Predicted],
-        group: Sequence[Asked],
-        windows: Floats,
-        rows: Rows,
-        made: Made,
-        fine: Booleans,
-        now: datetime,
-    ) -> None:
-        """Put what was made of those that are fine among what was found."""
+    def _told_shortly(
+        self, series_ids: Sequence[str], origin: int, missing: Sequence[int], rows: Rows, made: Made, now: datetime
+    ) -> Iterator[Predicted]:
         assert self.present is not None
-        origin = int(group[0].times[-1])
         features = len(self.present.origin_names)
-        missing = np.isnan(windows[:, 0]).sum(axis=1).tolist()
         drifted = self._drifted(rows.matrix[:, 0, :features])
-        age = self.task.age(moment(origin), now)
-        seconds, times = int(age.total_seconds()), self.present.places(origin).told
-        each = zip(made.value.tolist(), made.lower.tolist(), made.upper.tolist(), fine.tolist(), strict=True)
-        for place, (value, lower, upper, whole) in enumerate(each):
-            if not whole:
-                continue
-            one, own = group[place].series_id, rows.matrix[place]
+        age, times = self.task.age(moment(origin), now), self.present.places(origin).told
+        seconds = int(age.total_seconds())
+        each = zip(series_ids, made.value.tolist(), made.lower.tolist(), made.upper.tolist(), strict=True)
+        for place, (one, value, lower, upper) in enumerate(each):
+            own = rows.matrix[place]
             digest = _digest(own[0, :features], own[:, features:-1])
             reason = self._reason(one, age, missing[place], 0)
-            found[one] = Predicted(one, origin, times, value, lower, upper, drifted[place], digest, seconds, reason)
+            yield Predicted(one, origin, times, value, lower, upper, drifted[place], digest, seconds, reason)
 
     def _drifted(self, matrix: Matrix) -> list[bool]:
         if self.usual is None:
