@@ -33,6 +33,8 @@ async def hello():
 uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)
 """
 SERVE = """
+import gc
+gc.disable()  # as the command does
 import sys
 from forecastle.serving.server import serve_forever
 from forecastle.settings import Settings

@@ -25,9 +25,8 @@ def tell(task: Task, model: Bundle, made: Sequence[Predicted], now: datetime) ->
     for one in made:
         forecasts = _forecasts(one)
         name, reason = urandom(16).hex(), one.reason
-        head = (name, _text(one.series_id), _told(one.origin), one.data_age)
-        degraded = "false" if reason is None else "true"
-        told.append(_ONE % (*head, degraded, "null" if reason is None else _text(reason), forecasts))
+        degraded, why = ("false", "null") if reason is None else ("true", _text(reason))
+        told.append(_ONE % (name, _text(one.series_id), _told(one.origin), one.data_age, degraded, why, forecasts))
         rows.append(
             {
                 "prediction_id": name,

@@ -8,60 +8,47 @@ fault of one is none of the others'.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
 
 from forecastle.serving.asking import Asked
 from forecastle.serving.workbench import Predicted, Workbench
 
 MOST = 64  # requests answered at once; more would hold up what else there is to do
 
+_Key = tuple[int, datetime]
 
-class _Waiting(NamedTuple):
+
+@dataclass(eq=False)
+class _Line:
+    """Requests to one workbench within one second, and the turn in which they are answered."""
+
     bench: Workbench
-    asked: Sequence[Asked]
     now: datetime
-    answer: asyncio.Future[list[Predicted]]
+    requests: list[Sequence[Asked]] = field(default_factory=list)
+    turn: asyncio.Task[list[Callable[[], list[Predicted]]]] | None = None
 
 
 class Together:
     """Those that stand in line in one event loop."""
 
     def __init__(self) -> None:
-        self._line: list[_Waiting] = []
+        self._lines: dict[_Key, _Line] = {}
 
     async def predict(self, bench: Workbench, asked: Sequence[Asked], now: datetime) -> list[Predicted]:
         """Forecast as the workbench does, together with whatever else is asked in this turn of the loop."""
-        loop = asyncio.get_running_loop()
-        if not self._line:
-            loop.call_soon(self._answer)
-        answer: asyncio.Future[list[Predicted]] = loop.create_future()
-        self._line.append(_Waiting(bench, asked, now, answer))
-        return await answer
+        key = id(bench), now.replace(microsecond=0)
+        line = self._lines.get(key)
+        if line is None or line.turn is None or len(line.requests) >= MOST:
+            line = self._lines[key] = _Line(bench, now)
+            line.turn = asyncio.create_task(self._answer(key, line))  # begins when the loop comes round
+        place = len(line.requests)
+        line.requests.append(asked)
+        made = await asyncio.shield(line.turn)  # whoever asked may go, and the others still be answered
+        return made[place]()
 
-    def _answer(self) -> None:
-        turn, self._line = self._line[:MOST], self._line[MOST:]
-        if self._line:
-            asyncio.get_running_loop().call_soon(self._answer)
-        alike: dict[tuple[int, datetime], list[_Waiting]] = {}
-        for one in turn:
-            if not one.answer.done():  # whoever asked may have gone
-                alike.setdefault((id(one.bench), one.now.replace(microsecond=0)), []).append(one)
-        for group in alike.values():
-            _tell(group)
-
-
-def _tell(group: Sequence[_Waiting]) -> None:
-    """Answer requests to one workbench, within one second."""
-    try:
-        made = list(group[0].bench.predict_each([one.asked for one in group], group[-1].now))
-    except Exception as error:
-        for one in group:
-            one.answer.set_exception(error)
-        return
-    for one, make in zip(group, made, strict=True):
-        try:
-            one.answer.set_result(make())
-        except Exception as error:
-            one.answer.set_exception(error)
+    async def _answer(self, key: _Key, line: _Line) -> list[Callable[[], list[Predicted]]]:
+        if self._lines.get(key) is line:
+            del self._lines[key]
+        return list(line.bench.predict_each(line.requests, line.now))

@@ -24,7 +24,7 @@ from forecastle.data.derivation import open_history
 from forecastle.data.examples import Examples, make_examples
 from forecastle.data.gapless import Gapless, Rows
 from forecastle.data.history import History
-from forecastle.data.panel import Booleans, Floats, build_panel, micros, moment
+from forecastle.data.panel import Floats, build_panel, micros, moment
 from forecastle.data.present import Present
 from forecastle.data.profiling import Reference
 from forecastle.data.dense import NOTHING, Recent, lay, make_recent
@@ -95,7 +95,8 @@ class Workbench:
     def _completely(self, asked: Sequence[Asked], short: Sequence[Predicted | None], now: datetime) -> list[Predicted]:
         """Forecast the long way what the short way did not, and return all in the order they were asked for."""
         rest = [one for one, made in zip(asked, short, strict=True) if made is None]
-        fitting, masked, found = [], {}, {}
+        found: dict[str, Predicted] = {}
+        fitting, masked = [], {}
         for one in rest:
             outside = (one.values < self.lowest) | (one.values > self.highest)
             if outside.any():
@@ -130,14 +131,14 @@ class Workbench:
             group = [asked[place] for place in places]
             origin, ids = int(group[0].times[-1]), [one.series_id for one in group]
             values = np.stack([one.values for one in group]) if len(group) > 1 else group[0].values[None]
-            fine = ((values >= self.lowest) & (values <= self.highest)).all(axis=(1, 2))  # NaN is neither
+            fits = (values >= self.lowest) & (values <= self.highest)  # NaN is neither
             windows = self._completed(ids, values, origin)
             rows = self.gapless.rows(windows, self.gapless.numbers(ids), origin)
             made, holds = self.shortcut.answer(rows, ids)
             missing = np.isnan(windows[:, 0]).sum(axis=1).tolist()
             told = self._told_shortly(ids, origin, missing, rows, made, now)
-            for place, one, whole in zip(places, told, (fine & holds).tolist(), strict=True):
-                found[place] = one if whole else None
+            for place, answer, whole in zip(places, told, (holds & fits.all(axis=(1, 2))).tolist(), strict=True):
+                found[place] = answer if whole else None
         return found
 
     def _completed(self, series_ids: Sequence[str], values: Floats, origin: int) -> Floats:
@@ -172,8 +173,8 @@ class Workbench:
         if self.usual is None:
             return [False] * len(matrix)
         low, high = self.usual
-        flags: Booleans = ((matrix < low) | (matrix > high)).any(axis=1)
-        return list(flags.tolist())
+        flags: list[bool] = np.asarray(((matrix < low) | (matrix > high)).any(axis=1)).tolist()
+        return flags
 
     def _examples(self, asked: Sequence[Asked], now: datetime) -> list[tuple[Examples, Sequence[int]]]:
         """Return the examples of the series, those of one origin together, and how many target values each lacks."""
