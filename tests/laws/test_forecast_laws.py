@@ -28,7 +28,7 @@ from forecastle.models.learning import Fitted, Options
 from forecastle.models.evaluation import scores
 from forecastle.models.model import Model, apply
 from forecastle.models.selection import Choice, choose
-from forecastle.models.training import assemble, back_test, judge, train
+from forecastle.models.training import assemble, back_test, judge, spread_of, train
 from forecastle.settings import Settings
 from forecastle.task import Task, load_task, make_task
 
@@ -106,7 +106,9 @@ def learnt(grid: str) -> Learnt:
     fitted = {name: estimator.fit(examples, until, QUICK) for name, estimator in ESTIMATORS.items()}
     found = choose(examples, until, QUICK)
     choice = Choice({name: 1 / len(LEARNERS) for name in LEARNERS}, 1.0, 0.0, found.errors, {})
-    return Learnt(task, table, examples, fitted, assemble(task, examples, choice, fitted, found.errors))
+    return Learnt(
+        task, table, examples, fitted, assemble(task, examples, choice, fitted, spread_of(task, found.errors))
+    )
 
 
 @pytest.fixture(params=["regular", "observed"])

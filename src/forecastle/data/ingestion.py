@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -28,6 +27,7 @@ from forecastle.frame import (
     as_arrived,
     empty_observations,
     iso,
+    read_note,
     write_json,
     write_table,
 )
@@ -175,27 +175,25 @@ def make_batch(
     )
 
 
-def save_batch(folder: Path, batch: Batch) -> Path:
-    """Write a batch as ``batch.parquet`` and ``batch.json`` and return the folder.
+def save_batch(folder: Path, batch: Batch, flushed: bool = True) -> Path:
+    """Write a batch as ``batch.parquet`` and ``batch.json`` (see ``frame.write_bytes``) and return the folder.
 
     The note is written last and names the table's digest: without both, whole and of each other, there is no batch.
     """
-    table = write_table(folder / BATCH_TABLE, batch.rows)
+    table = write_table(folder / BATCH_TABLE, batch.rows, flushed)
     note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name != "rows"}
     write_json(
         folder / BATCH_NOTE,
         {"format": FORMAT, **note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())},
+        flushed,
     )
     return folder
 
 
 def load_batch(folder: Path) -> Batch:
     """Return the batch ``save_batch`` wrote. Raises UserError where there is none, or only part of one."""
-    try:
-        note: dict[str, Any] = json.loads((folder / BATCH_NOTE).read_bytes())
-        table = (folder / BATCH_TABLE).read_bytes()
-    except FileNotFoundError:
-        note, table = {}, b""
+    note = read_note(folder / BATCH_NOTE) or {}
+    table = (folder / BATCH_TABLE).read_bytes() if (folder / BATCH_TABLE).exists() else b""
     formats.require(int(note.get("format", 1)), FORMAT, f"the batch in {folder}")
     if note.get("sha256") != _digest(table):
         raise UserError(f"a whole batch in {folder}", "none", "Run the ingest step of this run first.")

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from forecastle.data.examples import Examples
-from forecastle.data.panel import Floats
+from forecastle.data.panel import Booleans, Floats
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import CALENDAR
 from forecastle.models import har
@@ -31,12 +31,13 @@ from forecastle.models.learning import (  # noqa: F401  # where others look for 
     Options,
     Pairs,
     all_pairs,
+    at_once,
     labelled,
     load_lightgbm,
+    one_thread_each,
     tamed,
 )
-from forecastle.models.trees import THREADS, Trees
-from forecastle.settings import apply_library_defaults
+from forecastle.models.trees import Trees
 
 LOG = logging.getLogger("forecastle.training")
 
@@ -88,30 +89,11 @@ def learn_ridge(lesson: Lesson) -> Fitted:
     Columns are standardised and clipped, a missing one counts as its mean; the hour of the day (apart on weekends) and
     the series come in as indicators.
     """
-    apply_library_defaults()
-    from sklearn.linear_model import Ridge
-    from threadpoolctl import threadpool_limits
-
     examples, most = lesson.examples, lesson.options.ridge_rows
     known = labelled(examples, lesson.until)
     most = min(most, MANY_STEPS * most // examples.steps)
-    steps = []
-    for step in range(1, examples.steps + 1):
-        rows = np.flatnonzero(known[:, step - 1])
-        if len(rows) > most:
-            rows = rows[np.arange(most) * len(rows) // most]
-        here = examples.take(rows)
-        raw = _continuous(here, step)
-        mean, deviation = _moments(raw)
-        goal = tamed(here.truth[:, step - 1] - here.last)
-        design = _design(here, step, raw, mean, deviation)
-        weights, intercept = np.zeros(design.shape[1]), 0.0  # a step without any truth forecasts no change
-        if len(rows):
-            with threadpool_limits(1, "blas"):  # threads that spin for each other take ten times as long
-                fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
-            weights, intercept = fitted.coef_, float(fitted.intercept_)
-        learnt = {"mean": mean, "deviation": deviation, "weights": weights}
-        steps.append({name: values.tolist() for name, values in learnt.items()} | {"intercept": intercept})
+    with one_thread_each():  # threads that spin for each other take ten times as long
+        steps = [_ridge(examples, known, step, most) for step in range(1, examples.steps + 1)]
     return Fitted("ridge", {"steps": steps})
 
 
@@ -189,9 +171,7 @@ def fit_all(names: Iterable[str], examples: Examples, until: int, options: Optio
         LOG.info("fitting %s on %s origins", name, f"{len(examples):,}")
         return ESTIMATORS[name].learn(lesson)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        fits = {name: pool.submit(learn, name) for name in chosen}
-        return {name: one.result() for name, one in fits.items()}
+    return dict(zip(chosen, at_once(learn, chosen), strict=True))
 
 
 NAIVE = ("persistence", "seasonal_naive")
@@ -223,6 +203,26 @@ def _continuous(examples: Examples, step: int) -> npt.NDArray[np.float64]:
     """Return the features that are not calendar or identity, (n, K)."""
     kept = [place for place, name in enumerate(examples.names) if name not in CALENDAR]
     return examples.at(step)[:, kept].astype(np.float64)
+
+
+def _ridge(examples: Examples, known: Booleans, step: int, most: int) -> dict[str, Any]:
+    """Fit the ridge regression of one step ahead on at most so many origins; without any it forecasts no change."""
+    from sklearn.linear_model import Ridge
+
+    rows = np.flatnonzero(known[:, step - 1])
+    if len(rows) > most:
+        rows = rows[np.arange(most) * len(rows) // most]
+    here = examples.take(rows)
+    raw = _continuous(here, step)
+    mean, deviation = _moments(raw)
+    design = _design(here, step, raw, mean, deviation)
+    weights, intercept = np.zeros(design.shape[1]), 0.0
+    if len(rows):
+        goal = tamed(here.truth[:, step - 1] - here.last)
+        fitted = Ridge(alpha=RIDGE_PENALTY + 1e-3 * len(rows)).fit(design, goal)
+        weights, intercept = fitted.coef_, float(fitted.intercept_)
+    learnt = {"mean": mean, "deviation": deviation, "weights": weights}
+    return {name: values.tolist() for name, values in learnt.items()} | {"intercept": intercept}
 
 
 def _moments(raw: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
-from forecastle.models.learning import BOOSTING, Pairs, all_pairs, binned, fit_threads, load_lightgbm, tamed
+from forecastle.models.learning import BOOSTING, Pairs, all_pairs, at_once, binned, load_lightgbm, tamed
 from forecastle.models.trees import Trees
 
 SCALE: dict[str, Any] = {
@@ -35,7 +35,6 @@ SCALE: dict[str, Any] = {
     "num_leaves": 15,
     "min_data_in_leaf": 100,
     "feature_fraction": 0.4,
-    "max_bin": 63,
 }
 SCALE_ROUNDS = 60
 SERIES_RATE = 0.05  # how far one outcome moves the logarithm of its series' width
@@ -79,17 +78,17 @@ def calibrate(errors: Sequence[Errors], coverage: float, seed: int) -> Spread:
     if not len(every):
         return Spread((0.0,) * steps, 0.0, 0.0)
     floor = 0.5 * float(np.quantile(every, 0.05)) + 1e-12
+    drawn = _Drawn.of(errors, floor, seed)
+    numbers = np.unique(np.concatenate([one.fold for one in errors])).tolist()
+    learnt, *without = at_once(drawn.learn, [None, *numbers])  # what is learnt from all, and from all but each fold
     ratios, ahead = [], []
     for one, size in zip(errors, absolute, strict=True):
-        for fold in np.unique(one.fold):
-            here = one.fold == fold
-            rest = [(other, other.fold != fold if other is one else np.full(len(other.fold), True)) for other in errors]
-            learnt = _learn(rest, floor, seed)
-            ratios.append(size[here] / _expected(learnt, _sub(one.pairs, here), one.forecast[here]))
-            ahead.append(one.pairs.step[here])
+        for number, apart in zip(numbers, without, strict=True):
+            if (here := one.fold == number).any():
+                ratios.append(size[here] / _expected(apart, _sub(one.pairs, here), one.forecast[here]))
+                ahead.append(one.pairs.step[here])
     ratio, step = np.concatenate(ratios), np.concatenate(ahead)
     quantiles = tuple(_quantile(ratio[step == number], ratio, coverage) for number in range(1, steps + 1))
-    learnt = _learn([(one, np.full(len(one.fold), True)) for one in errors], floor, seed)
     return Spread(quantiles, floor, learnt.usual, learnt.trees)
 
 
@@ -168,21 +167,42 @@ def _halved(one: Errors, fold: int) -> Errors:
     return replace(one, fold=fold + (origins > np.median(origins)))
 
 
-def _learn(errors: Sequence[tuple[Errors, npt.NDArray[np.bool_]]], floor: float, seed: int) -> Spread:
-    """Learn the expected error from the chosen ones of some errors, or from a draw of them where there are many."""
-    share = MOST / max(1, sum(int(here.sum()) for _, here in errors))
-    if share < 1:
-        draw = np.random.default_rng(seed)
-        errors = [(one, here & (draw.random(len(here)) < share)) for one, here in errors]
-    matrices = [_features(_sub(one.pairs, here), one.forecast[here]) for one, here in errors]
-    goal = tamed(np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in errors]))
-    if len(goal) < FEWEST:
-        return Spread((), floor, float(goal.mean()) if len(goal) else 1.0)
-    names = (*errors[0][0].pairs.names, "forecast", "forecast_change")
-    parameters = {**SCALE, "num_threads": fit_threads(len(goal)), "seed": seed + 1}
-    data = binned(np.vstack(matrices), names, goal, parameters)
-    booster = load_lightgbm().train(parameters, data, SCALE_ROUNDS)
-    return Spread((), floor, float(goal.mean()), Trees(booster.model_to_string()))
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Errors that expectations are learnt from: all, or a draw of them where there are many, put into bins once."""
+
+    goal: Floats  # (d,) their sizes
+    fold: Integers  # (d,)
+    floor: float
+    parameters: dict[str, Any]
+    data: Any  # LightGBM's Dataset of their features; None where they are too few for trees
+
+    @classmethod
+    def of(cls, errors: Sequence[Errors], floor: float, seed: int) -> _Drawn:
+        """Draw from some errors."""
+        draw, share = np.random.default_rng(seed), MOST / sum(len(one.truth) for one in errors)
+        chosen = [draw.random(len(one.truth)) < share for one in errors]
+        goal = tamed(
+            np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in zip(errors, chosen, strict=True)])
+        )
+        fold = np.concatenate([one.fold[here] for one, here in zip(errors, chosen, strict=True)])
+        parameters = {**SCALE, "num_threads": 1, "seed": seed + 1}
+        if len(goal) < FEWEST:
+            return cls(goal, fold, floor, parameters, None)
+        matrix = np.vstack(
+            [_features(_sub(one.pairs, here), one.forecast[here]) for one, here in zip(errors, chosen, strict=True)]
+        )
+        names = (*errors[0].pairs.names, "forecast", "forecast_change")
+        return cls(goal, fold, floor, parameters, binned(matrix, names, goal, parameters))
+
+    def learn(self, without: int | None) -> Spread:
+        """Learn the expected error from all folds, or all but one; from very few errors it is their mean."""
+        rows = np.flatnonzero(self.fold != without) if without is not None else np.arange(len(self.goal))
+        usual = float(self.goal[rows].mean()) if len(rows) else 1.0
+        if self.data is None or len(rows) < FEWEST:
+            return Spread((), self.floor, usual)
+        booster = load_lightgbm().train(self.parameters, self.data.subset(rows).construct(), SCALE_ROUNDS)
+        return Spread((), self.floor, usual, Trees(booster.model_to_string()))
 
 
 def _expected(learnt: Spread, pairs: Pairs, forecast: Floats) -> Floats:

@@ -7,10 +7,12 @@ number of boosters learns from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +20,12 @@ import numpy.typing as npt
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Booleans, Floats, Integers
 from forecastle.data.transformation import Matrix
-from forecastle.models.trees import THREADS, Trees
+from forecastle.models.trees import THREADS, Trees, one_thread
 from forecastle.settings import apply_library_defaults
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+Other = TypeVar("Other")
 
 MANY = 200_000  # pairs learnt from
 ENOUGH = 100_000  # pairs from which a second thread is worth its waiting
@@ -36,10 +42,11 @@ BOOSTING: dict[str, Any] = {
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "lambda_l2": 1.0,
-    "max_bin": 127,
+    "max_bin": 63,
+    "bin_construct_sample_cnt": 20_000,
     "verbosity": -1,
     "deterministic": True,
-    "force_row_wise": True,
+    "force_col_wise": True,
 }
 
 
@@ -163,6 +170,38 @@ def binned(matrix: Matrix, names: Sequence[str], goal: Floats, parameters: dict[
         params=parameters,
     )
     return data.construct()
+
+
+def at_once(work: Callable[[Given], Found], given: Sequence[Given]) -> list[Found]:
+    """Return what a function makes of each of what is given, in order; as many threads as may learn share the work.
+
+    LightGBM and most of NumPy let other threads run meanwhile.
+    """
+    if len(given) < 2:
+        return [work(one) for one in given]
+    with one_thread_each(), ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(work, given))
+
+
+def both(first: Callable[[], Found], second: Callable[[], Other]) -> tuple[Found, Other]:
+    """Return what two calls return that are made at once, so that neither's last fit leaves a processor idle."""
+    with one_thread_each(), ThreadPoolExecutor(1) as pool:
+        other = pool.submit(second)
+        return first(), other.result()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let LightGBM and the libraries of linear algebra work for each caller by one thread.
+
+    Theirs is one number for the whole process, and the last bits of a sum hang on it: what goes on beside would change
+    what is learnt. May be nested, and in threads within.
+    """
+    load_lightgbm()  # and with it all these libraries: only those that are there can be told
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), one_thread():
+        yield
 
 
 def all_pairs(examples: Examples) -> Pairs:

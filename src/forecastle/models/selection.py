@@ -16,7 +16,7 @@ from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats, Integers
 from forecastle.models.estimators import NAIVE, candidates, fit_all, predict
 from forecastle.models.intervals import Errors
-from forecastle.models.learning import Fitted, Options, Pairs, labelled, spread_out, tamed, thinned
+from forecastle.models.learning import Fitted, Options, Pairs, at_once, labelled, spread_out, tamed, thinned
 
 FOLDS = ((0.6, 0.8), (0.8, 1.0))  # train until, validate until: shares of the training span
 VALIDATION_PAIRS = 30_000  # (origin, step) pairs a fold, all series, evenly thinned
@@ -52,7 +52,8 @@ def choose(examples: Examples, until: int, options: Options) -> Choice:
     What it saves, and how wide its intervals are, is judged on each fold by the weights of the other: the weights that
     serve have seen them all.
     """
-    folds = [fold for share in FOLDS if (fold := validate(examples, until, share, options)) is not None]
+    validated = at_once(lambda share: validate(examples, until, share, options), FOLDS)
+    folds = [fold for fold in validated if fold is not None]
     if not folds:
         return _persistence(examples, until)
     truth = np.concatenate([pairs.pick(examples.truth) for pairs, _ in folds])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from forecastle.models.bundle import Bundle
 from forecastle.models.estimators import candidates, fit_all, predict
 from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
-from forecastle.models.learning import Fitted, Options, Pairs, all_pairs, labelled, spread_out, thinned
+from forecastle.models.learning import Fitted, Options, Pairs, all_pairs, both, labelled, spread_out, thinned
 from forecastle.models.model import Model, apply, combine
 from forecastle.models.promotion import MIN_ORIGINS
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
@@ -84,8 +85,12 @@ def train(
         tuned = tune(past, cut, options, seconds, folder, f"{task.digest}-{data_version}")
         options = replace(options, boosting=tuned.boosting) if tuned else options
     judged = judge(task, past, test, cut, options)
-    final = fit_all(judged.choice.weights, examples, int(examples.times.max()), options)
-    model = assemble(task, examples, judged.choice, final, [*judged.choice.errors, judged.errors])
+    choice, until = judged.choice, int(examples.times.max())
+    final, spread = both(
+        partial(fit_all, choice.weights, examples, until, options),
+        partial(spread_of, task, [*choice.errors, judged.errors]),
+    )
+    model = assemble(task, examples, choice, final, spread)
     bundle = Bundle(
         task=task.name,
         task_digest=task.digest,
@@ -116,9 +121,11 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
             f"none that is followed by another within {duration_text(task.horizon)}",
             "Collect more history first, or mend the column.",
         )
-    choice = choose(past, until, options)
-    fitted = fit_all(candidates(past.recipe), past, until, options)
-    model = assemble(task, past, choice, fitted, choice.errors)
+    choice, fitted = both(
+        partial(choose, past, until, options),
+        partial(fit_all, candidates(past.recipe), past, until, options),
+    )
+    model = assemble(task, past, choice, fitted, spread_of(task, choice.errors))
     forecasts = {name: predict(one, test) for name, one in fitted.items()}
     made = combine(model, test, [forecasts[name] for name in choice.weights])
     half = adapt(test, made.value, made.half, model.coverage)
@@ -143,7 +150,7 @@ def contest(task: Task, examples: Examples, judged: Judged, cut: int, options: O
     past = examples.take(examples.origins <= cut).known_by(known)
     fitted = fit_all(judged.choice.weights, past, cut, options)
     errors = [*judged.choice.errors, _known_errors(judged.errors, min(cut, known))]
-    return back_test(assemble(task, past, judged.choice, fitted, errors), test)
+    return back_test(assemble(task, past, judged.choice, fitted, spread_of(task, errors)), test)
 
 
 def fair_cut(examples: Examples, champion_until: int) -> int:
@@ -157,21 +164,22 @@ def fair_cut(examples: Examples, champion_until: int) -> int:
     return int(since[spare - 1]) if spare > 0 else champion_until
 
 
-def assemble(
-    task: Task, examples: Examples, choice: Choice, fitted: dict[str, Fitted], errors: Sequence[Errors]
-) -> Model:
-    """Put the chosen members together, their intervals calibrated on out-of-sample errors."""
+def assemble(task: Task, examples: Examples, choice: Choice, fitted: dict[str, Fitted], spread: Spread) -> Model:
+    """Put the chosen members together with the width of their intervals."""
     usual = {
         name: float(np.nanmean(own))
         for number, name in enumerate(examples.series_ids)
         if not np.isnan(own := examples.last[examples.series == number]).all()
     }
-    spread = calibrate([one for one in errors if len(one.truth)], task.training.coverage, task.training.seed)
-    if not spread.quantiles:
-        spread = Spread((0.0,) * examples.steps, 0.0, 0.0)
     members = tuple(fitted[name] for name in choice.weights)
     weights = tuple(choice.weights.values())
     return Model(examples.recipe, choice.estimator, members, weights, spread, task.training.coverage, usual)
+
+
+def spread_of(task: Task, errors: Sequence[Errors]) -> Spread:
+    """Return how wide intervals are, calibrated on out-of-sample errors; no width where there are none."""
+    spread = calibrate([one for one in errors if len(one.truth)], task.training.coverage, task.training.seed)
+    return spread if spread.quantiles else Spread((0.0,) * task.steps, 0.0, 0.0)
 
 
 def default_origins(examples: Examples, cut: int) -> Examples:

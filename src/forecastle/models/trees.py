@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -58,6 +60,19 @@ class Trees:
 def require_library() -> None:
     """Raise RegistryUnavailable where LightGBM's library cannot be opened."""
     _library()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let the library work by one thread, whatever a call asks for: it keeps a single number for the whole process, so
+    that calls made at once that ask for different ones would be in each other's way."""
+    library, before = _library(), ctypes.c_int()
+    library.LGBM_GetMaxThreads(ctypes.byref(before))
+    library.LGBM_SetMaxThreads(ctypes.c_int(1))
+    try:
+        yield
+    finally:
+        library.LGBM_SetMaxThreads(before)
 
 
 class _Booster:

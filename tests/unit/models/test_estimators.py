@@ -18,6 +18,8 @@ from forecastle.models.learning import (
     Lesson,
     Options,
     all_pairs,
+    at_once,
+    both,
     fit_threads,
     labelled,
     spread_out,
@@ -187,6 +189,22 @@ def test_fitted_together_from_one_binned_matrix_each_learns_what_it_learns_alone
     until = middle(examples)
     together = fit_all(ESTIMATORS, examples, until, quick)
     assert together == {name: one.fit(examples, until, quick) for name, one in ESTIMATORS.items()}
+
+
+def test_what_goes_on_beside_changes_nothing_that_is_learnt(examples, quick):
+    def fit() -> object:
+        return fit_all(("ridge", "lightgbm_level"), examples, middle(examples), quick)
+
+    alone = fit()
+    assert both(fit, lambda: at_once(lambda _: fit(), range(2))) == (alone, [alone, alone])
+
+
+def test_two_calls_made_at_once_give_their_own_answers_and_either_may_fail():
+    assert both(lambda: 1, lambda: "two") == (1, "two")
+    assert at_once(str, [3, 1, 2]) == ["3", "1", "2"] and at_once(str, [1]) == ["1"] and at_once(str, []) == []
+    for pair in ((lambda: 1 / 0, lambda: 1), (lambda: 1, lambda: 1 / 0)):
+        with pytest.raises(ZeroDivisionError):
+            both(*pair)
 
 
 def test_a_booster_keeps_the_parameters_it_was_grown_with(examples, quick):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from forecastle.errors import RegistryUnavailable
 from forecastle.models.learning import load_lightgbm
-from forecastle.models.trees import FEW, Trees
+from forecastle.models.trees import FEW, Trees, _library, one_thread
 
 RANDOM = np.random.default_rng(4)
 MATRIX = RANDOM.normal(size=(3 * FEW, 5))
@@ -45,6 +46,20 @@ def test_rows_that_do_not_lie_together_are_read_right(trees: Trees) -> None:
 
 def test_gains_are_the_packages(booster, trees: Trees) -> None:
     assert trees.gains().tolist() == booster.feature_importance(importance_type="gain").tolist()
+
+
+def test_one_thread_is_all_the_library_takes_until_the_last_that_asked_for_it_is_done() -> None:
+    def most() -> int:
+        found = ctypes.c_int()
+        _library().LGBM_GetMaxThreads(ctypes.byref(found))
+        return found.value
+
+    before = most()
+    with one_thread():
+        with one_thread():
+            assert most() == 1
+        assert most() == 1
+    assert most() == before != 1
 
 
 def test_nothing_asked_is_nothing_answered(trees: Trees) -> None:
