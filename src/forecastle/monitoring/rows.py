@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from math import isnan
 from typing import Any
 
@@ -19,8 +18,8 @@ IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_versio
 
 def identified(forecasts: pl.DataFrame) -> pl.DataFrame:
     """Return the forecasts with ``forecast_id``: 32 hex digits of what makes a forecast the one it is (IDENTITY)."""
-    parts = [[_identity(value) for value in forecasts[name]] for name in IDENTITY]
-    ids = [hashlib.sha256("\x1f".join(row).encode()).hexdigest()[:32] for row in zip(*parts, strict=True)]
+    parts = pl.concat_str([_identity(forecasts, name) for name in IDENTITY], separator="\x1f")
+    ids = [hashlib.sha256(one.encode()).hexdigest()[:32] for one in forecasts.select(parts).to_series()]
     return forecasts.with_columns(pl.Series("forecast_id", ids, pl.String()))
 
 
@@ -50,5 +49,20 @@ def as_rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> list[dict
     return rows
 
 
-def _identity(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def driver_rows(table: pl.DataFrame, dialect: str) -> pl.DataFrame:
+    """Return a table as a database's driver takes it: NaN as missing, times for SQLite as its text that sorts."""
+    floats = [name for name, dtype in table.schema.items() if dtype == pl.Float64]
+    times = [name for name, dtype in table.schema.items() if dtype == TIME] if dialect == "sqlite" else []
+    return table.with_columns(
+        *(pl.col(name).fill_nan(None) for name in floats),
+        *(pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S%.6f") for name in times),
+    )
+
+
+def _identity(forecasts: pl.DataFrame, name: str) -> pl.Expr:
+    """Return a column as text: times in ISO 8601, with microseconds where there are any."""
+    if forecasts.schema[name] != TIME:
+        return pl.col(name).cast(pl.String).fill_null("None")
+    exact = pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
+    whole = pl.col(name).dt.microsecond() == 0
+    return pl.when(whole).then(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")).otherwise(exact)
