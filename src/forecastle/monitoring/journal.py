@@ -31,7 +31,7 @@ from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
-from forecastle.monitoring.rows import as_rows, as_series, columns_of, driver_rows, identified
+from forecastle.monitoring.rows import as_rows, as_series, columns_of, driver_rows, driver_values, identified
 from forecastle.monitoring.tables import (
     FORECASTS,
     HEADS,
@@ -350,9 +350,13 @@ class Journal:
 
     def record_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record what requests were answered, all or none: the columns of PREDICTIONS; one that is there stays."""
+        if not rows:
+            return
         insert = self.insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
+        compiled = insert.compile(dialect=self.engine.dialect, column_keys=list(rows[0]))
+        given: Any = driver_values(rows, compiled.positiontup) if compiled.positiontup else list(rows)
         with self.transaction() as connection:
-            connection.execute(insert, list(rows))
+            connection.exec_driver_sql(str(compiled), given)
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.

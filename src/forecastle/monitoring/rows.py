@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from math import isnan
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -57,6 +59,16 @@ def driver_rows(table: pl.DataFrame, dialect: str) -> pl.DataFrame:
         *(pl.col(name).fill_nan(None) for name in floats),
         *(pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S%.6f") for name in times),
     )
+
+
+def driver_values(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return rows as SQLite's driver takes them, in the order of these names: times as its text that sorts."""
+    pick = itemgetter(*names)
+    return [tuple(_text(one) if isinstance(one, datetime) else one for one in pick(row)) for row in rows]
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 def _identity(forecasts: pl.DataFrame, name: str) -> pl.Expr:
