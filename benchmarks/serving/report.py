@@ -32,8 +32,10 @@ A request for a forecast brings 200 hourly observations of four columns; feature
 journal are ours to do. `mlflow models serve` gets one ready-made row of features for the same booster, which it
 answers with one number: once without a signature, which is the least that it can do, and once with the signature that
 MLflow asks every model to have, by which it checks each row. The blend is the kind of champion the demo chooses.
-Every figure is the best of three, on all sides. Where others are at work on the machine, times by the clock (requests/s,
-p50, p99, seconds) tell as much of them; `cpu` tells little of them, so each bar of requests/s stands there by it, too.
+
+Every figure is the best of three, on all sides. Where others are at work on the machine, times by the clock
+(requests/s, p50, p99, seconds) tell as much of them; `cpu` tells little of them, so each bar of requests/s stands there
+by it, too.
 """
 
 
