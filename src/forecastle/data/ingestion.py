@@ -26,6 +26,7 @@ from forecastle.frame import (
     TIMESTAMP,
     as_arrived,
     empty_observations,
+    instant,
     iso,
     read_note,
     write_json,
@@ -144,8 +145,8 @@ def make_batch(
     published = pl.col(TIMESTAMP) + task.knowable_after + task.source.publication_delay
     known_from = pl.max_horizontal(pl.coalesce(told, published), pl.col(TIMESTAMP) + task.knowable_after)
     answered = answered.with_columns(known_from.alias(AVAILABLE_AT))
-    knowable = answered.filter(pl.col(TIMESTAMP) + task.knowable_after <= now)
-    rows = knowable.filter(pl.col(TIMESTAMP).is_between(start, end))
+    knowable = answered.filter(pl.col(TIMESTAMP) <= instant(now - task.knowable_after))
+    rows = knowable.filter(pl.col(TIMESTAMP).is_between(instant(start), instant(end)))
     duplicates = rows.height - rows.select(*KEYS, *columns).n_unique()
     if told_by_source:  # the same said twice, known from two times on: the earlier counts
         said = [*KEYS, *columns]
@@ -160,7 +161,7 @@ def make_batch(
         )
     if task.source.start is None and start <= task.start:
         start = rows.select(pl.col(TIMESTAMP).min()).item()
-    collected = pl.lit(now, dtype=TIME)
+    collected = instant(now)
     known = collected if live else pl.min_horizontal(AVAILABLE_AT, collected)
     rows = rows.with_columns(known.alias(AVAILABLE_AT), collected.alias(COLLECTED_AT))
     return Batch(
