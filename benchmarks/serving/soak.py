@@ -96,6 +96,7 @@ def soak(home: Path, seconds: float, swap_every: float, restart: Sequence[str] =
         "restarts": restarts,
         "faults_refused": told.refused,
         "wrong": wrong,
+        "said": sorted(told.said),
         "lost": max(told.count - kept, 0),
         "journalled": kept,
         "with_warm_up_about": answered,
@@ -109,6 +110,7 @@ class Told:
     def __init__(self) -> None:
         self.count = self.faults = self.refused = 0
         self.kinds: dict[str, set[str]] = {}
+        self.said: set[str] = set()
         self._lock = threading.Lock()
 
     def note(self, status: int, content: bytes) -> None:
@@ -116,6 +118,7 @@ class Told:
             self.count += 1
             if status != 200:
                 self.faults += 1
+                self.said.add(f"{status}: {content[:300]!r}")
                 return
             answer = json.loads(content)
             forecasts = json.dumps(answer["predictions"][0]["forecasts"])
@@ -150,8 +153,11 @@ def _push_faults(address: str, task: str, stop: threading.Event, told: Told) -> 
         connection.request("POST", f"/v1/tasks/{task}/observations", body, {"content-type": kind})
         status = connection.getresponse().status
         connection.close()
-        told.refused += status in (400, 409, 415, 422)
-        told.faults += status not in (400, 409, 415, 422)
+        if status in (400, 409, 415, 422):
+            told.refused += 1
+        else:
+            told.faults += 1
+            told.said.add(f"{status} to a push of {body[:20]!r}")
 
 
 def _two_champions(settings: Settings, home: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any, Self
 
 import polars as pl
@@ -72,6 +73,7 @@ OUTCOME: dict[str, pl.DataType] = {
 FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
 
 
+AT_ONCE = 500  # rows of one statement
 OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
 
 PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
@@ -354,9 +356,16 @@ class Journal:
             return
         insert = self.insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
         compiled = insert.compile(dialect=self.engine.dialect, column_keys=list(rows[0]))
-        given: Any = driver_values(rows, compiled.positiontup) if compiled.positiontup else list(rows)
         with self.transaction() as connection:
-            connection.exec_driver_sql(str(compiled), given)
+            if not compiled.positiontup:
+                connection.exec_driver_sql(str(compiled), list(rows))
+                return
+            one = f"({', '.join('?' * len(compiled.positiontup))})"
+            given = driver_values(rows, compiled.positiontup)
+            for start in range(0, len(given), AT_ONCE):  # row by row, SQLite's driver would stop all threads for each
+                some = given[start : start + AT_ONCE]
+                text = str(compiled).replace(one, ", ".join([one] * len(some)))
+                connection.exec_driver_sql(text, tuple(chain.from_iterable(some)))
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.

@@ -10,7 +10,7 @@ from os import urandom
 
 from pydantic_core import to_json
 
-from forecastle.data.panel import moment
+from forecastle.data.panel import micros, moment
 from forecastle.frame import iso
 from forecastle.models.bundle import Bundle
 from forecastle.monitoring.predictions import Row
@@ -21,10 +21,10 @@ from forecastle.task import Task
 def tell(task: Task, model: Bundle, made: Sequence[Predicted], now: datetime) -> tuple[bytes, list[Row]]:
     """Return the answer as JSON, and what the journal keeps of it."""
     rows: list[Row] = []
-    told = []
+    told, stamp = [], f"{micros(now) // 1000:012x}"  # ids in the order of time are quicker to keep
     for one in made:
         forecasts = _forecasts(one)
-        name, reason = urandom(16).hex(), one.reason
+        name, reason = f"{stamp}{urandom(10).hex()}", one.reason
         degraded, why = ("false", "null") if reason is None else ("true", _text(reason))
         told.append(_ONE % (name, _text(one.series_id), _told(one.origin), one.data_age, degraded, why, forecasts))
         rows.append(
