@@ -139,7 +139,7 @@ def _ask(address: str, task: str, body: bytes, pause: float, stop: threading.Eve
 
 
 def _push_faults(address: str, task: str, stop: threading.Event, told: Told) -> None:
-    """Push what a broken source would; every one has to be refused, and changes no answer."""
+    """Push what a broken source would; it is refused, or its values are masked, and it changes no answer."""
     place = urlsplit(address)
     assert place.hostname is not None
     columns = ",".join(stage.COLUMNS)
@@ -151,9 +151,10 @@ def _push_faults(address: str, task: str, stop: threading.Event, told: Told) -> 
         number += 1
         connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
         connection.request("POST", f"/v1/tasks/{task}/observations", body, {"content-type": kind})
-        status = connection.getresponse().status
+        answer = connection.getresponse()
+        status, content = answer.status, answer.read()
         connection.close()
-        if status in (400, 409, 415, 422):
+        if status in (400, 409, 415, 422) or (body == wild and status == 200 and json.loads(content)["masked"]):
             told.refused += 1
         else:
             told.faults += 1

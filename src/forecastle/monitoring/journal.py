@@ -19,7 +19,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from typing import Any, Self
 
 import polars as pl
@@ -32,7 +31,7 @@ from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
-from forecastle.monitoring.rows import as_rows, as_table, columns_of, driver_rows, driver_values, identified
+from forecastle.monitoring.rows import as_rows, as_table, columns_of, identified, statement, statements
 from forecastle.monitoring.tables import (
     FORECASTS,
     HEADS,
@@ -73,7 +72,6 @@ OUTCOME: dict[str, pl.DataType] = {
 FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
 
 
-AT_ONCE = 500  # rows of one statement
 OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
 
 PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
@@ -355,17 +353,9 @@ class Journal:
         if not rows:
             return
         insert = self.insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
-        compiled = insert.compile(dialect=self.engine.dialect, column_keys=list(rows[0]))
         with self.transaction() as connection:
-            if not compiled.positiontup:
-                connection.exec_driver_sql(str(compiled), list(rows))
-                return
-            one = f"({', '.join('?' * len(compiled.positiontup))})"
-            given = driver_values(rows, compiled.positiontup)
-            for start in range(0, len(given), AT_ONCE):  # row by row, SQLite's driver would stop all threads for each
-                some = given[start : start + AT_ONCE]
-                text = str(compiled).replace(one, ", ".join([one] * len(some)))
-                connection.exec_driver_sql(text, tuple(chain.from_iterable(some)))
+            for text, values in statements(insert, self.engine.dialect, rows):
+                connection.exec_driver_sql(text, values)
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
@@ -472,10 +462,7 @@ class Journal:
     def _insert_forecasts(self, connection: sql.Connection, forecasts: pl.DataFrame) -> int:
         """Insert those that are not there yet and return how many: as the driver takes them, many at a time."""
         insert = self.insert(FORECASTS).on_conflict_do_nothing(index_elements=["forecast_id"])
-        compiled = insert.compile(dialect=self.engine.dialect, column_keys=forecasts.columns)
-        rows = driver_rows(forecasts, self.engine.dialect.name)
-        given: Any = rows.select(compiled.positiontup).rows() if compiled.positiontup else rows.rows(named=True)
-        return connection.exec_driver_sql(str(compiled), given).rowcount
+        return connection.exec_driver_sql(*statement(insert, self.engine.dialect, forecasts)).rowcount
 
     def _insert_new(self, connection: sql.Connection, table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[str]:
         """Insert the rows that are not there yet and return their ids."""

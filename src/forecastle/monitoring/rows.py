@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
@@ -12,6 +12,8 @@ import polars as pl
 import sqlalchemy as sql
 
 from forecastle.frame import TIME
+
+AT_ONCE = 500  # rows of one statement
 
 # Two horizons may share a timestamp where the grid is the observed one, so both are needed.
 IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
@@ -52,20 +54,38 @@ def as_rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> list[dict
     return table.select(whole).rows(named=True)
 
 
-def driver_rows(table: pl.DataFrame, dialect: str) -> pl.DataFrame:
-    """Return a table as a database's driver takes it: NaN as missing, times for SQLite as its text that sorts."""
+def statement(insert: sql.Insert, dialect: sql.Dialect, table: pl.DataFrame) -> tuple[str, Any]:
+    """Return a statement as a database's driver takes it, and the rows of a table that it inserts: NaN as missing,
+    times for SQLite as its text that sorts."""
+    compiled = insert.compile(dialect=dialect, column_keys=table.columns)
+    names = compiled.positiontup
     floats = [name for name, dtype in table.schema.items() if dtype == pl.Float64]
-    times = [name for name, dtype in table.schema.items() if dtype == TIME] if dialect == "sqlite" else []
-    return table.with_columns(
+    times = [name for name, dtype in table.schema.items() if dtype == TIME] if names else []
+    told = table.with_columns(
         *(pl.col(name).fill_nan(None) for name in floats),
         *(pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S%.6f") for name in times),
     )
+    return str(compiled), told.select(names).rows() if names else told.rows(named=True)
 
 
-def driver_values(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return rows as SQLite's driver takes them, in the order of these names: times as its text that sorts."""
-    pick = itemgetter(*names)
-    return [tuple(_text(one) if isinstance(one, datetime) else one for one in pick(row)) for row in rows]
+def statements(
+    insert: sql.Insert, dialect: sql.Dialect, rows: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield statements as a database's driver takes them, and their values, that insert rows of the same columns.
+
+    SQLite's takes many rows in one, their times as its text that sorts: given row by row, it would stop every thread
+    for each.
+    """
+    compiled = insert.compile(dialect=dialect, column_keys=list(rows[0]))
+    names = compiled.positiontup
+    if not names:
+        yield str(compiled), list(rows)
+        return
+    pick, one = itemgetter(*names), f"({', '.join('?' * len(names))})"
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        values = tuple(_text(each) if isinstance(each, datetime) else each for row in some for each in pick(row))
+        yield str(compiled).replace(one, ", ".join([one] * len(some))), values
 
 
 def _text(moment: datetime) -> str:
