@@ -84,15 +84,15 @@ def create_app(
         redoc_url=None,
     )
     app.state.predictions = log
-    answering = posting.add_routes(app, settings, board, log, clock)
-    lane = Lane(app.within, [task.name for task in tasks], answering)
-    app.way_in = Envelope(Doorkeeper(lane, keyring))
     for kind, handler in problems.HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     _operations(app, board, clock)
     _tasks(app, board, clock)
+    answering = posting.add_routes(app, settings, board, log, clock)
     pages.add_routes(app, board, keyring, clock, note)
+    lane = Lane(app.within, [task.name for task in tasks], answering)
+    app.way_in = Envelope(Doorkeeper(lane, keyring))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
