@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -190,3 +190,16 @@ def test_a_copy_of_a_task_is_asked_anew_what_the_task_was_asked_before(task: Tas
     assert means.knowable_after == task.frequency
     daily = task.model_copy(update={"frequency": timedelta(days=1), "source": means.source})
     assert daily.knowable_after == timedelta(days=1)
+
+
+def test_what_the_report_says_changes_no_forecast(small_task) -> None:
+    told = small_task(report={"title": "A title", "team": ["Ann", "Ben"], "date": date(2026, 3, 31), "why": "Because."})
+    assert told.digest == small_task().digest
+    assert told.report.date == date(2026, 3, 31) and told.report.team == ("Ann", "Ben")
+
+
+def test_a_report_with_mistakes_is_answered_with_all_of_them(small_task) -> None:
+    with pytest.raises(TaskError) as refused:
+        small_task(report={"titel": "A title", "team": [""], "documentation": "example.org"})
+    for place in ("report.titel", "report.team", "report.documentation"):
+        assert place in str(refused.value)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ import uvicorn
 from forecastle.data import formats, identity
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.serving.app import create_app
+from forecastle.serving.heartbeat import beating
 from forecastle.serving.keys import require_keys
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -41,14 +42,17 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
         gc.freeze()  # what is there now stays, and need not be looked at again
         gc.enable()
         sys.setswitchinterval(SWITCH_SECONDS)
-        serve(app, door)
+        with beating(settings):
+            serve(app, door)
 
 
 @contextmanager
-def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "") -> Iterator[str]:
+def running(
+    settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "", beats: bool = True
+) -> Iterator[str]:
     """Serve the tasks in the background of this process, by the given clock; gives the service's address.
 
-    The page shows the note, if there is one.
+    The page shows the note, if there is one. Without ``beats`` its being there is no part of the uptime.
 
     Raises StorageUnavailable where it does not come up, else as ``serve_forever``.
     """
@@ -65,7 +69,8 @@ def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datet
                 raise StorageUnavailable(
                     f"the service to come up at {address}", "it did not", "See what it logged, then start it again."
                 )
-            yield address
+            with beating(settings) if beats else nullcontext():
+                yield address
         finally:
             server.should_exit = True
             thread.join(STOP_SECONDS)
