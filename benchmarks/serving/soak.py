@@ -2,6 +2,10 @@
 
 Two champions forecast different numbers from one request; every answer must be one of the two as a whole, none may
 fail, and all must be in the journal at the end. Memory is looked at after the first tenth and at the end.
+
+Meanwhile the source is at fault: every few seconds it pushes what is no table, another kind, or what the gate refuses,
+and must be told so. Where the journal is a database of its own (FORECASTLE_JOURNAL), ``--restart`` is the command that
+restarts it, run half way.
 """
 
 from __future__ import annotations
@@ -9,10 +13,13 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import shlex
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,19 +38,20 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long")
     parser.add_argument("--swap", type=float, default=300.0, help="seconds between two champions")
+    parser.add_argument("--restart", default="", help="a command that restarts the journal's database")
     parser.add_argument("--home", type=Path, help="a folder that `prepare` has filled; default: one is made")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="forecastle-soak-") as folder:
         home = chosen.home or Path(folder)
         if chosen.home is None:
             stage.prepare(home, stage.now())
-        found = soak(home, chosen.minutes * 60, chosen.swap)
+        found = soak(home, chosen.minutes * 60, chosen.swap, shlex.split(chosen.restart))
     print(json.dumps(found))
     return 0 if not found["wrong"] and not found["lost"] and found["growth"] <= 0.05 else 1
 
 
-def soak(home: Path, seconds: float, swap_every: float) -> dict[str, Any]:
-    """Return what came of it: answers, wrong ones, lost ones, and by what share memory grew."""
+def soak(home: Path, seconds: float, swap_every: float, restart: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what came of it: answers, wrong ones, lost ones, faults that were refused, by what share memory grew."""
     settings = Settings(home=home, _env_file=None)  # type: ignore[call-arg]
     one, body = stage.task("boosted"), stage.bodies(stage.now())["one"]
     models = _two_champions(settings, home)
@@ -57,14 +65,18 @@ def soak(home: Path, seconds: float, swap_every: float) -> dict[str, Any]:
             threading.Thread(target=_ask, args=(server.address, one.name, body, pause, stop, told))
             for _ in range(WORKERS)
         ]
+        threads.append(threading.Thread(target=_push_faults, args=(server.address, one.name, stop, told)))
         began = time.monotonic()
         for thread in threads:
             thread.start()
-        memory, swaps = 0.0, 0
+        memory, swaps, restarts = 0.0, 0, 0
         while (passed := time.monotonic() - began) < seconds:
             time.sleep(min(1.0, seconds / 10))
             if passed >= seconds / 10 and not memory:
                 memory = server.mib()
+            if restart and not restarts and passed >= seconds / 2:
+                subprocess.run(restart, check=True, stdout=subprocess.DEVNULL)
+                restarts += 1
             if passed >= (swaps + 1) * swap_every:
                 swaps += 1
                 known = pointer.ModelVersion(one.name, str(1 + swaps % 2), "soak", "0" * 32)
@@ -81,7 +93,10 @@ def soak(home: Path, seconds: float, swap_every: float) -> dict[str, Any]:
     return {
         "answers": told.count,
         "swaps": swaps,
+        "restarts": restarts,
+        "faults_refused": told.refused,
         "wrong": wrong,
+        "said": sorted(told.said),
         "lost": max(told.count - kept, 0),
         "journalled": kept,
         "with_warm_up_about": answered,
@@ -93,8 +108,9 @@ class Told:
     """What was answered: how often, by which champion what, and how often not."""
 
     def __init__(self) -> None:
-        self.count = self.faults = 0
+        self.count = self.faults = self.refused = 0
         self.kinds: dict[str, set[str]] = {}
+        self.said: set[str] = set()
         self._lock = threading.Lock()
 
     def note(self, status: int, content: bytes) -> None:
@@ -102,6 +118,7 @@ class Told:
             self.count += 1
             if status != 200:
                 self.faults += 1
+                self.said.add(f"{status}: {content[:300]!r}")
                 return
             answer = json.loads(content)
             forecasts = json.dumps(answer["predictions"][0]["forecasts"])
@@ -119,6 +136,29 @@ def _ask(address: str, task: str, body: bytes, pause: float, stop: threading.Eve
         told.note(answer.status, answer.read())
         stop.wait(max(pause - (time.monotonic() - began), 0))
     connection.close()
+
+
+def _push_faults(address: str, task: str, stop: threading.Event, told: Told) -> None:
+    """Push what a broken source would; it is refused, or its values are masked, and it changes no answer."""
+    place = urlsplit(address)
+    assert place.hostname is not None
+    columns = ",".join(stage.COLUMNS)
+    wild = f"series_id,timestamp,{columns}\nJFK,2020-01-01T00:00:00Z,{','.join(['9e9'] * len(stage.COLUMNS))}\n"
+    bodies = [("text/csv", "<html>503</html>"), ("application/json", "[{"), ("text/html", "none"), ("text/csv", wild)]
+    number = 0
+    while not stop.wait(2):
+        kind, body = bodies[number % len(bodies)]
+        number += 1
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
+        connection.request("POST", f"/v1/tasks/{task}/observations", body, {"content-type": kind})
+        answer = connection.getresponse()
+        status, content = answer.status, answer.read()
+        connection.close()
+        if status in (400, 409, 415, 422) or (body == wild and status == 200 and json.loads(content)["masked"]):
+            told.refused += 1
+        else:
+            told.faults += 1
+            told.said.add(f"{status} to a push of {body[:20]!r}")
 
 
 def _two_champions(settings: Settings, home: Path) -> list[Path]:

@@ -161,8 +161,11 @@ def bodies(now: datetime, many: int = 100) -> dict[str, bytes]:
     }
 
 
-def mlflow_model(folder: Path, home: Path, now: datetime) -> dict[str, bytes]:
-    """Save the booster of the first champion as MLflow's model; return bodies of one and 100 ready-made rows."""
+def mlflow_model(folder: Path, home: Path, now: datetime, signed: bool) -> dict[str, bytes]:
+    """Save the booster of the first champion as MLflow's model; return bodies of one and 100 ready-made rows.
+
+    With a signature, which MLflow asks every model to have, it checks each row by name and type before it forecasts.
+    """
     import lightgbm
     import mlflow.lightgbm
 
@@ -173,8 +176,15 @@ def mlflow_model(folder: Path, home: Path, now: datetime) -> dict[str, bytes]:
     (member,) = bundle.load(published.folder, "1").model.members
     assert member.trees is not None
     booster = lightgbm.Booster(model_str=member.trees.text)
-    mlflow.lightgbm.save_model(booster, str(folder), pip_requirements=["lightgbm", "mlflow"])
     names = booster.feature_name()
+    signature = None
+    if signed:
+        import pandas as pd
+        from mlflow.models import infer_signature
+
+        some = pd.DataFrame(np.random.default_rng(0).normal(10, 5, (5, len(names))), columns=names)
+        signature = infer_signature(some, booster.predict(some))
+    mlflow.lightgbm.save_model(booster, str(folder), signature=signature, pip_requirements=["lightgbm", "mlflow"])
     row = np.round(np.random.default_rng(0).normal(10, 5, len(names)), 3).tolist()
 
     def body(rows: int) -> bytes:

@@ -17,16 +17,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import quote, quote_plus, unquote, urlencode
-
-import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from forecastle.errors import AnswerChanged, SettingsError, SourceUnavailable
 from forecastle.settings import Settings
 
-Transport = httpx.BaseTransport
+if TYPE_CHECKING:  # who only keeps answers, or serves, never asks: what asking takes is imported by whoever does
+    import httpx
+    from tenacity import RetryCallState
+
+    Transport = httpx.BaseTransport
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name != "Transport":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import httpx
+
+        return httpx.BaseTransport
+
+
 ASGIApp = Callable[
     [MutableMapping[str, Any], Callable[..., Awaitable[Any]], Callable[..., Awaitable[None]]], Awaitable[None]
 ]
@@ -184,6 +195,8 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         guard: Guard | None = None,
     ) -> None:
+        import httpx
+
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)  # below that they log addresses, keys included
         self._settings = settings
@@ -213,6 +226,8 @@ class Client:
         AnswerChanged for an answer larger than ``settings.http_max_bytes``, SettingsError for an address that is none.
         ``keep`` is given what came of an answer that is refused so: the last attempt's, or as much as was taken.
         """
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
         trial = self._guard.check(request)
         attempts = Retrying(
             stop=stop_after_attempt(1 if trial else self._settings.http_attempts),
@@ -255,6 +270,8 @@ class Client:
         self._guard.answered(request)
 
     def _ask(self, request: Request, keep: Callable[[Answer], object]) -> Answer:
+        import httpx
+
         while wait := self._guard.charge(request):
             self._sleep(wait)
         deadline = time.monotonic() + self._settings.http_timeout
@@ -309,7 +326,20 @@ def asgi_transport(app: ASGIApp) -> Transport:
 
     It holds nothing open, so that one may serve any number of clients, one after the other or at once.
     """
-    return _AsgiTransport(app)
+    import httpx
+
+    class AsgiTransport(httpx.BaseTransport):
+        def __init__(self) -> None:
+            self._inner = httpx.ASGITransport(app)
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            return asyncio.run(self._handle(request))
+
+        async def _handle(self, request: httpx.Request) -> httpx.Response:
+            response = await self._inner.handle_async_request(request)
+            return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+
+    return AsgiTransport()
 
 
 def without_password(url: str) -> str:
@@ -321,18 +351,6 @@ def excerpt(body: bytes, length: int = 200) -> str:
     """Return the beginning of a body as one line of text, for a message."""
     text = " ".join(body[: 4 * length].decode("utf-8", errors="replace").split())
     return f"{text[:length]}…" if len(text) > length else text or "an empty body"
-
-
-class _AsgiTransport(httpx.BaseTransport):
-    def __init__(self, app: ASGIApp) -> None:
-        self._inner = httpx.ASGITransport(app)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return asyncio.run(self._handle(request))
-
-    async def _handle(self, request: httpx.Request) -> httpx.Response:
-        response = await self._inner.handle_async_request(request)
-        return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
 
 
 class _Fault(Exception):
@@ -352,13 +370,12 @@ def _may_heal(error: BaseException) -> bool:
     return isinstance(error, _Fault) and (error.retry_after or 0.0) <= LONGEST_WAIT
 
 
-_jitter = wait_random_exponential(multiplier=1, max=LONGEST_WAIT / 2)
-
-
 def _seconds_to_wait(state: RetryCallState) -> float:
+    from tenacity import wait_random_exponential
+
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, _Fault) else None
-    return _jitter(state) if asked is None else asked
+    return wait_random_exponential(multiplier=1, max=LONGEST_WAIT / 2)(state) if asked is None else asked
 
 
 def _seconds(headers: Mapping[str, str]) -> float | None:

@@ -7,13 +7,14 @@ Everything that changes a forecast stands here; where things lie stands in ``set
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -51,9 +52,11 @@ INPUTS: dict[str, tuple[str, ...]] = {
 
 
 def _known_zone(name: object) -> object:
-    if not isinstance(name, str) or name not in available_timezones():
+    try:
+        ZoneInfo(str(name))  # which is looked up at once; listing all of them takes longer than all else of a task
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         near = nearest(str(name), available_timezones())
-        raise ValueError(f"there is no time zone {name!r}{near}")
+        raise ValueError(f"there is no time zone {name!r}{near}") from None
     return name
 
 
@@ -63,8 +66,8 @@ def _known_country(code: object) -> object:
     import holidays
 
     country, _, region = str(code).partition("-")
-    countries = holidays.list_supported_countries()
-    if country not in countries or (region and region not in countries[country]):
+    known: Any = getattr(holidays, country, None) if re.fullmatch("[A-Z]{2,3}", country) else None  # no other's
+    if not hasattr(known, "country") or (region and region not in known.subdivisions):
         raise ValueError(f"no public holidays are known of {code!r}; give a country such as 'US', or 'DE-BY'")
     return code
 

@@ -119,13 +119,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     made = Scene(Settings(home=folder / "home", port=0, _env_file=None), task)  # type: ignore[call-arg]
     _fill(made)
     with pytest.MonkeyPatch.context() as patch:
-        quick = Workbench.predict
+        quick = Workbench.shortly
 
-        def predict(self: Workbench, *arguments: Any) -> Any:
+        def shortly(self: Workbench, *arguments: Any) -> Any:
             time.sleep(made.slow)
             return quick(self, *arguments)
 
-        patch.setattr(Workbench, "predict", predict)
+        patch.setattr(Workbench, "shortly", shortly)
         with _slack(made) as slack, _mailbox(made) as smtp, running(made.settings, [task], made.now) as made.service:
             ports = _free_port(), _free_port()
             _configure(folder, made, slack, smtp, ports)

@@ -26,6 +26,7 @@ from sqlalchemy.schema import CreateTable
 from forecastle.errors import StorageUnavailable
 from forecastle.monitoring import incidents, migrations, samples
 from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.predictions import asked
 from forecastle.monitoring.rules import rules_for
 from forecastle.task import Task
 from forecastle.monitoring.tables import TABLES
@@ -138,6 +139,20 @@ def test_incidents_heartbeats_and_samples_are_kept_on_postgresql(server: Path, t
         (told,) = incidents.listing(journal)
         assert [step["what"] for step in told["steps"]] == ["opened", "closed"]
         assert journal.forget("weather", NOON + 2 * HOUR, [])["incidents"] == 1 and incidents.listing(journal) == []
+
+
+def test_what_requests_were_answered_is_kept_once_on_postgresql(server: Path) -> None:
+    row = {
+        **{"prediction_id": "1", "task": "weather", "series_id": "JFK", "origin": NOON, "issued_at": NOON + HOUR},
+        **{"model_version": "1", "data_version": "abc", "estimator": "blend", "drifted": True, "degraded": False},
+        **{"data_age": 600.0, "feature_digest": "d", "forecasts": "[]"},
+    }
+    with Journal(url(server, "asked")) as journal:
+        journal.record_predictions([row, row | {"prediction_id": "2", "drifted": False}])
+        journal.record_predictions([row | {"data_age": 0.0}])
+        kept = sorted(asked(journal, "weather"), key=lambda one: str(one["prediction_id"]))
+        assert kept == [row, row | {"prediction_id": "2", "drifted": False}]
+        assert journal.drift_flags("weather", 10, NOON + HOUR) == (True, False)
 
 
 def test_many_that_open_one_journal_of_postgresql_at_once_make_it_once(server: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -135,6 +136,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
 ) -> None:
     """Serve forecasts, scores, metrics and the live page over HTTP."""
+    gc.disable()  # what is imported stays: looking for what may go would take a tenth of the start
+
     from forecastle.data.budget import check_schedule
     from forecastle.serving.server import serve_forever
     from forecastle.settings import load_settings

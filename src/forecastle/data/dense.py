@@ -20,14 +20,19 @@ class Recent:
 
     def window(self, series_id: str, origin: int, columns: int, width: int) -> Floats:
         """Return a new window (columns, width) that ends at an origin: the newest first, NaN where nothing is known."""
-        found = np.full((columns, width), np.nan)
+        found = np.empty((columns, width))
+        self.fill(found, series_id, origin)
+        return found
+
+    def fill(self, window: Floats, series_id: str, origin: int) -> None:
+        """Fill a window (columns, width) that ends at an origin with what is known: the newest first."""
+        window.fill(np.nan)
         if series_id in self.values:
-            values = self.values[series_id]
+            values, width = self.values[series_id], window.shape[1]
             end = (origin - self.first[series_id]) // self.step + 1  # one past the origin's place
             upto, start = min(end, values.shape[1]), max(end - width, 0)
             if upto > start:
-                found[:, end - upto : end - start] = values[:, start:upto][:, ::-1]
-        return found
+                window[:, end - upto : end - start] = values[:, start:upto][:, ::-1]
 
 
 NOTHING = Recent(1, {}, {})

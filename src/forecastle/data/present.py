@@ -26,12 +26,13 @@ _DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Where an origin's features lie: numbers into a series' flat window, and what only depends on the time."""
 
     gathered: Integers  # of one look-up for everything
     calendar: npt.NDArray[np.float32]  # (H, K)
     times: Integers  # (H,)
+    told: tuple[int, ...]  # the same as Python's numbers
 
 
 class Present:
@@ -45,18 +46,19 @@ class Present:
         self.recipe = recipe
         self.width = recipe.reach + 1
         self.series = {name: float(number) for number, name in enumerate(recipe.series_ids)}
-        self._changes = tuple(dict.fromkeys((1, 3, recipe.season)))
+        self.changes = tuple(dict.fromkeys((1, 3, recipe.season)))
+        self.calendar_size = 5 if recipe.holidays else 4
         self._moving = recipe.timezone != "UTC" and recipe.season * recipe.step % _DAY == 0
         self._ahead = np.arange(recipe.steps)[:, None]
-        self._known: dict[int, _Places] = {}
+        self._known: dict[int, Places] = {}
         covariates = recipe.columns[1:]
-        self._parts = _slices(len(recipe.lags), len(self._changes), len(covariates) * len(COVARIATE_LAGS))
+        self.parts = _slices(len(recipe.lags), len(self.changes), len(covariates) * len(COVARIATE_LAGS))
         self._ends = np.array(recipe.windows) - 1
         self._beyond = np.arange(max(recipe.windows)) > self._ends[:, None]
         self.origin_names = (
             *(f"lag_{lag}" for lag in recipe.lags),
             *(f"{what}_{width}" for width in recipe.windows for what in ("mean", "std", "min", "max")),
-            *("last", "age", *(f"change_{steps}" for steps in self._changes)),
+            *("last", "age", *(f"change_{steps}" for steps in self.changes)),
             *(
                 f"{name}_{what}_{number}"
                 for name in covariates
@@ -83,13 +85,13 @@ class Present:
         All that the windows hold counts as known ``now`` (microseconds); there are no truths.
         """
         recipe, size, steps = self.recipe, len(series_ids), self.recipe.steps
-        places = self._places(origin)
+        places = self.places(origin)
         flat = np.empty((size, windows[0].size + 1))
         flat[:, :-1] = windows.reshape(size, -1)
         flat[:, -1] = np.nan  # what lies nowhere
         looked_up = flat[:, places.gathered]
         last, age = self._last(windows)
-        lags, back, covariate_lags, seasons = (looked_up[:, part] for part in self._parts)
+        lags, back, covariate_lags, seasons = (looked_up[:, part] for part in self.parts)
         numbers = [self.series.get(name, np.nan) for name in series_ids]
         at_origin = np.empty((size, len(self.origin_names)), dtype=np.float32)
         self._fill_origin(at_origin, windows, lags, back, covariate_lags, last, age)
@@ -150,8 +152,8 @@ class Present:
             place += 1
         place = after
         found[:, place], found[:, place + 1] = last, age
-        found[:, place + 2 : place + 2 + len(self._changes)] = last[:, None] - back
-        place += 2 + len(self._changes)
+        found[:, place + 2 : place + 2 + len(self.changes)] = last[:, None] - back
+        place += 2 + len(self.changes)
         kinds = len(self.recipe.columns) - 1
         if not kinds:
             return
@@ -161,12 +163,12 @@ class Present:
         each = np.concatenate([covariate_lags.reshape(len(found), kinds, -1), means], axis=2)
         found[:, place:-1] = each.reshape(len(found), -1)
 
-    def _fill_steps(self, found: npt.NDArray[np.float32], looked_up: Floats, places: _Places, last: Floats) -> Floats:
+    def _fill_steps(self, found: npt.NDArray[np.float32], looked_up: Floats, places: Places, last: Floats) -> Floats:
         """Fill in the features of every step ahead; return what the seasonal naive method forecasts, (n, H)."""
         place = places.calendar.shape[1]
         found[:, :, :place] = places.calendar[:, None]
         by_step = looked_up.transpose(1, 0, 2)  # (H, n, …)
-        straight, past, past_here, before, covariates = (by_step[..., part] for part in _PARTS)
+        straight, past, past_here, before, covariates = (by_step[..., part] for part in PARTS)
         profile, profile_here = _mean(past[..., :PROFILE_SEASONS]), _mean(past_here)
         found[:, :, place : place + 4] = straight[..., :4]
         found[:, :, place + 4] = profile
@@ -180,7 +182,8 @@ class Present:
         seasonal: Floats = np.where(np.isnan(chosen), last, chosen).T
         return seasonal
 
-    def _places(self, origin: int) -> _Places:
+    def places(self, origin: int) -> Places:
+        """Return where an origin's features lie; the places of some origins are remembered."""
         found = self._known.get(origin)
         if found is None:
             found = self._find_places(origin)
@@ -189,7 +192,7 @@ class Present:
             self._known[origin] = found
         return found
 
-    def _find_places(self, origin: int) -> _Places:
+    def _find_places(self, origin: int) -> Places:
         recipe, columns = self.recipe, len(self.recipe.columns)
         nowhere = columns * self.width
 
@@ -200,7 +203,7 @@ class Present:
             back = seasons * recipe.season - ahead
             return at(back - self._moved(origin, ahead, back), column)
 
-        gathered = [at(lag) for lag in recipe.lags] + [at(steps) for steps in self._changes]
+        gathered = [at(lag) for lag in recipe.lags] + [at(steps) for steps in self.changes]
         gathered += [at(lag, column) for column in range(1, columns) for lag in COVARIATE_LAGS]
         for ahead in range(1, recipe.steps + 1):
             first = max(1, -(-ahead // recipe.season))
@@ -213,7 +216,7 @@ class Present:
             gathered += [season(one, ahead, column) for column in range(1, columns) for one in (first, week)]
         times = origin + np.arange(1, recipe.steps + 1) * recipe.step
         calendar = np.column_stack([values.astype(np.float32) for _, values in calendar_at(recipe, times)])
-        return _Places(np.array(gathered), calendar, times)
+        return Places(np.array(gathered), calendar, times, tuple(times.tolist()))
 
     def _moved(self, origin: int, ahead: int, back: int) -> int:
         """Return by how many steps the local clock moved between the time looked back at and the one looked from."""
@@ -230,7 +233,7 @@ def _slices(*lengths: int) -> tuple[slice, ...]:
     return (*map(slice, ends, ends[1:]), slice(ends[-1], None))
 
 
-_PARTS = _slices(4, SEASONS, PROFILE_SEASONS, 2)  # of what a step ahead looks up; its covariates come last
+PARTS = _slices(4, SEASONS, PROFILE_SEASONS, 2)  # of what a step ahead looks up; its covariates come last
 _COVARIATE_ENDS = np.array(COVARIATE_WINDOWS) - 1
 _SEVENTH = np.array([PROFILE_SEASONS - 1])
 

@@ -31,6 +31,7 @@ LIBRARIES = ("lib_lightgbm.so", "lib_lightgbm.dylib", "lib_lightgbm.dll")
 _FLOAT32, _FLOAT64, _ROWS_TOGETHER = 0, 1, 1  # as LightGBM's c_api.h numbers them
 _NORMAL, _CONTRIBUTIONS = 0, 3
 _GAIN = 1
+_TOLD = {threads: f"num_threads={threads}".encode() for threads in (1, THREADS)}
 
 
 @dataclass(frozen=True)
@@ -94,21 +95,14 @@ class _Booster:
         answer = np.empty((len(matrix), 1 if kind == _NORMAL else self._features + 1))
         written = ctypes.c_int64()
         threads = THREADS if len(matrix) > FEW else 1  # waking a thread costs more than a few rows do
-        self._call(
-            "BoosterPredictForMat",
+        code = self._library.LGBM_BoosterPredictForMat(
             self._handle,
-            matrix.ctypes.data_as(ctypes.c_void_p),
-            ctypes.c_int(_FLOAT32 if matrix.dtype == np.float32 else _FLOAT64),
-            ctypes.c_int32(matrix.shape[0]),
-            ctypes.c_int32(matrix.shape[1]),
-            ctypes.c_int(_ROWS_TOGETHER),
-            ctypes.c_int(kind),
-            ctypes.c_int(0),
-            ctypes.c_int(-1),
-            f"num_threads={threads}".encode(),
-            ctypes.byref(written),
-            answer.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
+            matrix.ctypes.data,
+            _FLOAT32 if matrix.dtype == np.float32 else _FLOAT64,
+            *(*matrix.shape, _ROWS_TOGETHER, kind, 0, -1, _TOLD[threads], ctypes.byref(written)),
+            answer.ctypes.data,
         )
+        self._require(code)
         if written.value != answer.size:
             raise RuntimeError(f"LightGBM wrote {written.value} numbers where {answer.size} were expected")
         return answer
@@ -120,7 +114,10 @@ class _Booster:
         return answer
 
     def _call(self, name: str, *arguments: Any) -> None:
-        if getattr(self._library, f"LGBM_{name}")(*arguments):
+        self._require(getattr(self._library, f"LGBM_{name}")(*arguments))
+
+    def _require(self, code: int) -> None:
+        if code:
             said = self._library.LGBM_GetLastError().decode(errors="replace")
             raise RegistryUnavailable("trees that LightGBM can read", said, "Publish the model again.")
 
@@ -141,4 +138,9 @@ def _library() -> Any:
             "Install the package lightgbm (and, on Debian, libgomp1).",
         ) from None
     library.LGBM_GetLastError.restype = ctypes.c_char_p
+    numbers, pointer = ctypes.c_int, ctypes.c_void_p
+    library.LGBM_BoosterPredictForMat.argtypes = [  # told once, or ctypes asks every argument at every call
+        *(pointer, pointer, numbers, ctypes.c_int32, ctypes.c_int32),
+        *(numbers, numbers, numbers, numbers, ctypes.c_char_p, pointer, pointer),
+    ]
     return library

@@ -48,9 +48,16 @@ def out_of_distribution(reference: Bounds, matrix: Matrix) -> npt.NDArray[np.boo
 
     Calendar features are left out: their values come round by themselves. A missing value is no evidence of drift.
     """
-    judged = np.array([name not in CALENDAR for name in reference.names])
-    least, most = np.asarray(reference.minimum, float)[judged], np.asarray(reference.maximum, float)[judged]
-    return _outside(matrix[:, judged].astype(float), least, most, reference.margin)
+    low, high = limits(reference)
+    return np.asarray(((matrix < low) | (matrix > high)).any(axis=1), dtype=np.bool_)
+
+
+def limits(reference: Bounds) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return between which numbers each feature is as in training, (F,) each; infinite ones where any will do."""
+    least, most = np.asarray(reference.minimum, float), np.asarray(reference.maximum, float)
+    room = reference.margin * (most - least)
+    free = np.isnan(room) | np.array([name in CALENDAR for name in reference.names], dtype=bool)
+    return np.where(free, -np.inf, least - room), np.where(free, np.inf, most + room)
 
 
 def margin_of(names: Sequence[str], matrix: Matrix, origins: npt.NDArray[np.int64]) -> float:

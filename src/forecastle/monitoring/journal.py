@@ -32,7 +32,7 @@ from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
-from forecastle.monitoring.rows import as_rows, as_table, columns_of, identified
+from forecastle.monitoring.rows import as_rows, as_table, columns_of, identified, statement, statements
 from forecastle.monitoring.tables import (
     FORECASTS,
     HEADS,
@@ -147,23 +147,19 @@ class Journal:
             pl.lit(None, dtype).alias(name) for name, dtype in PROVENANCE.items() if name not in forecasts.columns
         ]
         forecasts = forecasts.with_columns(unsaid).with_columns(pl.col("feature_digest").fill_null(""))
-        rows = [row | {"state": "waiting"} for row in as_rows(identified(forecasts), FORECAST | PROVENANCE)]
-        heads: dict[tuple[str, str], datetime] = {}
-        for row in rows:
-            series = (row["task"], row["series_id"])
-            heads[series] = max(row["origin"], heads.get(series, row["origin"]))
+        schema = FORECAST | PROVENANCE
+        rows = identified(forecasts).select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+        heads = rows.group_by("task", "series_id").agg(pl.col("origin").max())
         with self.transaction() as connection:
-            new = self._insert_new(connection, FORECASTS, rows)
+            new = self._insert_forecasts(connection, rows.with_columns(pl.lit("waiting").alias("state")))
             upsert = self.insert(HEADS)
             newer = upsert.on_conflict_do_update(
                 index_elements=["task", "series_id"],
                 set_={"origin": upsert.excluded.origin},
                 where=upsert.excluded.origin > HEADS.c.origin,
             )
-            connection.execute(
-                newer, [{"task": task, "series_id": one, "origin": origin} for (task, one), origin in heads.items()]
-            )
-        return len(new)
+            connection.execute(newer, heads.rows(named=True))
+        return new
 
     def due(self, task: str, now: datetime) -> pl.DataFrame:
         """Return the forecasts without an outcome whose time has come, oldest first.
@@ -355,9 +351,12 @@ class Journal:
 
     def record_predictions(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record what requests were answered, all or none: the columns of PREDICTIONS; one that is there stays."""
+        if not rows:
+            return
         insert = self.insert(PREDICTIONS).on_conflict_do_nothing(index_elements=["prediction_id"])
         with self.transaction() as connection:
-            connection.execute(insert, list(rows))
+            for text, values in statements(insert, self.engine.dialect, rows):
+                connection.exec_driver_sql(text, values)
 
     def drift_flags(self, task: str, limit: int, now: datetime) -> tuple[bool, ...]:
         """Return whether each of the newest predictions (a series at an origin) had drifted features, newest first.
@@ -460,6 +459,11 @@ class Journal:
             },
         )
         connection.execute(again, [{"task": task, "work": work, "at": now, "count": times, "detail": detail}])
+
+    def _insert_forecasts(self, connection: sql.Connection, forecasts: pl.DataFrame) -> int:
+        """Insert those that are not there yet and return how many: as the driver takes them, many at a time."""
+        insert = self.insert(FORECASTS).on_conflict_do_nothing(index_elements=["forecast_id"])
+        return connection.exec_driver_sql(*statement(insert, self.engine.dialect, forecasts)).rowcount
 
     def _insert_new(self, connection: sql.Connection, table: sql.Table, rows: Sequence[dict[str, Any]]) -> list[str]:
         """Insert the rows that are not there yet and return their ids."""

@@ -117,14 +117,14 @@ def observe_request(method: str, route: str, status: int, seconds: float) -> Non
 
     Any word may come as a method, so one that HTTP does not know counts as "other".
     """
-    own, method = _own(), method if method in METHODS else "other"
-    own.counters["forecastle_requests_total"].labels(method, route, str(status)).inc()
-    own.histograms["forecastle_request_seconds"].labels(method, route).observe(seconds)
+    count, time = _of_request(method if method in METHODS else "other", route, status)
+    count.inc()
+    time.observe(seconds)
 
 
 def observe_prediction(task: str, model_version: str, seconds: float) -> None:
     """Count the time one prediction took in this process."""
-    _own().histograms["forecastle_prediction_seconds"].labels(task, model_version).observe(seconds)
+    _of_prediction(task, model_version).observe(seconds)
 
 
 def readings(journal: Journal, task: str, now: datetime, newest: datetime | None = None) -> Iterator[Reading]:
@@ -207,6 +207,19 @@ class _Stores(Collector):
                 if reading.metric == name:
                     family.add_metric(reading.labels, reading.value)
             yield family
+
+
+@cache
+def _of_request(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Return what counts and what times a kind of request: labels are looked up once, not at every request."""
+    own = _own()
+    count = own.counters["forecastle_requests_total"].labels(method, route, str(status))
+    return count, own.histograms["forecastle_request_seconds"].labels(method, route)
+
+
+@cache
+def _of_prediction(task: str, model_version: str) -> Histogram:
+    return _own().histograms["forecastle_prediction_seconds"].labels(task, model_version)
 
 
 @cache

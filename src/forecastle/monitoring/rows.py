@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -12,14 +13,16 @@ import sqlalchemy as sql
 
 from forecastle.frame import TIME
 
+AT_ONCE = 500  # rows of one statement
+
 # Two horizons may share a timestamp where the grid is the observed one, so both are needed.
 IDENTITY = ("task", "series_id", "origin", "timestamp", "horizon", "model_version", "data_version")
 
 
 def identified(forecasts: pl.DataFrame) -> pl.DataFrame:
     """Return the forecasts with ``forecast_id``: 32 hex digits of what makes a forecast the one it is (IDENTITY)."""
-    parts = [[_identity(value) for value in forecasts[name]] for name in IDENTITY]
-    ids = [hashlib.sha256("\x1f".join(row).encode()).hexdigest()[:32] for row in zip(*parts, strict=True)]
+    parts = pl.concat_str([_identity(forecasts, name) for name in IDENTITY], separator="\x1f")
+    ids = [hashlib.sha256(one.encode()).hexdigest()[:32] for one in forecasts.select(parts).to_series()]
     return forecasts.with_columns(pl.Series("forecast_id", ids, pl.String()))
 
 
@@ -51,5 +54,48 @@ def as_rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> list[dict
     return table.select(whole).rows(named=True)
 
 
-def _identity(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def statement(insert: sql.Insert, dialect: sql.Dialect, table: pl.DataFrame) -> tuple[str, Any]:
+    """Return a statement as a database's driver takes it, and the rows of a table that it inserts: NaN as missing,
+    times for SQLite as its text that sorts."""
+    compiled = insert.compile(dialect=dialect, column_keys=table.columns)
+    names = compiled.positiontup
+    floats = [name for name, dtype in table.schema.items() if dtype == pl.Float64]
+    times = [name for name, dtype in table.schema.items() if dtype == TIME] if names else []
+    told = table.with_columns(
+        *(pl.col(name).fill_nan(None) for name in floats),
+        *(pl.col(name).dt.strftime("%Y-%m-%d %H:%M:%S%.6f") for name in times),
+    )
+    return str(compiled), told.select(names).rows() if names else told.rows(named=True)
+
+
+def statements(
+    insert: sql.Insert, dialect: sql.Dialect, rows: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Yield statements as a database's driver takes them, and their values, that insert rows of the same columns.
+
+    SQLite's takes many rows in one, their times as its text that sorts: given row by row, it would stop every thread
+    for each.
+    """
+    compiled = insert.compile(dialect=dialect, column_keys=list(rows[0]))
+    names = compiled.positiontup
+    if not names:
+        yield str(compiled), list(rows)
+        return
+    pick, one = itemgetter(*names), f"({', '.join('?' * len(names))})"
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        values = tuple(_text(each) if isinstance(each, datetime) else each for row in some for each in pick(row))
+        yield str(compiled).replace(one, ", ".join([one] * len(some))), values
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+
+
+def _identity(forecasts: pl.DataFrame, name: str) -> pl.Expr:
+    """Return a column as text: times in ISO 8601, with microseconds where there are any."""
+    if forecasts.schema[name] != TIME:
+        return pl.col(name).cast(pl.String).fill_null("None")
+    exact = pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
+    whole = pl.col(name).dt.microsecond() == 0
+    return pl.when(whole).then(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")).otherwise(exact)

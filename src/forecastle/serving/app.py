@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -30,6 +30,7 @@ from forecastle.monitoring.predictions import PredictionLog
 from forecastle.serving import pages, posting, problems, schemas
 from forecastle.serving.board import Board
 from forecastle.serving.keys import Doorkeeper, Keyring
+from forecastle.serving.lane import Lane
 from forecastle.serving.snapshot import Snapshot
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text, nearest
@@ -74,7 +75,7 @@ def create_app(
         log.close()
         board.close()
 
-    app = FastAPI(
+    app = Service(
         title="forecastle",
         version=__version__,
         description=_ABOUT,
@@ -83,17 +84,36 @@ def create_app(
         redoc_url=None,
     )
     app.state.predictions = log
-    app.add_middleware(Doorkeeper, keyring=keyring)
-    app.add_middleware(Envelope)
     for kind, handler in problems.HANDLERS.items():
-        app.add_exception_handler(kind, _outside(handler) if kind is Exception else handler)
+        app.add_exception_handler(kind, handler)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     _operations(app, board, clock)
     _tasks(app, board, clock)
-    posting.add_routes(app, settings, board, log, clock)
+    answering = posting.add_routes(app, settings, board, log, clock)
     pages.add_routes(app, board, keyring, clock, note)
+    lane = Lane(app.within, [task.name for task in tasks], answering)
+    app.way_in = Envelope(Doorkeeper(lane, keyring))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+class Service(FastAPI):
+    """FastAPI's application, with what concerns every request around it rather than inside.
+
+    There nothing is between the server and a request for forecasts but its key, and a fault of ours is answered under
+    the same headers as everything else.
+    """
+
+    way_in: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        scope["app"] = self
+        await self.way_in(scope, receive, send)
+
+    async def within(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request by its route."""
+        await super().__call__(scope, receive, send)
 
 
 class Envelope:
@@ -325,17 +345,6 @@ def _unknown_series(state: Snapshot, series_id: str) -> TaskError:
         f"{series_id!r}{nearest(series_id, known)}",
         f"GET /v1/tasks/{state.task.name} lists them.",
     )
-
-
-def _outside(handler: problems.Handler) -> problems.Handler:
-    """Give a handler's answer the security headers: faults are answered outside the envelope."""
-
-    def handle(request: Request, error: Exception) -> Response:
-        response = handler(request, error)
-        response.headers.update(HEADERS)
-        return response
-
-    return handle
 
 
 def _json(answer: BaseModel, status: int = 200) -> Response:

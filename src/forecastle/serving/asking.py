@@ -4,7 +4,8 @@
                  "timestamps": ["2013-12-16T18:00:00Z", "2013-12-16T19:00:00Z"],
                  "values": {"temperature_2m": [4.1, 4.4], "pressure_msl": [null, 1013.2]}}]}
 
-It is read by hand rather than by a model of each row, which would take longer than the forecast.
+It is read by hand rather than by a model of each row, which would take longer than the forecast; and the times, which
+many requests have in common, are read once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from struct import Struct, error as NoNumbers
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,6 @@ from pydantic_core import from_json
 
 from forecastle.data.panel import Floats, Integers, micros
 from forecastle.errors import RequestError
-from forecastle.frame import iso
 from forecastle.task import Task, nearest
 
 MOST_SERIES = 1000
@@ -28,6 +29,7 @@ MOST_OBSERVATIONS = 10_000  # of a series
 MOST_TEXT = 200  # characters of a series' id
 LARGEST = 1e30  # a float32 holds it
 AHEAD = timedelta(minutes=1)  # how far another clock may be before this one
+FEW_TIMES, MOST_SPANS = 500, 64  # how many times of one series are remembered together, and how often
 
 _FIELDS = {"series_id", "timestamps", "values"}
 _NUMBERS = {float, int, type(None)}
@@ -39,8 +41,9 @@ class Asked:
     """The recent observations of one series: m of them in the order of their times, in C columns, NaN for null."""
 
     series_id: str
-    times: Integers  # (m,) microseconds
+    times: Integers  # (m,) microseconds; those that were sent with the same times share one array
     values: Floats  # (C, m)
+    stride: int = 0  # between each time and the next, microseconds; 0 where it is not always the same
 
 
 def parse(body: bytes, task: Task, columns: tuple[str, ...], now: datetime) -> tuple[Asked, ...]:
@@ -58,13 +61,14 @@ def parse(body: bytes, task: Task, columns: tuple[str, ...], now: datetime) -> t
         found = f"{len(series)} of them" if isinstance(series, list) else "something else"
         raise RequestError(f"an object with a list `series` of 1 to {MOST_SERIES} series, and no more", found, _HOW)
     latest = micros(now + AHEAD)
-    asked = tuple(_series(one, f"series[{place}]", task, columns, latest) for place, one in enumerate(series))
+    plain = b"true" not in body and b"false" not in body  # or one of them could be taken for a number
+    asked = tuple(_series(one, f"series[{place}]", task, columns, latest, plain) for place, one in enumerate(series))
     if len({one.series_id for one in asked}) < len(asked):
         raise RequestError("each series once", "one that comes twice", "Put its observations together.")
     return asked
 
 
-def _series(one: Any, place: str, task: Task, columns: tuple[str, ...], latest: int) -> Asked:
+def _series(one: Any, place: str, task: Task, columns: tuple[str, ...], latest: int, plain: bool) -> Asked:
     if not isinstance(one, dict) or one.keys() != _FIELDS:
         found = ", ".join(map(str, one)) if isinstance(one, dict) else type(one).__name__
         raise RequestError(f"series_id, timestamps and values in {place}", found[:MOST_TEXT] or "nothing", _HOW)
@@ -74,31 +78,49 @@ def _series(one: Any, place: str, task: Task, columns: tuple[str, ...], latest: 
     if not isinstance(timestamps, list) or not 0 < len(timestamps) <= MOST_OBSERVATIONS:
         found = f"{len(timestamps)}" if isinstance(timestamps, list) else type(timestamps).__name__
         raise RequestError(f"a list of 1 to {MOST_OBSERVATIONS} times in {place}.timestamps", found, _HOW)
-    times = _times(timestamps, place, latest)
-    numbers = _values(values, place, task, columns, len(times))
-    if (times[1:] < times[:-1]).any():
-        order = np.argsort(times, kind="stable")
-        times, numbers = times[order], numbers[:, order]
-    return Asked(series_id, times, numbers)
+    span = _span_of(timestamps, place, latest)
+    numbers = _values(values, place, task, columns, len(span.times), plain)
+    return Asked(series_id, span.times, numbers if span.order is None else numbers[:, span.order], span.stride)
 
 
-def _times(texts: Sequence[Any], place: str, latest: int) -> Integers:
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """Times in their order; ``order`` brings what was sent with them into it, None where it is in it already."""
+
+    times: Integers
+    order: Integers | None
+    stride: int
+
+
+def _span_of(texts: list[Any], place: str, latest: int) -> _Span:
     try:
-        times = np.array(list(map(_micros, texts)), dtype=np.int64)
+        span = _remembered_span(tuple(texts)) if len(texts) <= FEW_TIMES else _span(texts)
     except (TypeError, ValueError, OverflowError):
         number = next(number for number, text in enumerate(texts) if not _is_time(text))
         raise RequestError(
             f"a time such as 2013-12-16T19:00:00Z in {place}.timestamps[{number}]", _shown(texts[number]), _HOW
         ) from None
-    if times.max() > latest:
-        number = int(times.argmax())
+    if span.times[-1] > latest:
+        number = int(np.argmax([_micros(text) for text in texts]))
         raise RequestError(
             "observations of what has been", f"{texts[number]} in {place}.timestamps[{number}]", "Leave out the future."
         )
-    return times
+    return span
 
 
-def _values(values: Any, place: str, task: Task, columns: tuple[str, ...], size: int) -> Floats:
+def _span(texts: Sequence[Any]) -> _Span:
+    times, order = np.array(list(map(_micros, texts)), dtype=np.int64), None
+    if (times[1:] < times[:-1]).any():
+        order = np.argsort(times, kind="stable")
+        times = times[order]
+    strides = times[1:] - times[:-1]
+    return _Span(times, order, int(strides[0]) if len(strides) and (strides == strides[0]).all() else 0)
+
+
+_remembered_span = lru_cache(maxsize=MOST_SPANS)(_span)
+
+
+def _values(values: Any, place: str, task: Task, columns: tuple[str, ...], size: int, plain: bool) -> Floats:
     if not isinstance(values, dict) or task.target not in values:
         raise RequestError(f"{task.target!r} in {place}.values", _shown(values), _HOW)
     for name, numbers in values.items():
@@ -108,22 +130,43 @@ def _values(values: Any, place: str, task: Task, columns: tuple[str, ...], size:
                 f"{name[:MOST_TEXT]!r}{nearest(name, columns)}",
                 f"They are {', '.join(columns)}.",
             )
-        where = f"{place}.values.{name}"
         if not isinstance(numbers, list) or len(numbers) != size:
             told = f"{len(numbers)}" if isinstance(numbers, list) else type(numbers).__name__
-            raise RequestError(f"{size} numbers in {where}, one for each time", told, _HOW)
+            raise RequestError(f"{size} numbers in {place}.values.{name}, one for each time", told, _HOW)
+    found = _packed(values, columns, size) if plain and len(values) == len(columns) else None
+    if found is None:
+        found = _looked_at(values, place, columns, size)
+    if found is None or (np.abs(found) > LARGEST).any():
+        raise RequestError(f"numbers of a size below {LARGEST:g} in {place}.values", "a greater one", _HOW)
+    return found
+
+
+def _packed(values: dict[str, list[Any]], columns: tuple[str, ...], size: int) -> Floats | None:
+    """Return the numbers of all columns at once; None where a column is missing or anything is not a number."""
+    pack = _doubles(size).pack
+    try:
+        return np.frombuffer(b"".join([pack(*values[name]) for name in columns])).reshape(len(columns), size)
+    except (KeyError, NoNumbers, OverflowError):
+        return None
+
+
+def _looked_at(values: dict[str, list[Any]], place: str, columns: tuple[str, ...], size: int) -> Floats | None:
+    """Return the numbers, NaN for null and in columns that are missing; None where one is too large for any number."""
+    for name, numbers in values.items():
         if not _NUMBERS.issuperset(map(type, numbers)):
             number = next(number for number, one in enumerate(numbers) if type(one) not in _NUMBERS)
-            raise RequestError(f"a number or null in {where}[{number}]", _shown(numbers[number]), _HOW)
+            raise RequestError(f"a number or null in {place}.values.{name}[{number}]", _shown(numbers[number]), _HOW)
     nothing = [None] * size
     try:
         found = np.array([values.get(name, nothing) for name in columns], dtype=np.float64)
-        fine = not (np.abs(found) > LARGEST).any()
     except OverflowError:
-        fine = False
-    if not fine:
-        raise RequestError(f"numbers of a size below {LARGEST:g} in {place}.values", "a greater one", _HOW)
+        return None
     return found
+
+
+@lru_cache(maxsize=1024)
+def _doubles(size: int) -> Struct:
+    return Struct(f"{size}d")
 
 
 @lru_cache(maxsize=65_536)
@@ -140,12 +183,6 @@ def _is_time(text: Any) -> bool:
     except (TypeError, ValueError, OverflowError):
         return False
     return True
-
-
-@lru_cache(maxsize=4096)
-def told(at: int) -> str:
-    """Write a time in microseconds as an answer says it."""
-    return iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at))
 
 
 def _shown(value: Any) -> str:

@@ -84,9 +84,14 @@ class Board:
 
     async def state(self, name: str, now: datetime) -> Snapshot:
         """Return a task's state, after the stores were asked for a newer one if that is due."""
-        if self.is_due(name, now):
+        if self.is_due(name, now) and not self._is_refreshing(name):
             await run_in_threadpool(self.refresh, name, now)
         return self.snapshot(name)
+
+    def _is_refreshing(self, name: str) -> bool:
+        """Tell whether another is asking the stores, and there is a state to go on with meanwhile."""
+        entry = self._entry(name)
+        return entry.snapshot is not None and entry.lock.locked()
 
     def snapshot(self, name: str) -> Snapshot:
         """Return the state last read; there is one after a ``refresh`` that raised nothing.

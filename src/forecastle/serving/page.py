@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from forecastle import __version__
@@ -26,6 +25,9 @@ from forecastle.serving.schemas import HorizonScores, Model, Scores, SeriesForec
 from forecastle.serving.snapshot import Details, Snapshot, window
 from forecastle.serving.wording import UNKNOWN, age_text, clock, day, interval, number, percent, spoken
 from forecastle.task import Task
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FRAGMENT = "/fragment"
 REFRESH_SECONDS = 15
@@ -334,6 +336,8 @@ def _misses(coverage: float | None, task: Task) -> bool:
 @cache
 def environment() -> Environment:
     """Return the templates, which escape whatever they are given."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # by the first page: a service starts without
+
     folder = Path(__file__).parent / "templates"
     return Environment(
         loader=FileSystemLoader(folder),

@@ -62,7 +62,7 @@ def add_routes(app: FastAPI, board: Board, keyring: Keyring, clock: Callable[[],
 
     @app.post(LOGIN, include_in_schema=False)
     async def take_key(request: Request) -> Response:
-        body = await bodies.read(request, MOST_FORM, ("application/x-www-form-urlencoded",))
+        body = await bodies.read(request.scope, request.receive, MOST_FORM, ("application/x-www-form-urlencoded",))
         given = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
         key = keyring.find(given)
         if key is None or "read" not in key.scopes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import datetime
-from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -14,21 +12,25 @@ from fastapi import FastAPI, Request
 from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from starlette.types import Receive, Scope
 
 from forecastle.data import intake
 from forecastle.data.store import task_stores
 from forecastle.errors import AnswerChanged, RequestError, SourceUnavailable
 from forecastle.http import Answer
-from forecastle.models.bundle import Bundle
 from forecastle.monitoring import incidents, metrics
-from forecastle.monitoring.predictions import PredictionLog, Row
-from forecastle.serving import asking, bodies, schemas
+from forecastle.monitoring.predictions import PredictionLog
+from forecastle.serving import answers, asking, bodies, schemas
 from forecastle.serving.board import Board
 from forecastle.serving.problems import refusals
-from forecastle.serving.workbench import Predicted, Workbench
-from forecastle.frame import iso
+from forecastle.serving.together import Together
+from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task
+
+PREDICT = "/v1/tasks/{task}/predict"
+Answering = Callable[[str, Scope, Receive], Awaitable[bytes]]
+"""Reads a request's body and returns the answer as JSON; of a task, its scope and how it is received."""
 
 FEW = 8  # series forecast at once; more would hold up the answers of others
 
@@ -58,11 +60,27 @@ _KINDS: dict[str, Any] = {
 
 def add_routes(
     app: FastAPI, settings: Settings, board: Board, log: PredictionLog, clock: Callable[[], datetime]
-) -> None:
-    """Add the routes to the service."""
+) -> Answering:
+    """Add the routes to the service, and return what makes the answer to a request for forecasts."""
+
+    together = Together()
+
+    async def forecast(task: str, scope: Scope, receive: Receive) -> bytes:
+        started, now = perf_counter(), clock()
+        bench = await _bench(board, task, now)
+        body = await bodies.read(scope, receive, settings.max_body)
+        asked = asking.parse(body, bench.task, bench.columns, now)
+        if len(asked) <= FEW:
+            made = await together.predict(bench, asked, now)
+        else:
+            made = await run_in_threadpool(bench.predict, asked, now)
+        answer, rows = answers.tell(bench.task, bench.bundle, made, now)
+        log.add(rows)
+        metrics.observe_prediction(task, bench.bundle.version, perf_counter() - started)
+        return answer
 
     @app.post(
-        "/v1/tasks/{task}/predict",
+        PREDICT,
         response_model=schemas.Predictions,
         tags=["forecasts"],
         responses=refusals(404, 408, 409, 413, 415, 422, 503),
@@ -70,18 +88,7 @@ def add_routes(
     )
     async def predict(task: str, request: Request) -> Response:
         """Forecast from recent observations in the body, of one or many series. Features are computed here."""
-        started, now = perf_counter(), clock()
-        bench = await _bench(board, task, now)
-        body = await bodies.read(request, settings.max_body)
-        asked = asking.parse(body, bench.task, bench.columns, now)
-        if len(asked) > FEW:
-            made = await run_in_threadpool(bench.predict, asked, now)
-        else:
-            made = bench.predict(asked, now)
-        answer, rows = _answer(bench.task, bench.bundle, made, now)
-        log.add(rows)
-        metrics.observe_prediction(task, bench.bundle.version, perf_counter() - started)
-        return Response(answer, media_type="application/json")
+        return _json(await forecast(task, request.scope, request.receive))
 
     @app.post(
         "/v1/tasks/{task}/observations",
@@ -96,9 +103,9 @@ def add_routes(
         They go the way of what is polled: archived as they came, judged by the gate, then into the history.
         """
         known = board.task(task)
-        body = await bodies.read(request, settings.max_body, bodies.TABLES)
+        body = await bodies.read(request.scope, request.receive, settings.max_body, bodies.TABLES)
         taken = await run_in_threadpool(_take_in, settings, known, body, clock())
-        return Response(taken.model_dump_json(), media_type="application/json")
+        return _json(taken.model_dump_json())
 
     @app.post(
         "/v1/alerts",
@@ -109,75 +116,26 @@ def add_routes(
     )
     async def take_alerts(request: Request) -> Response:
         """Take in the webhook of Alertmanager or Grafana: what fires opens an incident, what is resolved closes it."""
-        body = await bodies.read(request, settings.max_body)
+        body = await bodies.read(request.scope, request.receive, settings.max_body)
         try:
             told = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise RequestError("a body in JSON", str(error), "Send what the webhook receivers send.") from None
         names = [one.name for one in board.tasks]
         found = await run_in_threadpool(incidents.receive, board.journal(), settings, names, told, clock())
-        return Response(to_json(asdict(found)), media_type="application/json")
+        return _json(to_json(asdict(found)))
+
+    return forecast
+
+
+def _json(content: bytes | str) -> Response:
+    return Response(content, media_type="application/json")
 
 
 async def _bench(board: Board, task: str, now: datetime) -> Workbench:
     await board.state(task, now)
     bench = board.bench(task)
     return bench if bench is not None else await run_in_threadpool(board.build_bench, task, now)
-
-
-def _answer(task: Task, model: Bundle, made: list[Predicted], now: datetime) -> tuple[bytes, list[Row]]:
-    """Return the answer as JSON, and what the journal keeps of it."""
-    rows: list[Row] = []
-    told = []
-    for one in made:
-        forecasts = b",".join(
-            b'{"timestamp":"%b","horizon":%d,"value":%b,"lower":%b,"upper":%b}'
-            % (asking.told(at).encode(), step, _number(value), _number(lower), _number(upper))
-            for step, (at, value, lower, upper) in enumerate(
-                zip(one.times, one.value, one.lower, one.upper, strict=True), start=1
-            )
-        )
-        name, origin = uuid.uuid4().hex, asking.told(one.origin)
-        head = {
-            "prediction_id": name,
-            "series_id": one.series_id,
-            "origin": origin,
-            "data_age": one.data_age,
-            "degraded": one.reason is not None,
-            "degraded_reason": one.reason,
-        }
-        told.append(b'%b,"forecasts":[%b]}' % (to_json(head)[:-1], forecasts))
-        rows.append(
-            {
-                "prediction_id": name,
-                "task": task.name,
-                "series_id": one.series_id,
-                "origin": datetime.fromisoformat(origin),
-                "issued_at": now,
-                "model_version": model.version,
-                "data_version": model.data_version,
-                "estimator": model.estimator,
-                "drifted": one.drifted,
-                "degraded": one.reason is not None,
-                "data_age": float(one.data_age),
-                "feature_digest": one.digest,
-                "forecasts": f"[{forecasts.decode()}]",
-            }
-        )
-    head = {
-        "task": task.name,
-        "target": task.target,
-        "unit": task.unit,
-        "model_version": model.version,
-        "data_version": model.data_version,
-        "estimator": model.estimator,
-        "issued_at": iso(now),
-    }
-    return b'%b,"predictions":[%b]}' % (to_json(head)[:-1], b",".join(told)), rows
-
-
-def _number(value: float) -> bytes:
-    return b"%r" % value if isfinite(value) else b"null"
 
 
 def _take_in(settings: Settings, task: Task, body: bytes, now: datetime) -> schemas.Accepted:

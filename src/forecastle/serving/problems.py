@@ -56,6 +56,11 @@ def refuse(
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
 
 
+def answer(request: Request, error: ForecastleError | HTTPException) -> Response:
+    """Return the problem document of an error that is told to whoever asked."""
+    return (_on_forecastle_error if isinstance(error, ForecastleError) else _on_http_error)(request, error)
+
+
 def _on_forecastle_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ForecastleError)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
@@ -84,7 +89,8 @@ def _on_invalid(request: Request, error: Exception) -> Response:
     return refuse(request, 422, "invalid", ("valid parameters", found, "GET /docs shows them."))
 
 
-def _on_fault(request: Request, error: Exception) -> Response:
+def fault(request: Request, error: Exception) -> Response:
+    """Return the problem document of a fault of ours; what it was is for the log alone."""
     parts = ("to answer", f"an unexpected fault ({type(error).__name__})", "Look at the service's log.")
     return refuse(request, 500, "fault", parts)
 
@@ -101,5 +107,5 @@ HANDLERS: dict[type[Exception], Handler] = {
     ForecastleError: _on_forecastle_error,
     HTTPException: _on_http_error,
     RequestValidationError: _on_invalid,
-    Exception: _on_fault,
+    Exception: fault,
 }

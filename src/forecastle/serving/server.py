@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,7 @@ from forecastle.settings import Settings
 from forecastle.task import Task
 
 START_SECONDS = 20.0
+SWITCH_SECONDS = 0.0005  # for which a thread that journals or reads stores may hold up answers, rather than 5 ms
 BACKLOG = 2048
 STOP_SECONDS = 10
 
@@ -36,6 +39,9 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
     with listen(settings.host, settings.port) as (door, address):
         app = create_app(settings, tasks, lambda: datetime.now(UTC))
         say(f"Serving {', '.join(task.name for task in tasks)} at {address}")
+        gc.freeze()  # what is there now stays, and need not be looked at again
+        gc.enable()
+        sys.setswitchinterval(SWITCH_SECONDS)
         with beating(settings):
             serve(app, door)
 

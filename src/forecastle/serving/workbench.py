@@ -1,17 +1,20 @@
 """What forecasts on request are made with: one model, its features, and what is known lately. Replaced whole.
 
 So no answer mixes two models: whoever is asked takes the workbench there is and makes the whole answer with it.
-Features are computed here, by the one definition (``present`` where that has the model's features and grid, else by the
-panel), from what the request brings, completed by what the history knows.
+Features are computed here, by the one definition, from what the request brings, completed by what the history knows. It
+is read in three ways that give the same bits: by ``gapless`` what lies on the grid without a gap, by ``present`` what
+has gaps, and by the panel where a model has features or a grid that neither knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,16 +22,19 @@ import polars as pl
 from forecastle.data import roster
 from forecastle.data.derivation import open_history
 from forecastle.data.examples import Examples, make_examples
+from forecastle.data.gapless import Gapless, Rows
 from forecastle.data.history import History
 from forecastle.data.panel import Floats, build_panel, micros, moment
 from forecastle.data.present import Present
 from forecastle.data.profiling import Reference
 from forecastle.data.dense import NOTHING, Recent, lay, make_recent
 from forecastle.data.store import task_stores
+from forecastle.data.transformation import Matrix
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP, conform
 from forecastle.models import predictor
 from forecastle.models.bundle import Bundle
 from forecastle.models.predictor import Made
+from forecastle.models.shortcut import Shortcut, shortcut
 from forecastle.monitoring import drift
 from forecastle.monitoring.journal import Journal
 from forecastle.serving.asking import Asked
@@ -37,8 +43,7 @@ from forecastle.settings import Settings
 from forecastle.task import Task
 
 
-@dataclass(frozen=True)
-class Predicted:
+class Predicted(NamedTuple):
     """The forecasts of one series that a request gets: its origin, (H,) numbers each, and what is to be said of it."""
 
     series_id: str
@@ -59,7 +64,7 @@ class Workbench:
 
     task: Task
     bundle: Bundle
-    reference: Reference | None  # None where the model has none: then nothing counts as drifted
+    usual: tuple[Floats, Floats] | None  # (F,) between which a feature is no drift; None where the model says nothing
     widths: dict[str, Floats]
     versions: pl.DataFrame
     recent: Recent
@@ -67,6 +72,8 @@ class Workbench:
     learnt: frozenset[str]
     lowest: Floats  # (C, 1) of each column, what the gate lets pass
     highest: Floats
+    gapless: Gapless | None = None  # with the shortcut, for what has no gap; None where there is none
+    shortcut: Shortcut | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,18 +82,31 @@ class Workbench:
 
     def predict(self, asked: Sequence[Asked], now: datetime) -> list[Predicted]:
         """Forecast each series from its newest observation, in the order they were asked for."""
+        return self._completely(asked, self.shortly(asked, now), now)
+
+    def predict_each(
+        self, requests: Sequence[Sequence[Asked]], now: datetime
+    ) -> Iterator[Callable[[], list[Predicted]]]:
+        """Forecast what several requests ask for, what has no gap of all of them together: each is told when called."""
+        found = iter(self.shortly([one for asked in requests for one in asked], now))
+        for asked in requests:
+            yield partial(self._completely, asked, list(islice(found, len(asked))), now)
+
+    def _completely(self, asked: Sequence[Asked], short: Sequence[Predicted | None], now: datetime) -> list[Predicted]:
+        """Forecast the long way what the short way did not, and return all in the order they were asked for."""
+        rest = [one for one, made in zip(asked, short, strict=True) if made is None]
         found: dict[str, Predicted] = {}
         fitting, masked = [], {}
-        for one in asked:
+        for one in rest:
             outside = (one.values < self.lowest) | (one.values > self.highest)
             if outside.any():
                 masked[one.series_id] = int(outside.sum())
                 one = replace(one, values=np.where(outside, np.nan, one.values))
             fitting.append(one)
-        for examples, missing in self._examples(fitting, now):
+        for examples, missing in self._examples(fitting, now) if fitting else ():
             made = predictor.answer(self.bundle, examples, self.widths)
             found |= {one.series_id: one for one in self._told(examples, made, missing, masked, now)}
-        return [found[one.series_id] for one in asked]
+        return [made or found[one.series_id] for one, made in zip(asked, short, strict=True)]
 
     def current(self, series_id: str, origin: datetime, now: datetime) -> Examples:
         """Return the example of a series at an origin, from what the history knows now alone."""
@@ -96,6 +116,65 @@ class Workbench:
             return self.present.examples([series_id], window[None], at, micros(now))
         nothing = Asked(series_id, np.array([at]), np.full((len(self.columns), 1), np.nan))
         return self._by_panel([nothing], now)
+
+    def shortly(self, asked: Sequence[Asked], now: datetime) -> list[Predicted | None]:
+        """Forecast what has no gap, what was asked with the same times together; None stands for the others."""
+        found: list[Predicted | None] = [None] * len(asked)
+        if self.present is None or self.gapless is None or self.shortcut is None:
+            return found
+        step = self.bundle.recipe.step
+        groups: dict[int, list[int]] = {}
+        for place, one in enumerate(asked):
+            if int(one.times[-1]) % step == 0 and (one.stride == step or len(one.times) == 1):
+                groups.setdefault(id(one.times), []).append(place)
+        for places in groups.values():
+            group = [asked[place] for place in places]
+            origin, ids = int(group[0].times[-1]), [one.series_id for one in group]
+            values = np.stack([one.values for one in group]) if len(group) > 1 else group[0].values[None]
+            fits = (values >= self.lowest) & (values <= self.highest)  # NaN is neither
+            windows = self._completed(ids, values, origin)
+            rows = self.gapless.rows(windows, self.gapless.numbers(ids), origin)
+            made, holds = self.shortcut.answer(rows, ids)
+            missing = np.isnan(windows[:, 0]).sum(axis=1).tolist()
+            told = self._told_shortly(ids, origin, missing, rows, made, now)
+            for place, answer, whole in zip(places, told, (holds & fits.all(axis=(1, 2))).tolist(), strict=True):
+                found[place] = answer if whole else None
+        return found
+
+    def _completed(self, series_ids: Sequence[str], values: Floats, origin: int) -> Floats:
+        """Return windows that end at an origin: what a request brings (n, C, m), and before that what is known."""
+        assert self.present is not None
+        width, given = self.present.width, values.shape[2]
+        windows = np.empty((*values.shape[:2], width))
+        brought = min(width, given)
+        windows[:, :, :brought] = values[:, :, given - brought :][:, :, ::-1]
+        if brought < width:
+            step = self.bundle.recipe.step
+            for place, series_id in enumerate(series_ids):
+                self.recent.fill(windows[place, :, brought:], series_id, origin - brought * step)
+        return windows
+
+    def _told_shortly(
+        self, series_ids: Sequence[str], origin: int, missing: Sequence[int], rows: Rows, made: Made, now: datetime
+    ) -> Iterator[Predicted]:
+        assert self.present is not None
+        features = len(self.present.origin_names)
+        drifted = self._drifted(rows.matrix[:, 0, :features])
+        age, times = self.task.age(moment(origin), now), self.present.places(origin).told
+        seconds = int(age.total_seconds())
+        each = zip(series_ids, made.value.tolist(), made.lower.tolist(), made.upper.tolist(), strict=True)
+        for place, (one, value, lower, upper) in enumerate(each):
+            own = rows.matrix[place]
+            digest = _digest(own[0, :features], own[:, features:-1])
+            reason = self._reason(one, age, missing[place], 0)
+            yield Predicted(one, origin, times, value, lower, upper, drifted[place], digest, seconds, reason)
+
+    def _drifted(self, matrix: Matrix) -> list[bool]:
+        if self.usual is None:
+            return [False] * len(matrix)
+        low, high = self.usual
+        flags: list[bool] = np.asarray(((matrix < low) | (matrix > high)).any(axis=1)).tolist()
+        return flags
 
     def _examples(self, asked: Sequence[Asked], now: datetime) -> list[tuple[Examples, Sequence[int]]]:
         """Return the examples of the series, those of one origin together, and how many target values each lacks."""
@@ -136,24 +215,21 @@ class Workbench:
     def _told(
         self, examples: Examples, made: Made, missing: Sequence[int], masked: dict[str, int], now: datetime
     ) -> list[Predicted]:
-        outside = [False] * len(examples)
-        if self.reference is not None:
-            outside = drift.out_of_distribution(self.reference, examples.origin).tolist()
+        outside = self._drifted(examples.origin)
         found = []
         for place in range(len(examples)):
             series_id, origin = examples.series_ids[examples.series[place]], int(examples.origins[place])
             age = self.task.age(moment(origin), now)
-            content = examples.origin[place].tobytes() + examples.step[:, place].tobytes()
             found.append(
                 Predicted(
                     series_id=series_id,
                     origin=origin,
-                    times=examples.times[place].tolist(),
+                    times=tuple(examples.times[place].tolist()),
                     value=made.value[place].tolist(),
                     lower=made.lower[place].tolist(),
                     upper=made.upper[place].tolist(),
                     drifted=outside[place],
-                    digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
+                    digest=_digest(examples.origin[place], examples.step[:, place]),
                     data_age=int(age.total_seconds()),
                     reason=self._reason(series_id, age, missing[place], masked.get(series_id, 0)),
                 )
@@ -187,18 +263,26 @@ def build(settings: Settings, task: Task, bundle: Bundle, journal: Journal, now:
     kept = [one if one is not None and one.outside != "warn" else None for one in ranges]
     lowest = [-np.inf if one is None or one.minimum is None else one.minimum for one in kept]
     highest = [np.inf if one is None or one.maximum is None else one.maximum for one in kept]
+    widths = predictor.widths(bundle, journal.tally(task.name, bundle.version, now, bundle.model.coverage))
     return Workbench(
         task=task,
         bundle=bundle,
-        reference=Reference.from_dict(bundle.reference) if bundle.reference else None,
-        widths=predictor.widths(bundle, journal.tally(task.name, bundle.version, now, bundle.model.coverage)),
+        usual=drift.limits(Reference.from_dict(bundle.reference)) if bundle.reference else None,
+        widths=widths,
         versions=versions,
         recent=recent,
         present=present if fits else None,
         learnt=frozenset(recipe.series_ids),
         lowest=np.array(lowest)[:, None],
         highest=np.array(highest)[:, None],
+        gapless=Gapless(present) if fits else None,
+        shortcut=shortcut(bundle, widths) if fits else None,
     )
+
+
+def _digest(origin: Matrix, step: Matrix) -> str:
+    """Return what is the same for the same features alone, to the bit."""
+    return hashlib.blake2b(origin.tobytes() + step.tobytes(), digest_size=16).hexdigest()
 
 
 def _versions(settings: Settings, task: Task, bundle: Bundle, now: datetime) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.intervals import follow
 from forecastle.monitoring.journal import FIGURES, FORECAST, LATEST_TRUTH, OUTCOME, Heartbeat, Journal, identified
+from forecastle.monitoring.rows import IDENTITY
 from forecastle.monitoring.tables import FORECASTS, INCIDENTS
 
 NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
@@ -85,6 +87,13 @@ def test_the_id_of_a_forecast_does_not_depend_on_its_value_or_its_company() -> N
     assert together["forecast_id"][0] == alone["forecast_id"][0]
     assert together["forecast_id"].n_unique() == 3
     assert len(alone["forecast_id"][0]) == 32
+
+
+def test_the_id_of_a_forecast_stays_what_it_was_when_its_times_were_written_one_by_one() -> None:
+    for at in (NOON, NOON + timedelta(microseconds=120)):
+        (made,) = identified(issued(steps=1, origin=at)).iter_rows(named=True)
+        told = [made[name].isoformat() if isinstance(made[name], datetime) else str(made[name]) for name in IDENTITY]
+        assert made["forecast_id"] == hashlib.sha256("\x1f".join(told).encode()).hexdigest()[:32]
 
 
 def test_a_missing_last_value_is_kept_as_missing_also_when_it_comes_as_nan(journal: Journal) -> None:

@@ -131,7 +131,7 @@ def test_the_path_by_the_panel_gives_the_same_forecasts_to_the_bit(filled, task,
     content = json.dumps({"series": [one["series"][0] for one in every]}).encode()
     asked = asking.parse(content, task, bench.columns, clock.now)
     quick, slow = (one.predict(asked, clock.now) for one in (bench, replace(bench, present=None)))
-    assert [replace(one, reason=None) for one in quick] == [replace(one, reason=None) for one in slow]
+    assert [one._replace(reason=None) for one in quick] == [one._replace(reason=None) for one in slow]
 
 
 def test_every_forecast_that_was_answered_is_journalled_apart_and_counts_in_drift(
