@@ -190,3 +190,26 @@ def test_a_copy_of_a_task_is_asked_anew_what_the_task_was_asked_before(task: Tas
     assert means.knowable_after == task.frequency
     daily = task.model_copy(update={"frequency": timedelta(days=1), "source": means.source})
     assert daily.knowable_after == timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"target": "x"}, "columns.x.ahead: this is the target"),
+        ({"grid": "observed"}, "columns.x.ahead: on the observed grid"),
+        (
+            {"source": {"provider": "file", "path": "a", "issued": "b", "step": "10m"}},
+            "columns.x.ahead: the source's rows",
+        ),
+        ({"source": {"provider": "file", "path": "a"}}, "source.issued: a table of forecasts"),
+        ({"columns": {"y": {}, "x": {}}}, "source.issued: a table of forecasts"),
+        ({"source": {"provider": "open-meteo", "issued": "b"}}, "belongs to provider 'file'"),
+        ({"columns": {"y": {}, "x": {"ahead": True, "task": "other"}}}, "ahead belongs to a column that the source"),
+    ],
+)
+def test_a_covariate_that_cannot_be_known_ahead_is_a_mistake(small_task, changes, said):
+    source = {"provider": "file", "path": "a", "issued": "b"}
+    good = {"source": source, "columns": {"y": {}, "x": {"ahead": True}}}
+    assert small_task(**good).ahead == ("x",)
+    with pytest.raises(TaskError, match=said):
+        small_task(**good | changes)
