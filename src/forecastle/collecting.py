@@ -12,7 +12,7 @@ import polars as pl
 from forecastle.data import ingestion, intake, roster
 from forecastle.data.providers import PROVIDERS
 from forecastle.errors import GateError, SourceUnavailable
-from forecastle.frame import SERIES, TIMESTAMP, write_json
+from forecastle.frame import SERIES, TIMESTAMP, read_note, write_json
 from forecastle.run import Run
 from forecastle.watching import newest_of
 
@@ -28,14 +28,14 @@ def collect_from(run: Run) -> datetime:
     It is decided once a run and noted, so that a run done again, its rows in the history by then, asks the same.
     """
     note = run.folder / "window.json"
-    if note.exists():
-        return datetime.fromisoformat(json.loads(note.read_bytes())["from"])
+    if decided := read_note(note):
+        return datetime.fromisoformat(decided["from"])
     start = run.now - max(run.task.source.window, run.task.gate.window)
     if run.flow == "train" and backfilled_from(run) > run.task.start:
         start = run.task.start
     elif run.history.newest() is not None and (gap := _oldest_gap(run)) < start:
         start = gap - run.task.gate.window  # what is known already shows whether a series still speaks in one unit
-    write_json(note, {"from": start})
+    write_json(note, {"from": start}, flushed=False)
     return start
 
 

@@ -30,6 +30,7 @@ TIMESTAMP = "timestamp"
 AVAILABLE_AT = "available_at"
 COLLECTED_AT = "collected_at"
 TIME = pl.Datetime("us", "UTC")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS = (SERIES, TIMESTAMP)
 BITEMPORAL = (SERIES, TIMESTAMP, AVAILABLE_AT, COLLECTED_AT)
 
@@ -64,10 +65,11 @@ def as_arrived(table: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
+def write_bytes(path: Path, content: bytes, flushed: bool = True) -> Path:
     """Write a file whole or not at all: to a neighbour first, flushed to the disk, then renamed into place.
 
-    Raises StorageUnavailable where the disk refuses.
+    What is not ``flushed`` is so for every process that ends; a cut of the power may leave it empty. That is for what
+    is made again then, and found out by whoever reads it. Raises StorageUnavailable where the disk refuses.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,8 @@ def write_bytes(path: Path, content: bytes) -> Path:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if flushed:
+                    os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
@@ -89,21 +92,30 @@ def write_bytes(path: Path, content: bytes) -> Path:
     return path
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a UTF-8 file whole or not at all."""
-    return write_bytes(path, text.encode())
+def write_text(path: Path, text: str, flushed: bool = True) -> Path:
+    """Write a UTF-8 file as ``write_bytes`` does."""
+    return write_bytes(path, text.encode(), flushed)
 
 
-def write_json(path: Path, value: Any) -> Path:
-    """Write a value as readable, strict JSON (a NaN becomes null), whole or not at all."""
-    return write_text(path, to_json(value, indent=2) + "\n")
+def write_json(path: Path, value: Any, flushed: bool = True) -> Path:
+    """Write a value as readable, strict JSON (a NaN becomes null), as ``write_bytes`` does."""
+    return write_text(path, to_json(value, indent=2) + "\n", flushed)
 
 
-def write_table(path: Path, table: pl.DataFrame) -> Path:
-    """Write a table as Parquet, whole or not at all; equal tables give equal bytes."""
+def write_table(path: Path, table: pl.DataFrame, flushed: bool = True) -> Path:
+    """Write a table as Parquet, as ``write_bytes`` does; equal tables give equal bytes."""
     buffer = BytesIO()
     table.write_parquet(buffer, compression="zstd", statistics=True)
-    return write_bytes(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue(), flushed)
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """Return what ``write_json`` wrote that was not flushed; None where there is none, or only part of one."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

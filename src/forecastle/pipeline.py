@@ -11,7 +11,6 @@ own either.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 from forecastle import steps, watching
 from forecastle.data import budget, formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
-from forecastle.frame import write_json
+from forecastle.frame import read_note, write_json
 from forecastle.http import Client, Transport
 from forecastle.models import bundle, pointer
 from forecastle.monitoring import retraining
@@ -215,7 +214,7 @@ def run_step(run: Run, step: Step) -> Outcome:
     if error is not None:
         said["error"] = {"kind": type(error).__name__, "message": str(error)}
     try:
-        write_json(_note(run, step.name), said)
+        write_json(_note(run, step.name), said, flushed=False)
     except StorageUnavailable as refused:
         error = error or refused
     return Outcome(step.name, seconds, summary, error, run.pages)
@@ -271,10 +270,7 @@ def _locked(run: Run) -> FileLock:
 def _require_success(run: Run, names: Sequence[str]) -> None:
     """Raise GateError unless each of these steps has succeeded in this run."""
     for name in names:
-        try:
-            said = json.loads(_note(run, name).read_bytes())
-        except FileNotFoundError:
-            said = None
+        said = read_note(_note(run, name))
         if said is None or not said["ok"]:
             raise GateError(
                 f"step {name} of run {run.id} to have succeeded",

@@ -6,7 +6,6 @@ repeated does no harm.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -34,7 +33,7 @@ from forecastle.errors import (
     RegistryUnavailable,
     TaskError,
 )
-from forecastle.frame import SERIES, iso, write_json, write_table
+from forecastle.frame import SERIES, iso, read_note, write_json, write_table
 from forecastle.models import (
     baked,
     bundle,
@@ -64,7 +63,7 @@ def ingest(run: Run) -> Summary:
     archive = ingestion.Archive(run.stores / "archive")
     live = run.flow == "live"
     batch = ingestion.fetch(run.task, run.settings, run.client, archive, start, run.now, run.now, live, run.clock)
-    ingestion.save_batch(run.folder, batch)
+    ingestion.save_batch(run.folder, batch, flushed=False)
     return {
         "rows": batch.rows.height,
         "from": iso(batch.start),
@@ -406,14 +405,18 @@ def _answers(run: Run) -> tuple[str, ...]:
 def _made(path: Path) -> Path:
     """Return a file an earlier step of the run should have made."""
     if not path.exists():
-        raise NotEnoughHistory(
-            f"{path.name} of run {path.parent.name}",
-            "nothing there",
-            "Run the flow's earlier steps with the same --now.",
-        )
+        raise _missing(path)
     return path
 
 
 def _load(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_made(path).read_text(encoding="utf-8"))
+    found = read_note(path)
+    if found is None:
+        raise _missing(path)
     return found
+
+
+def _missing(path: Path) -> NotEnoughHistory:
+    return NotEnoughHistory(
+        f"{path.name} of run {path.parent.name}", "nothing there", "Run the flow's earlier steps with the same --now."
+    )

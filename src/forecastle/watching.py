@@ -11,11 +11,13 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from forecastle.data import roster
-from forecastle.frame import TIMESTAMP
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP
 from forecastle.models import pointer
 from forecastle.monitoring import alerts, concept, metrics, outcomes, retraining, scraping, telling
 from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.run import Run, Summary
+
+AT_WORK = timedelta(minutes=15)  # how long before a scoring a collection may have begun whose rows it did not see yet
 
 
 def score(run: Run) -> Summary:
@@ -74,12 +76,18 @@ def seconds(duration: timedelta) -> int:
 
 
 def _revised_since(run: Run) -> datetime:
-    """Return from when on truths are compared with what was scored by: where collecting reaches back anyway, and once a
-    day as far as a late truth is looked for."""
+    """Return from when on truths are compared with what was scored by: once a day as far as a late truth is looked for,
+    else, where collecting reaches back anyway, from the oldest observation that came or changed since the last time."""
     beat = run.journal.heartbeats(run.task.name).get("score")
     if beat is not None and beat.at.date() != run.now.date():
         return run.now - LATEST_TRUTH
-    return run.now - max(run.task.source.window, run.task.gate.window)
+    reach = run.now - max(run.task.source.window, run.task.gate.window)
+    if beat is None or run.task.grid == "observed":  # where a bar that comes late moves the truths of others
+        return reach
+    versions = run.history.versions(as_of=run.now, start=reach)
+    since = pl.max_horizontal(AVAILABLE_AT, COLLECTED_AT)
+    oldest: datetime | None = versions.filter(since >= beat.at - AT_WORK)[TIMESTAMP].min()  # type: ignore[assignment]
+    return run.now if oldest is None else oldest - run.task.frequency
 
 
 def _concept_drift(run: Run) -> str:

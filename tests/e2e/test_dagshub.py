@@ -207,7 +207,7 @@ def holding(folder: Path, *secrets: str) -> list[str]:
 
 
 def trained(settings: Settings, task: Any, folder: Path) -> registry.ModelVersion:
-    """Register something as a model; it is another one for each folder, as MLflow's client remembers a run's address."""
+    """Register something as a model: another for each folder, as MLflow's client remembers a run's address."""
     bundle = folder / "bundle"
     bundle.mkdir(exist_ok=True)
     (bundle / "model.json").write_text(json.dumps({"weights": [1], "of": str(folder)}))

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from forecastle import pipeline
-from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable, StorageUnavailable
+from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable, StorageUnavailable, UserError
 from forecastle.monitoring.journal import Journal
 from forecastle.pipeline import FLOWS, LIVE, TRAIN, Step, open_run, passages, run_flow, run_step
 from forecastle.settings import Settings
@@ -144,6 +144,18 @@ def test_a_step_starts_only_after_its_forerunners_have_succeeded_in_this_run(fil
         assert isinstance(blocked.error, GateError) and blocked.error.exit_code == 3 and started == []
         run_step(run, Step("early", lambda _: {}, ()))
         assert run_step(run, late).error is None and started == ["late"]
+
+
+@pytest.mark.parametrize("torn", ["window.json", "batch.json", "batch.parquet", "steps/ingest.json"])
+def test_what_a_cut_of_the_power_left_empty_counts_as_not_done(filed, settings, torn) -> None:
+    ingest, check, *_ = TRAIN
+    with open_run(filed, settings, "train", NOW) as run:
+        whole = run_step(run, ingest).summary
+        (run.folder / torn).write_bytes(b"")
+        ended = run_step(run, check)
+        assert torn == "window.json" or isinstance(ended.error, GateError | UserError), ended
+        assert run_step(run, ingest).summary == whole
+        assert run_step(run, check).error is None
 
 
 def test_a_step_takes_back_what_was_said_of_those_after_it_but_not_of_those_beside_it(filed, settings) -> None:

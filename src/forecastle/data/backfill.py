@@ -30,7 +30,7 @@ from forecastle.errors import (
     StorageUnavailable,
     UserError,
 )
-from forecastle.frame import iso, to_json
+from forecastle.frame import EPOCH, iso, to_json
 from forecastle.http import Client
 from forecastle.settings import Settings
 from forecastle.task import DAY, Task
@@ -118,9 +118,12 @@ def bring(
 def note(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> None:
     """Note that a stretch is in the history, up to half a live window ago: later rows are asked for again anyway.
 
-    Half of it, so that what one collection after the other brings becomes one stretch without a hole.
+    Half of it, so that what one collection after the other brings becomes one stretch without a hole; by quarters of
+    it, so that not every collection has something to note.
     """
-    settled = min(end, now - _window(task) / 2)
+    quarter = _window(task) / 4
+    half_ago = now - 2 * quarter
+    settled = min(end, half_ago - (half_ago - EPOCH) % quarter)
     if start < settled and _has_a_past(task):
         open_ledger(settings).cover(task.name, asked(task), start, settled)
 

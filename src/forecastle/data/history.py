@@ -50,6 +50,9 @@ RECEIPTS_KEPT = timedelta(days=92)
 MOST_ROWS = 1_000_000  # more are read month by month, to bound memory
 MOST_RECEIPTS = 64  # files that nearly no append opens
 MICROSECOND = timedelta(microseconds=1)
+MOST_REMEMBERED = 100_000  # rows of a history: a pass of the live flow asks for its last days again and again
+MOST_HISTORIES = 16  # of which a process remembers them
+ASKED_BEFORE = timedelta(days=31)  # how much further back a read reaches for the sake of the next one
 
 _SOURCE, _NEWS, _STORE, _RANK = "__source", "__news", "__store", "__rank"
 _CONFIRMED, _INCOMING, _STORED = range(3)
@@ -137,7 +140,7 @@ class History:
     def newest(self) -> datetime | None:
         """Return the newest timestamp of any series, or None where nothing is stored."""
         last = max((segment.last for segment in self._segments.list()), default=None)
-        newest: datetime | None = self._segments.read({TIMESTAMP: TIME}, start=last).select(pl.max(TIMESTAMP)).item()
+        newest: datetime | None = self._derive(False, None, last, None)[TIMESTAMP].max()  # type: ignore[assignment]
         return newest
 
     def extent(self) -> pl.DataFrame:
@@ -168,15 +171,63 @@ class History:
     def _derive(
         self, newest: bool, as_of: datetime | None, start: datetime | None, end: datetime | None
     ) -> pl.DataFrame:
+        kept = self._remembered(start, end)
+        if kept is not None:
+            return _known(kept.filter(*_within(start, end, as_of)), newest)
         schema = observation_schema(self.columns)
         segments, contents = self._segments.fetch(start, end)
         parts = []
         for first, last in _spans(segments, start, end):
             there = [content for one, content in zip(segments, contents, strict=True) if one.meets(first, last)]
             versions = _versions(self._segments.parse(there, schema, first, last), self.columns)
-            known = versions if as_of is None else versions.filter(pl.col(AVAILABLE_AT) <= as_of)
-            parts.append(_without(known, _same(KEYS, -1)) if newest else known)
+            parts.append(_known(versions.filter(*_within(None, None, as_of)), newest))
         return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _remembered(self, start: datetime | None, end: datetime | None) -> pl.DataFrame | None:
+        """Return every version in a span that holds this one, read once by a process for as long as the segments stay
+        the same; None where that is too much to remember."""
+        segments = self._segments
+        key = segments.store.uri, self.columns
+        before = _REMEMBERED.get(key)
+        if before is not None and before.holds(start) and before.segments == segments.list(before.start):
+            return before.versions
+        if before is not None and before.start is not None and start is not None:
+            if timedelta(0) <= start - before.start < ASKED_BEFORE:
+                start = before.start
+        if end is not None or sum(one.rows for one in segments.list(start)) > MOST_REMEMBERED:
+            return None
+        there, contents = segments.fetch(start)
+        versions = _versions(segments.parse(contents, observation_schema(self.columns), start), self.columns)
+        while len(_REMEMBERED) >= MOST_HISTORIES:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
+        _REMEMBERED[key] = _Remembered(start, there, versions)
+        return versions
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    start: datetime | None
+    segments: tuple[Segment, ...]
+    versions: pl.DataFrame
+
+    def holds(self, start: datetime | None) -> bool:
+        return self.start is None or (start is not None and start >= self.start)
+
+
+_REMEMBERED: dict[tuple[str, tuple[str, ...]], _Remembered] = {}
+
+
+def _within(start: datetime | None, end: datetime | None, as_of: datetime | None) -> Iterator[pl.Expr]:
+    if start is not None:
+        yield pl.col(TIMESTAMP) >= start
+    if end is not None:
+        yield pl.col(TIMESTAMP) < end
+    if as_of is not None:
+        yield pl.col(AVAILABLE_AT) <= as_of
+
+
+def _known(versions: pl.DataFrame, newest: bool) -> pl.DataFrame:
+    return _without(versions, _same(KEYS, -1)) if newest else versions
 
 
 def _spans(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -29,6 +28,7 @@ from forecastle.frame import (
     as_arrived,
     empty_observations,
     iso,
+    read_note,
     write_json,
     write_table,
 )
@@ -183,37 +183,28 @@ def make_batch(
     )
 
 
-def save_batch(folder: Path, batch: Batch) -> Path:
-    """Write a batch as ``batch.parquet`` and ``batch.json`` and return the folder.
+def save_batch(folder: Path, batch: Batch, flushed: bool = True) -> Path:
+    """Write a batch as ``batch.parquet`` and ``batch.json`` (see ``frame.write_bytes``) and return the folder.
 
     The note is written last and names the table's digest: without both, whole and of each other, there is no batch.
     """
+    table = write_table(folder / BATCH_TABLE, batch.rows, flushed)
+    digests = {"sha256": _digest(table.read_bytes()), "issued": ""}
     if batch.issued.height:
-        write_table(folder / ISSUED_TABLE, batch.issued)
-    table = write_table(folder / BATCH_TABLE, batch.rows)
+        digests["issued"] = _digest(write_table(folder / ISSUED_TABLE, batch.issued, flushed).read_bytes())
     note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name not in ("rows", "issued")}
-    write_json(
-        folder / BATCH_NOTE,
-        {
-            "format": FORMAT,
-            **note,
-            "rows": batch.rows.height,
-            "issued": batch.issued.height,
-            "sha256": _digest(table.read_bytes()),
-        },
-    )
+    write_json(folder / BATCH_NOTE, {"format": FORMAT, **note, "rows": batch.rows.height, **digests}, flushed)
     return folder
 
 
 def load_batch(folder: Path) -> Batch:
     """Return the batch ``save_batch`` wrote. Raises UserError where there is none, or only part of one."""
-    try:
-        note: dict[str, Any] = json.loads((folder / BATCH_NOTE).read_bytes())
-        table = (folder / BATCH_TABLE).read_bytes()
-    except FileNotFoundError:
-        note, table = {}, b""
+    note = read_note(folder / BATCH_NOTE) or {}
+    asked = (folder / BATCH_TABLE, folder / ISSUED_TABLE)
+    table, issued = (place.read_bytes() if place.exists() else b"" for place in asked)
+    said = note.get("issued", "")  # empty where the answers held no forecasts
     formats.require(int(note.get("format", 1)), FORMAT, f"the batch in {folder}")
-    if note.get("sha256") != _digest(table):
+    if note.get("sha256") != _digest(table) or (said and said != _digest(issued)):
         raise UserError(f"a whole batch in {folder}", "none", "Run the ingest step of this run first.")
     return Batch(
         rows=pl.read_parquet(table),
@@ -223,7 +214,7 @@ def load_batch(folder: Path) -> Batch:
         duplicates=note["duplicates"],
         after_collection=note["after_collection"],
         recalled=tuple(note.get("recalled", ())),
-        issued=pl.read_parquet(folder / ISSUED_TABLE) if note.get("issued") else empty_observations(()),
+        issued=pl.read_parquet(issued) if said else empty_observations(()),
     )
 
 

@@ -113,7 +113,9 @@ class Ledger:
         touching = "FROM stretches WHERE task = ? AND asked = ? AND first <= ? AND last >= ?"
         which = (task, asked, last, first)
         with self.transaction() as db:
-            least, most = db.execute(f"SELECT min(first), max(last) {touching}", which).fetchone()
+            known, least, most = db.execute(f"SELECT count(), min(first), max(last) {touching}", which).fetchone()
+            if known == 1 and least <= first and last <= most:
+                return  # nothing to write, so nothing to wait for the disk for
             whole = (first, last) if least is None else (min(first, least), max(last, most))
             db.execute(f"DELETE {touching}", which)
             db.execute("INSERT INTO stretches VALUES (?, ?, ?, ?)", (task, asked, *whole))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def save_page(path: Path, template: str, **context: Any) -> Path:
-    """Fill a template of this package and write it, whole or not at all.
+def save_page(path: Path, template: str, flushed: bool = True, **context: Any) -> Path:
+    """Fill a template of this package and write it, as ``frame.write_bytes`` does.
 
     The page holds its own style and allows itself nothing else: its content security policy names the style's digest,
     so a value from a source can never become markup or script.
     """
-    return write_text(path, _template(template).render(**context))
+    return write_text(path, _template(template).render(**context), flushed)
 
 
 @lru_cache

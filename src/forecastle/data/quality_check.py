@@ -153,9 +153,13 @@ def judge(
 
 
 def save_report(folder: Path, report: QualityReport) -> Path:
-    """Write quality.json and quality.html into a folder, each whole or not at all; return the page's path."""
-    write_json(folder / "quality.json", report.as_dict())
-    return save_page(folder / "quality.html", "quality.html", report=report, most_rows=MOST_ROWS)
+    """Write quality.json and quality.html into a folder, each whole or not at all; return the page's path.
+
+    That of a refused batch is on the disk when this returns.
+    """
+    flushed = not report.passed
+    write_json(folder / "quality.json", report.as_dict(), flushed)
+    return save_page(folder / "quality.html", "quality.html", flushed, report=report, most_rows=MOST_ROWS)
 
 
 def _settle(task: Task, name: CheckName, check: Check, finding: Finding, present: frozenset[str]) -> Finding:

@@ -20,10 +20,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from forecastle.data import budget
-from forecastle.models.untrained import of_models
 from forecastle.monitoring.drift import WINDOW, drift_ratio
-from forecastle.monitoring.journal import FIGURES, FORGOTTEN, Heartbeat, Journal
-from forecastle.monitoring.outcomes import live_scores
+from forecastle.monitoring.journal import FORGOTTEN, Heartbeat, Journal
+from forecastle.monitoring.live import live_figures
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -146,7 +145,7 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
     ratio = drift_ratio(flags)
     if ratio is not None:
         yield Reading("forecastle_drift_ratio", (task,), ratio)
-    yield from _live(task, live_scores(of_models(journal.outcomes(task, now - LIVE_WINDOW, FIGURES))))
+    yield from _live(task, live_figures(journal, task, now - LIVE_WINDOW))
     for incident in journal.incidents(task, open_only=True):
         yield Reading("forecastle_incidents_open", (task, incident.kind), 1)
     yield from _beats(task, beats)

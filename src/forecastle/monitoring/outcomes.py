@@ -13,6 +13,9 @@ from forecastle.models.evaluation import scores
 from forecastle.monitoring.journal import OUTCOME, Journal
 from forecastle.task import Task
 
+SCORED_BY = ("forecast_id", "series_id", "origin", "horizon", "timestamp", "actual")
+"""What of an outcome tells whether its truth was revised."""
+
 GIVE_UP_AFTER = timedelta(days=7)  # a truth still absent that long after it could be known is counted as never come
 
 
@@ -31,11 +34,11 @@ def settle(
     """
     due = journal.due(task.name, now)
     oldest: datetime | None = due["origin"].min()  # type: ignore[assignment]
-    before = journal.outcomes(task.name, since)
+    before = journal.outcomes(task.name, since, SCORED_BY)
     first: datetime | None = before["origin"].min()  # type: ignore[assignment]
     known = read(min(one for one in (oldest, first, now) if one is not None))
     scored = journal.score(score(task, due, known, now))
-    revised = journal.rescore(changed(before, score(task, before.drop("actual", "scored_at"), known, now)))
+    revised = journal.rescore(changed(before, came_true(task, before.drop("actual"), known, now).collect()))
     lost = journal.give_up(task.name, give_up_before(task, now))
     return {"due": due.height, "scored": scored, "revised": revised, "never_came": lost}
 
@@ -49,15 +52,20 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
     observation is absent, null or not settled yet (``Task.settled_after``) has no outcome and is left out; nothing
     after ``now`` is used.
     """
-    known = observations.filter(pl.col("timestamp") + task.settled_after <= now)
-    joined = _by_bar(task, forecasts, known) if task.grid == "observed" else _by_clock(task, forecasts, known)
     return (
-        joined.filter(pl.col("actual").is_not_null() & pl.col("actual").is_not_nan())
+        came_true(task, forecasts, observations, now)
         .with_columns(pl.lit(now).cast(TIME).alias("scored_at"))
         .select(list(OUTCOME))
         .sort("timestamp", "series_id", "horizon", "forecast_id")
         .collect()
     )
+
+
+def came_true(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: datetime) -> pl.LazyFrame:
+    """Return the forecasts, in the columns that are given, of which ``score`` makes outcomes, and their ``actual``."""
+    known = observations.filter(pl.col("timestamp") + task.settled_after <= now)
+    joined = _by_bar(task, forecasts, known) if task.grid == "observed" else _by_clock(task, forecasts, known)
+    return joined.filter(pl.col("actual").is_not_null() & pl.col("actual").is_not_nan())
 
 
 def changed(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 
 import sqlalchemy as sql
@@ -60,7 +61,12 @@ def recall(journal: Journal, task: str, now: datetime) -> tuple[Sample, ...]:
     query = query.where((SAMPLES.c.task == task) & (SAMPLES.c.at < now)).order_by(SAMPLES.c.at)
     with journal.transaction() as connection:
         rows = connection.execute(query).all()
-    return tuple(Sample(metric, tuple(json.loads(labels).items()), at, value) for metric, labels, at, value in rows)
+    return tuple(Sample(metric, _labels(told), at, value) for metric, told, at, value in rows)
+
+
+@lru_cache(maxsize=4096)
+def _labels(told: str) -> tuple[tuple[str, str], ...]:
+    return tuple(json.loads(told).items())
 
 
 def measure(rule: Rule, present: Iterable[Sample], past: Iterable[Sample], now: datetime) -> float | None:

@@ -1,10 +1,9 @@
 """How far a model's outcomes have moved its intervals, followed once: what no truth changes any more is remembered.
 
-A loop asks this at every pass, of a journal that grows for ever. What lies further back than a late truth is looked for
-is followed once a day and what came of it remembered, so that the end is the one that following all anew has, to the
-last bit: outcomes count in the order of their times. It is followed anew where the journal says that outcomes of that
-time came, went or were revised since (a truth that came in after all, a prune), and for a past ``now``. Nothing is
-stored: another process follows for itself.
+A loop asks this at every pass, of a journal that grows for ever. What lies some days back is followed once a day and
+what came of it remembered, so that the end is the one that following all anew has, to the last bit: outcomes count in
+the order of their times. It is followed anew where the journal says that outcomes of that time came, went or were
+revised since (a late truth, a prune), and for a past ``now``. Nothing is stored: another process follows for itself.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from forecastle.models.intervals import follow, outcome_weight
 from forecastle.monitoring.tables import HEARTBEATS, OUTCOMES
 
 LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
+SETTLED = timedelta(days=3)  # after which truths seldom come or change; where one does, all is followed anew
 FORGOTTEN = "forgotten:"  # the heartbeats that count what was removed, by what it was
 Moved = dict[tuple[str, int], float]
 """By series, and horizon or 0 for the series itself: the logarithm of what widths are multiplied by."""
@@ -55,7 +55,7 @@ class Tallies:
         if known is not None and (known.now > now or _seen(connection, task, known.until) != known.seen):
             del self.settled[key]
             known = None
-        until = (now - LATEST_TRUTH - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        until = (now - SETTLED).replace(hour=0, minute=0, second=0, microsecond=0)
         since, moved = (None, {}) if known is None else (known.until, known.moved)
         if since is not None and until <= since:
             return known

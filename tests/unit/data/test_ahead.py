@@ -11,12 +11,12 @@ import pytest
 
 from forecastle.data import ahead
 from forecastle.data.examples import make_examples
-from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
+from forecastle.data.ingestion import ISSUED_TABLE, Batch, load_batch, make_batch, save_batch
 from forecastle.data.intake import admit, release
 from forecastle.data.panel import Panel, build_panel, micros
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import make_recipe, step_features
-from forecastle.errors import QualityGateFailed
+from forecastle.errors import QualityGateFailed, UserError
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIMESTAMP, conform
 from forecastle.task import Task
 
@@ -123,6 +123,9 @@ def test_what_came_true_is_never_taken_for_what_was_forecast(forecast_task):
 def test_a_saved_batch_keeps_what_was_issued(forecast_task, tmp_path):
     batch = collected(forecast_task, answered())
     assert load_batch(save_batch(tmp_path, batch)).issued.equals(batch.issued)
+    (tmp_path / ISSUED_TABLE).write_bytes(b"torn")
+    with pytest.raises(UserError, match="a whole batch"):
+        load_batch(tmp_path)
     (empty := collected(forecast_task, answered(last=NOON))).issued.is_empty()
     assert load_batch(save_batch(tmp_path, empty)).issued.is_empty()
 
