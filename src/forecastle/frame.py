@@ -16,7 +16,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ TIME = pl.Datetime("us", "UTC")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS = (SERIES, TIMESTAMP)
 BITEMPORAL = (SERIES, TIMESTAMP, AVAILABLE_AT, COLLECTED_AT)
+
+
+def instant(moment: datetime) -> pl.Expr:
+    """Return a time as a literal of TIME; Polars makes one of a datetime with a zone by a query of its own."""
+    return pl.lit((moment - EPOCH) // timedelta(microseconds=1)).cast(TIME)
 
 
 def observation_schema(columns: Iterable[str]) -> dict[str, pl.DataType]:

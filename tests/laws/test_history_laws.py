@@ -344,7 +344,7 @@ class Turns:
 
         for work in works:
             turn = threading.Semaphore(0)
-            alive[turn] = threading.Thread(target=passage, args=(turn, work))
+            alive[turn] = threading.Thread(target=passage, args=(turn, work), daemon=True)  # an example may break off
         threads = list(alive.values())
         for thread in threads:
             thread.start()

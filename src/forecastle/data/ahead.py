@@ -14,7 +14,7 @@ import polars as pl
 
 from forecastle.data.history import History
 from forecastle.data.store import Place, at
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP, conform
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP, conform, instant
 from forecastle.task import Task
 
 ISSUED_AT = "issued_at"
@@ -41,13 +41,13 @@ def make_issued(task: Task, told: Sequence[pl.DataFrame], later: pl.DataFrame, n
     A value outside its column's range is missing, a row without any value is none.
     """
     names = task.ahead
-    near = later.filter(pl.col(TIMESTAMP) <= now + task.horizon + task.frequency)
+    near = later.filter(pl.col(TIMESTAMP) <= instant(now + task.horizon + task.frequency))
     issued = pl.col(ISSUED_AT).cast(TIME)
     rows = pl.concat(
         table.select(SERIES, TIMESTAMP, issued, *names)
-        for table in (near.with_columns(pl.lit(now, dtype=TIME).alias(ISSUED_AT)), *told)
+        for table in (near.with_columns(instant(now).alias(ISSUED_AT)), *told)
     )
-    rows = rows.filter(pl.col(ISSUED_AT) <= now).with_columns(_inside(task, name) for name in names)
+    rows = rows.filter(pl.col(ISSUED_AT) <= instant(now)).with_columns(_inside(task, name) for name in names)
     times = [pl.col(ISSUED_AT).alias(name) for name in (AVAILABLE_AT, COLLECTED_AT)]
     return conform(rows.filter(pl.any_horizontal(pl.col(names).is_not_null())).with_columns(times), names)
 

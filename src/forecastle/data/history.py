@@ -36,7 +36,17 @@ import polars as pl
 
 from forecastle.data.segments import Segment, Segments
 from forecastle.data.store import Place, at
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, KEYS, SERIES, TIME, TIMESTAMP, conform, observation_schema
+from forecastle.frame import (
+    AVAILABLE_AT,
+    COLLECTED_AT,
+    KEYS,
+    SERIES,
+    TIME,
+    TIMESTAMP,
+    conform,
+    instant,
+    observation_schema,
+)
 
 VERSION = (*KEYS, COLLECTED_AT)
 SAID = "said"  # of a receipt's timestamps, in their order: when the version that was repeated was collected
@@ -140,7 +150,9 @@ class History:
     def newest(self) -> datetime | None:
         """Return the newest timestamp of any series, or None where nothing is stored."""
         last = max((segment.last for segment in self._segments.list()), default=None)
-        newest: datetime | None = self._derive(False, None, last, None)[TIMESTAMP].max()  # type: ignore[assignment]
+        kept = self._remembered(last, None)
+        rows = self._segments.read({TIMESTAMP: TIME}, start=last) if kept is None else kept
+        newest: datetime | None = rows[TIMESTAMP].max()  # type: ignore[assignment]
         return newest
 
     def extent(self) -> pl.DataFrame:
@@ -219,11 +231,11 @@ _REMEMBERED: dict[tuple[str, tuple[str, ...]], _Remembered] = {}
 
 def _within(start: datetime | None, end: datetime | None, as_of: datetime | None) -> Iterator[pl.Expr]:
     if start is not None:
-        yield pl.col(TIMESTAMP) >= start
+        yield pl.col(TIMESTAMP) >= instant(start)
     if end is not None:
-        yield pl.col(TIMESTAMP) < end
+        yield pl.col(TIMESTAMP) < instant(end)
     if as_of is not None:
-        yield pl.col(AVAILABLE_AT) <= as_of
+        yield pl.col(AVAILABLE_AT) <= instant(as_of)
 
 
 def _known(versions: pl.DataFrame, newest: bool) -> pl.DataFrame:
@@ -395,6 +407,8 @@ def _in_order(values: pl.Series, order: npt.NDArray[np.int64]) -> pl.Series:
 
 def _without(rows: pl.DataFrame, these: pl.Expr) -> pl.DataFrame:
     """Return the rows but for these; where there are none of these, the table itself."""
+    if rows.height <= MOST_REMEMBERED:
+        return rows.filter(~these)
     mask = rows.select(these.alias("mask"))["mask"]
     return rows.filter(~mask) if mask.any() else rows
 

@@ -27,6 +27,7 @@ from forecastle.frame import (
     TIMESTAMP,
     as_arrived,
     empty_observations,
+    instant,
     iso,
     read_note,
     write_json,
@@ -150,9 +151,9 @@ def make_batch(
     published = pl.col(TIMESTAMP) + task.knowable_after + task.source.publication_delay
     known_from = pl.max_horizontal(pl.coalesce(told, published), pl.col(TIMESTAMP) + task.knowable_after)
     answered = answered.with_columns(known_from.alias(AVAILABLE_AT))
-    is_knowable = pl.col(TIMESTAMP) + task.knowable_after <= now
+    is_knowable = pl.col(TIMESTAMP) <= instant(now - task.knowable_after)
     knowable, later = answered.filter(is_knowable), answered.filter(~is_knowable)
-    rows = knowable.filter(pl.col(TIMESTAMP).is_between(start, end))
+    rows = knowable.filter(pl.col(TIMESTAMP).is_between(instant(start), instant(end)))
     duplicates = rows.height - rows.select(*KEYS, *columns).n_unique()
     if told_by_source:  # the same said twice, known from two times on: the earlier counts
         said = [*KEYS, *columns]
@@ -167,7 +168,7 @@ def make_batch(
         )
     if task.source.start is None and start <= task.start:
         start = rows.select(pl.col(TIMESTAMP).min()).item()
-    collected = pl.lit(now, dtype=TIME)
+    collected = instant(now)
     known = collected if live else pl.min_horizontal(AVAILABLE_AT, collected)
     rows = rows.with_columns(known.alias(AVAILABLE_AT), collected.alias(COLLECTED_AT))
     return Batch(

@@ -33,6 +33,7 @@ from forecastle import __version__
 from forecastle.data import formats
 from forecastle.data.store import Store
 from forecastle.errors import StorageUnavailable
+from forecastle.frame import instant
 
 MOST_BATCHES = 8  # every read opens each of them
 LARGE_BATCH = 100_000  # rows: merged into its months at once
@@ -219,9 +220,9 @@ class Segments:
 
     def _bounds(self, start: datetime | None, end: datetime | None) -> Iterator[pl.Expr]:
         if start is not None:
-            yield pl.col(self.by) >= start
+            yield pl.col(self.by) >= instant(start)
         if end is not None:
-            yield pl.col(self.by) < end
+            yield pl.col(self.by) < instant(end)
 
     def _write(self, kind: str, table: pl.DataFrame) -> Segment:
         table = table.sort(self.by, maintain_order=True)

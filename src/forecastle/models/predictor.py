@@ -12,7 +12,7 @@ import polars as pl
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Floats
 from forecastle.errors import RegistryUnavailable
-from forecastle.frame import TIME
+from forecastle.frame import instant
 from forecastle.models.bundle import Bundle
 from forecastle.models.intervals import multipliers
 from forecastle.models.model import apply
@@ -37,7 +37,7 @@ def forecast(bundle: Bundle, examples: Examples, now: datetime, tally: Tally) ->
         pl.lit(bundle.task).alias("task"),
         pl.lit(bundle.version).alias("model_version"),
         pl.lit(bundle.data_version).alias("data_version"),
-        pl.lit(now, dtype=TIME).alias("issued_at"),
+        instant(now).alias("issued_at"),
         pl.lit(bundle.estimator).alias("estimator"),
     )
 

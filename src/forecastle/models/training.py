@@ -281,4 +281,4 @@ def _require_history(task: Task, examples: Examples, now: datetime) -> None:
 
 
 def _times(microseconds: npt.NDArray[np.int64]) -> pl.Series:
-    return pl.Series(microseconds).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").cast(TIME)
+    return pl.Series(microseconds).cast(TIME)

@@ -22,7 +22,7 @@ from forecastle.data.examples import Examples
 from forecastle.data.panel import Booleans, Floats, Integers, Panel, micros
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import seasonal_value, targets
-from forecastle.frame import TIME
+from forecastle.frame import instant
 from forecastle.models.training import forecast_rows
 from forecastle.task import Task
 
@@ -66,7 +66,7 @@ def forecast(task: Task, recipe: Recipe, panel: Panel, examples: Examples, now: 
             pl.lit(task.name).alias("task"),
             pl.lit(UNTRAINED).alias("model_version"),
             pl.lit("").alias("data_version"),
-            pl.lit(now, dtype=TIME).alias("issued_at"),
+            instant(now).alias("issued_at"),
             pl.lit(False).alias("drifted"),
         )
     )

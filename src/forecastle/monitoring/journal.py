@@ -31,7 +31,7 @@ from forecastle.errors import StorageUnavailable
 from forecastle.frame import TIME
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
-from forecastle.monitoring.rows import as_rows, as_series, columns_of, identified
+from forecastle.monitoring.rows import as_rows, as_table, columns_of, identified
 from forecastle.monitoring.tables import (
     FORECASTS,
     HEADS,
@@ -442,8 +442,7 @@ class Journal:
     def _read(self, query: sql.Select[Any], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
         with self.transaction() as connection:
             rows = connection.execute(query).all()
-        columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-        return pl.DataFrame([as_series(*named, values) for named, values in zip(schema.items(), columns, strict=True)])
+        return as_table(schema, rows)
 
     def insert(self, table: sql.Table) -> Any:
         """Return the dialect's insert, the one that knows ``on_conflict``."""

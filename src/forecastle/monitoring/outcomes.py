@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIME
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, instant
 from forecastle.models.evaluation import scores
 from forecastle.monitoring.journal import OUTCOME, Journal
 from forecastle.task import Task
@@ -54,7 +54,7 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
     """
     return (
         came_true(task, forecasts, observations, now)
-        .with_columns(pl.lit(now).cast(TIME).alias("scored_at"))
+        .with_columns(instant(now).alias("scored_at"))
         .select(list(OUTCOME))
         .sort("timestamp", "series_id", "horizon", "forecast_id")
         .collect()
@@ -63,7 +63,7 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
 
 def came_true(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: datetime) -> pl.LazyFrame:
     """Return the forecasts, in the columns that are given, of which ``score`` makes outcomes, and their ``actual``."""
-    known = observations.filter(pl.col("timestamp") + task.settled_after <= now)
+    known = observations.filter(pl.col("timestamp") <= instant(now - task.settled_after))
     joined = _by_bar(task, forecasts, known) if task.grid == "observed" else _by_clock(task, forecasts, known)
     return joined.filter(pl.col("actual").is_not_null() & pl.col("actual").is_not_nan())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from math import isnan
 from typing import Any
 
 import polars as pl
@@ -30,24 +29,26 @@ def columns_of(table: sql.Table, schema: Mapping[str, pl.DataType]) -> Iterator[
         yield sql.type_coerce(table.c[name], sql.DateTime(timezone=True)) if dtype == TIME else table.c[name]
 
 
-def as_series(name: str, dtype: pl.DataType, values: Sequence[Any]) -> pl.Series:
-    """Return a column that was read, its times in UTC."""
-    if dtype == TIME and values and values[0].tzinfo is None:
-        return pl.Series(name, values, pl.Datetime("us")).cast(TIME)
-    return pl.Series(name, values, dtype)
+def as_table(schema: Mapping[str, pl.DataType], rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
+    """Return rows that were read as a table of the schema's columns, its times in UTC."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    own, naive = [], []
+    for (name, dtype), values in zip(schema.items(), columns, strict=True):
+        if dtype == TIME and values and values[0].tzinfo is None:
+            dtype = pl.Datetime("us")
+            naive.append(name)
+        own.append(pl.Series(name, values, dtype))
+    table = pl.DataFrame(own)
+    return table.with_columns(pl.col(naive).cast(TIME)) if naive else table
 
 
 def as_rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> list[dict[str, Any]]:
     """Return the rows of a table for the database: the schema's columns and types, NaN as missing."""
-    table = table.select(list(schema))
-    if table.schema != schema:
-        table = table.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
-    rows = table.rows(named=True)
-    for name, dtype in schema.items():
-        if dtype == pl.Float64 and table[name].is_nan().any():
-            for row in rows:
-                row[name] = None if row[name] is not None and isnan(row[name]) else row[name]
-    return rows
+    told = (pl.col(name).cast(dtype) for name, dtype in schema.items())
+    whole = [
+        one.fill_nan(None) if dtype == pl.Float64 else one for one, dtype in zip(told, schema.values(), strict=True)
+    ]
+    return table.select(whole).rows(named=True)
 
 
 def _identity(value: Any) -> str:

@@ -288,4 +288,4 @@ def _numbers(series_id: str, name: str, times: list[Any], values: list[Any]) -> 
     for time, value in zip(times, values, strict=True):
         if type(value) not in (float, int, type(None)):
             raise AnswerChanged(f"numbers in {name} of series {series_id}", f"{value!r} at {time}", _COMPARE)
-    return pl.Series(name, values, dtype=pl.Float64, strict=False).fill_nan(None)
+    return pl.Series(name, [None if value != value else value for value in values], dtype=pl.Float64, strict=False)
