@@ -64,8 +64,9 @@ benchmarks: setup  ## measure beside what the bars are held against and write do
 	$(BIN)/python -m benchmarks
 
 .PHONY: browser
-browser:
+browser: setup
 	@tools/debian-package chromium chromium
+	@tools/axe
 
 .PHONY: alerting
 alerting:
@@ -145,6 +146,18 @@ deploy:  ## deploy that image to staging, verify it there, and roll back image a
 .PHONY: docs
 docs: setup  ## write the reference pages of docs/ from the code
 	$(BIN)/python tools/reference.py
+
+.PHONY: site
+site: setup  ## build the documentation as a site that needs no server and no network: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
+
+.PHONY: dist
+dist: setup  ## build the wheel and the source archive, and try the wheel outside of the clone: dist/
+	@rm -rf dist
+	@tools/dist
+	@$(PYTEST) -q tests/e2e/test_wheel.py
+	@ls dist
 
 .PHONY: lock
 lock: setup  ## resolve the requirements again; UPGRADE=1 takes newer versions

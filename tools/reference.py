@@ -11,13 +11,27 @@ from typing import Literal, get_args, get_origin
 
 from forecastle.settings import PREFIX, Settings
 
+from reference_contracts import api_page, metrics_page, schema_file, schema_page
+from reference_figures import with_figures
+from reference_flows import flows_picture
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+SCHEMA = DOCS.parent / "src" / "forecastle" / "task.schema.json"
 NOTE = "<!-- Written by `make docs` from {source}; change it there. -->\n"
 
 
 def main(arguments: list[str]) -> int:
-    pages = {DOCS / "commands.md": commands_page(), DOCS / "settings.md": settings_page()}
-    pages[DOCS.parent / ".env.example"] = example()
+    pages = {
+        DOCS / "commands.md": commands_page(),
+        DOCS / "settings.md": settings_page(),
+        DOCS / "metrics.md": NOTE.format(source="src/forecastle/monitoring/metrics.py") + "\n" + metrics_page(),
+        DOCS / "api.md": NOTE.format(source="src/forecastle/serving/") + "\n" + api_page(),
+        DOCS / "task-schema.md": NOTE.format(source="src/forecastle/task.py") + "\n" + schema_page(),
+        SCHEMA: schema_file(),
+        DOCS / "images" / "flows.svg": flows_picture(),
+        DOCS.parent / ".env.example": example(),
+        DOCS.parent / "README.md": with_figures((DOCS.parent / "README.md").read_text(encoding="utf-8")),
+    }
     stale = [path for path, text in pages.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         for path in stale:
@@ -39,10 +53,16 @@ def commands_page() -> str:
         text=True,
     ).stdout
     body = page.partition("\n")[2].strip()
-    body = re.sub(
-        r"^\* `([a-z][a-z-]*)`: .*$", r"* [`\1`](#forecastle-\1)", body, flags=re.MULTILINE
-    )  # Typer cuts these short
+    sections = re.split(r"(?m)^(?=## )", body)
+    body = "".join(_linked(section) for section in sections)
     return f"{NOTE.format(source='src/forecastle/cli/')}\n# Commands\n\n{body}\n"
+
+
+def _linked(section: str) -> str:
+    """Let a list of commands lead to their sections; what Typer says of each there is cut short."""
+    heading = re.match(r"## `([a-z -]+)`", section)
+    words = heading[1].replace(" ", "-") if heading else "forecastle"
+    return re.sub(r"(?m)^\* `([a-z][a-z-]*)`: .*$", rf"* [`\1`](#{words}-\1)", section)
 
 
 def example() -> str:

@@ -149,6 +149,11 @@ class Settings(BaseSettings):
         description="Whom the embedded rules tell of incidents: Apprise addresses, separated by blanks, such as "
         "`slack://…`, `mailto://…`, `json://…`; empty: the log. See [incidents](incidents.md).",
     )
+    runbook_url: str = Field(
+        default="docs/incidents.md",
+        description="Where [the incident handbook](incidents.md) is published, such as `https://…/incidents.html`; "
+        "every alert links to its part of it.",
+    )
     service_url: str = Field(
         default="",
         description="Address of the running service, such as `http://127.0.0.1:8000`, whose metrics the embedded rules "

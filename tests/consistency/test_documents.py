@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from forecastle.cli import main
 from forecastle.data.budget import SPANS, limits, shipped
 from forecastle.data.providers import PROVIDERS
 from forecastle.settings import PREFIX, Settings
@@ -58,6 +60,21 @@ def test_every_field_of_a_task_file_is_documented(documents) -> None:
     page = documents["docs/task-file.md"]
     undocumented = [field for field in _fields(Task) if not re.search(rf"`{field}`|`\[+{field}\b", page)]
     assert sorted(set(undocumented)) == []
+
+
+def test_the_schema_for_editors_says_of_every_field_of_a_table_what_it_means(capsys) -> None:
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    tables = ("Source", "HttpJson", "Column", "Series", "Gate", "Features", "Training", "Monitoring")
+    models = {"": schema, **{name: schema["$defs"][name] for name in tables}}
+    silent = [
+        f"{model}.{name}"
+        for model, fields in models.items()
+        for name, field in fields["properties"].items()
+        if not field.get("description") and "$ref" not in json.dumps(field)
+    ]
+    assert silent == []
+    assert "](" not in json.dumps([field.get("description") for field in models["Gate"]["properties"].values()])
 
 
 def test_the_limits_of_providers_are_those_of_the_code(documents) -> None:

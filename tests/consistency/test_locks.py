@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LOCKS = ("bootstrap.txt", "dev.txt", "airflow.txt", "api.txt", "pipeline.txt", "mlflow.txt")
+LOCKS = ("bootstrap.txt", "dev.txt", "airflow.txt", "api.txt", "pipeline.txt", "mlflow.txt", "axe.txt")
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
 
 

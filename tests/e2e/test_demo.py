@@ -16,11 +16,12 @@ import pytest
 
 pytestmark = pytest.mark.alone
 
-SECONDS = 90.0
+SECONDS, DRIFTED = 90.0, 150.0  # without and with the chapter in which a sensor drifts
+DRIFT = "a sensor in the sun"
 IDLE = 0.3  # processors that others filled while the demo ran
 MOST_MEMORY = int(1.5 * 2**30)
 FIGURES = ["rmse", "mae", "r2", "skill", "coverage"]
-CHAPTERS = 7
+CHAPTERS = 8
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def test_the_intervals_hold_about_what_they_promise(told: Told) -> None:
     assert 0.80 <= told.summary["live"]["coverage"] <= 0.97
 
 
-def test_it_takes_less_than_ninety_seconds(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_takes_less_than_ninety_seconds_and_the_sensor_that_drifts_one_more_minute(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By the wall clock on an idle machine; where others fill the processors, by what it took of them itself."""
     idle = told.others < IDLE
     judged = "the wall clock" if idle else "processor time, for the machine was busy"
@@ -112,7 +115,10 @@ def test_it_takes_less_than_ninety_seconds(told: Told, capsys: pytest.CaptureFix
     )
     with capsys.disabled():
         print(f"\n{said}")
-    assert (told.wall if idle else told.processor) <= SECONDS, said
+    took = told.wall if idle else told.processor
+    assert took <= DRIFTED, said
+    drifting = next(one["seconds"] for one in told.summary["chapters"] if one["name"] == DRIFT) / told.wall
+    assert took * (1 - drifting) <= SECONDS, f"{said}; {drifting:.0%} of that for the sensor that drifts"
 
 
 def test_it_takes_less_memory_than_a_small_machine_has(told: Told) -> None:

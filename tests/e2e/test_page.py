@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from forecastle.models import audit
+from forecastle.models.audit import Event
 from forecastle.monitoring.journal import Journal
 from forecastle.serving.server import running
 from forecastle.settings import Settings
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOT = SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "screenshot.py")))
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 MADE_UP = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "unit" / "serving" / "made_up.py")))
 
 
@@ -46,7 +49,10 @@ def service(tmp_path):
     made = Service(settings)
     MADE_UP.fill(settings, made.task)
     MADE_UP.publish_champion(settings, made.task)
-    with running(settings, [made.task], lambda: made.now) as made.address:
+    event = Event(made.now, "ann", "promote", "3", "", "It is the first.")
+    audit.record(settings, made.task, event)
+    empty = load_task(ROOT / "tasks" / "nyc-departure-delay.toml")
+    with running(settings, [made.task, empty], lambda: made.now) as made.address:
         yield made
 
 
@@ -71,7 +77,7 @@ def open_page(browser, service, missing_component):
     windows, complaints = [], []
 
     def open_one(path: str = "/", with_clock: bool = False, **options):
-        window = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
+        window = browser.new_page(**{"viewport": DESK, "reduced_motion": "reduce", **options})
         windows.append(window)
         window.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         window.on("pageerror", lambda error: complaints.append(str(error)))
@@ -92,8 +98,8 @@ def test_the_forecast_and_the_measurements_are_drawn_and_the_numbers_can_be_read
     for kind in ("line forecast", "line observed", "line past", "band"):
         box = window.locator(f'svg.chart path[class="{kind}"]').first.bounding_box()
         assert box is not None and box["width"] > 40 and box["height"] > 5, kind
-    assert window.locator("svg.chart").count() == 3
-    tiles = window.locator(".tiles").inner_text()
+    assert window.locator("#t0 .series svg.chart").count() == 3
+    tiles = window.locator(".tiles").first.inner_text()
     assert "10 min" in tiles and "v3" in tiles and "promised +22.0 %" in tiles
     assert window.locator("#t0-s0").inner_text() == "EWR"
 
@@ -107,7 +113,7 @@ def test_the_lines_take_their_colours_from_the_style_sheet_under_the_strict_poli
 
 def test_the_page_refreshes_by_itself_and_keeps_what_is_open_and_focused(open_page, service) -> None:
     window = open_page(with_clock=True)
-    assert "Mon 16 Dec, 14:10" in window.locator(".status").inner_text()
+    assert "Mon 16 Dec, 14:10" in window.locator(".status").first.inner_text()
     window.locator("summary").first.focus()
     window.keyboard.press("Enter")
     service.pass_an_hour()
@@ -115,7 +121,7 @@ def test_the_page_refreshes_by_itself_and_keeps_what_is_open_and_focused(open_pa
     window.get_by_text("Mon 16 Dec, 15:10").first.wait_for(timeout=10_000)
     assert window.locator("details[open]").count() == 1
     assert window.evaluate("document.activeElement.tagName") == "SUMMARY"
-    assert "measured Mon 16 Dec, 15:00" in window.locator(".card").first.inner_text()
+    assert "measured Mon 16 Dec, 15:00" in window.locator(".series .card").first.inner_text()
 
 
 def test_a_service_that_stops_answering_is_said_on_the_page(open_page) -> None:
@@ -127,6 +133,50 @@ def test_a_service_that_stops_answering_is_said_on_the_page(open_page) -> None:
     window.clock.fast_forward(16_000)
     window.get_by_text("The service does not answer").wait_for(state="detached", timeout=10_000)
     open_page.complaints.clear()  # the browser's own word for being offline
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core, as `tools/axe` fetched it; empty where it has not."""
+    script = ROOT / ".cache" / "axe" / "axe_playwright_python" / "axe.min.js"
+    return script.read_text(encoding="utf-8") if script.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("path", "scheme", "size"),
+    [("/", "light", DESK), ("/", "dark", PHONE), ("/docs", "light", PHONE), ("/login", "dark", DESK)],
+    ids=["page-light-desk", "page-dark-phone", "docs", "login"],
+)
+def test_axe_finds_nothing_to_complain_about(open_page, missing_component, axe: str, path, scheme, size) -> None:
+    if not axe:
+        missing_component("no axe-core in .cache/axe: tools/axe")
+    window = open_page(path, viewport=size, color_scheme=scheme)
+    if path == "/":
+        window.locator("summary").first.click()
+    window.evaluate(axe)
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = window.evaluate("rules => axe.run({ runOnly: rules })", rules)
+    assert len(found["passes"]) > 8
+    assert [f"{one['help']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]] == []
+
+
+def test_all_tasks_are_at_a_glance_and_lead_to_theirs(open_page) -> None:
+    window = open_page()
+    overview = window.get_by_role("navigation", name="Tasks")
+    assert overview.get_by_role("listitem").count() == 2
+    overview.get_by_role("link", name="nyc-departure-delay").click()
+    assert window.locator("#t1").evaluate("one => Math.abs(one.getBoundingClientRect().top)") < DESK["height"]
+    assert "#t1" in window.url
+
+
+def test_drift_models_and_incidents_stand_in_cards_of_their_own(open_page) -> None:
+    window = open_page()
+    for name in ("Promise against delivery", "Drift", "Models", "Incidents"):
+        card = window.get_by_role("region", name=f"nyc-temperature {name}", exact=True)
+        assert card.bounding_box()["height"] > 60, name
+    assert "v3 promoted" in window.get_by_role("region", name="nyc-temperature Models", exact=True).inner_text()
+    fill = window.locator(".meter .fill").first
+    assert fill.evaluate("one => getComputedStyle(one).fill") != "rgb(0, 0, 0)"
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])

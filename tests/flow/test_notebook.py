@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from datetime import datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -45,22 +48,31 @@ def counts(tmp_path):
     return fc.load_task(tmp_path / "counts.toml")
 
 
-def test_a_table_is_back_tested_trained_on_and_forecast_as_at_the_command_line(counts, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("FORECASTLE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FORECASTLE_GIT", "false")
-    monkeypatch.setenv("FORECASTLE_PROFILE", "plain")
-    now = datetime(2024, 1, 22)  # without a zone it is UTC
-    tested = fc.backtest(counts, now)
-    assert tested.scores["rmse"] > 0 and tested.rows["horizon"].unique().sort().to_list() == [1, 2]
-    made = fc.train(counts, now)
+def test_the_example_notebook_tests_trains_and_forecasts_as_the_command_line_does(root, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"FORECASTLE_GIT": "false", "FORECASTLE_PROFILE": "plain"}.items():
+        monkeypatch.setenv(name, value)
+    book = json.loads((root / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    space: dict[str, Any] = {}
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            *before, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(before, []), "notebook", "exec"), space)
+            if isinstance(last, ast.Expr):  # what a notebook shows
+                shown = eval(compile(ast.Expression(last.value), "notebook", "eval"), space)
+            else:
+                exec(compile(ast.Module([last], []), "notebook", "exec"), space)
+    tested, made = space["tested"], space["made"]
+    assert tested.scores["skill"] > 0 and tested.rows["horizon"].unique().sort().to_list() == [1, 2, 3]
     assert made.promoted, made.reasons
     assert made.scores["n"] == tested.scores["n"] == tested.rows["actual"].count()
-    found = fc.forecast(counts, now)
-    assert found["horizon"].to_list() == [1, 2]
-    assert found["model_version"].to_list() == [made.model_version] * 2
-    assert found["timestamp"].min() == datetime.fromisoformat("2024-01-22T00:00:00+00:00")
-    assert (found["lower"] <= found["value"]).all() and (found["value"] <= found["upper"]).all()
-    assert main(["lineage", "champion", "--task", str(tmp_path / "counts.toml"), "--json"]) == 0
+    assert shown["horizon"].to_list() == [1, 2, 3]
+    assert shown["timestamp"].min() == datetime.fromisoformat("2024-01-22T00:00:00+00:00")
+    assert (shown["lower"] <= shown["value"]).all() and (shown["value"] <= shown["upper"]).all()
+    again = fc.forecast(space["task"], space["now"])
+    assert again["model_version"].unique().to_list() == [made.model_version]
+    assert main(["lineage", "champion", "--task", "traffic.toml", "--json"]) == 0
 
 
 def test_over_another_transport_it_forecasts_what_the_flow_does(site) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forecastle.cli.options import AsJson, TaskFile, enter, moment, print_json
+from forecastle.cli.options import AsJson, TaskFile, enter, flows, moment, print_json
 
 app = typer.Typer(
     help="Start the flows at Airflow.",
@@ -23,7 +23,7 @@ def airflow() -> None:
 
 @app.command(epilog="Example: forecastle airflow trigger train --task tasks/nyc-temperature.toml --wait")
 def trigger(
-    flow: Annotated[str, typer.Argument(help="train or live.")],
+    flow: Annotated[str, typer.Argument(help="train or live.", autocompletion=flows)],
     task: TaskFile,
     wait: Annotated[
         bool, typer.Option(help="Stay until the run has ended, and exit as the step that failed it.")

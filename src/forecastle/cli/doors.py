@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forecastle.cli.options import Plain, moment
+from forecastle.cli.options import AsJson, Plain, moment, print_json
 from forecastle.errors import UNEXPECTED_EXIT
 
 app = typer.Typer()
@@ -45,6 +45,9 @@ def init(
     provider: Annotated[
         str | None, typer.Option(help="open-meteo, or file for a CSV or Parquet table (default where --path is given).")
     ] = None,
+    from_url: Annotated[
+        str | None, typer.Option("--from-url", help="Propose a task from what this address of a JSON API answers.")
+    ] = None,
     path: Annotated[Path | None, typer.Option(help="file: the long table (series_id, timestamp, values).")] = None,
     target: Annotated[str | None, typer.Option(help="file: the column to forecast.")] = None,
     frequency: Annotated[str, typer.Option(help="file: one step, such as 1h, 30m or 5m.")] = "1h",
@@ -56,6 +59,7 @@ def init(
     holidays: Annotated[str | None, typer.Option(help="file: country code of public holidays.")] = None,
     domain: Annotated[Domain, typer.Option(help="file: environmental, financial or logistics.")] = Domain.environmental,
     force: Annotated[bool, typer.Option(help="Overwrite a file of that name.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a commented task file that loads."""
     from forecastle.data import starter
@@ -67,7 +71,11 @@ def init(
     file = Path(f"{starter.make_name(name)}.toml")
     if file.exists() and not force:
         raise TaskError(f"no file {file} yet", "one", "Choose another name, or overwrite it with --force.")
-    if provider == "open-meteo":
+    found = ""
+    if from_url is not None:
+        text, rows = _proposed(name, from_url)
+        found = f", which reads {rows} rows of that answer. Look at every line of it"
+    elif provider == "open-meteo":
         text = starter.open_meteo_task(name)
     elif provider == "file":
         if path is None or target is None:
@@ -88,16 +96,35 @@ def init(
         )
     write_text(file, text)
     load_task(file)
-    typer.echo(f"Wrote {file}. Next: forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}")
+    following = f"forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}"
+    if as_json:
+        print_json({"file": str(file), "next": following})
+    else:
+        typer.echo(f"Wrote {file}{found}. Next: {following}")
+
+
+def _proposed(name: str, url: str) -> tuple[str, int]:
+    """Ask an API once and return the task that its answer suggests, and how many rows that reads."""
+    from forecastle.data import proposal
+    from forecastle.errors import SourceUnavailable
+    from forecastle.http import Client
+    from forecastle.settings import load_settings
+
+    request = proposal.request_for(url)
+    with Client(load_settings()) as client:
+        answer = client.get(request)
+    if answer.status >= 400:
+        raise SourceUnavailable(f"an answer from {request.source}", f"status {answer.status}", "Mend the address.")
+    return proposal.propose(name, url, answer.body)
 
 
 @app.command(epilog="Example: forecastle schema > task.schema.json")
 def schema() -> None:
     """Print the JSON Schema of task files, by which an editor completes and checks them."""
-    from forecastle.cli.options import print_json
-    from forecastle.task import task_schema
+    import json
+    from importlib.resources import files
 
-    print_json(task_schema())
+    print_json(json.loads((files("forecastle") / "task.schema.json").read_text(encoding="utf-8")))
 
 
 @app.command(epilog="Example: forecastle serve --tasks tasks/ --port 8000")
@@ -124,12 +151,16 @@ def serve(
 def new_key(
     name: Annotated[str, typer.Argument(help="What the key is for; it stands in the settings.")],
     scope: Annotated[list[str], typer.Option(help="read, write or admin; may be given again for several.")],
+    as_json: AsJson = False,
 ) -> None:
     """Make a key of the service: print it once, and the line that the settings keep of it."""
     from forecastle.serving.keys import make_key
 
     key, line = make_key(name, scope)
-    typer.echo(f"key   {key}\nline  {line}")
+    if as_json:
+        print_json({"key": key, "line": line})
+    else:
+        typer.echo(f"key   {key}\nline  {line}")
 
 
 @app.command(epilog="Example: forecastle replay --from 2013-12-01T00:00Z --speed 3600")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, Plain, TaskFile, complain, enter, moment, print_json, working
+from forecastle.cli.options import (
+    AsJson,
+    Now,
+    Plain,
+    TaskFile,
+    complain,
+    enter,
+    flows as flow_names,
+    moment,
+    print_json,
+    working,
+)
 from forecastle.errors import WORSE_CHALLENGER_EXIT
 
 if TYPE_CHECKING:
-    from forecastle.pipeline import Outcome
+    from forecastle.pipeline import Outcome, Step
+    from forecastle.run import Run
 
 app = typer.Typer()
 
@@ -70,7 +82,7 @@ def backtest(
 
 @app.command(epilog="Example: forecastle run train --task tasks/nyc-temperature.toml")
 def run(
-    flow: Annotated[str, typer.Argument(help="train or live.")],
+    flow: Annotated[str, typer.Argument(help="train or live.", autocompletion=flow_names)],
     task: TaskFile,
     now: Now = None,
     as_json: AsJson = False,
@@ -83,7 +95,7 @@ def run(
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
     with _open_run(task, flow, now) as opened:
-        _report(run_flow(opened), as_json)
+        _report(opened, FLOWS[flow], run_flow(opened), as_json)
 
 
 @app.command(epilog="Example: forecastle live --task tasks/nyc-temperature.toml")
@@ -195,7 +207,9 @@ def _step_command(name: str, default_flow: str) -> Callable[..., None]:
 
         def command(
             task: TaskFile,
-            flow: Annotated[str, typer.Option(help="The flow this belongs to: train or live.")] = default_flow,
+            flow: Annotated[
+                str, typer.Option(help="The flow this belongs to: train or live.", autocompletion=flow_names)
+            ] = default_flow,
             now: Now = None,
             as_json: AsJson = False,
         ) -> None:
@@ -217,11 +231,17 @@ def _run_step(file: Path, flow: str, name: str, now: str | None, as_json: bool) 
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
     with _open_run(file, flow, now, resume=name != "ingest") as opened:
-        _report(run_flow(opened, [step for step in FLOWS[flow] if step.name == name]), as_json)
+        chosen = [step for step in FLOWS[flow] if step.name == name]
+        _report(opened, chosen, run_flow(opened, chosen), as_json)
 
 
-def _report(outcomes: Iterable[Outcome], as_json: bool) -> None:
-    """Show each outcome as it comes; raise the error that ended the last one."""
+def _report(run: Run, steps: Sequence[Step], outcomes: Iterator[Outcome], as_json: bool) -> None:
+    """Show each outcome as it comes, and until then the step at work; raise the error that ended the last one."""
+    if not as_json:
+        from forecastle.console import OUT
+        from forecastle.console.following import follow
+
+        outcomes = follow(run, [step.name for step in steps], outcomes, OUT)
     for outcome in outcomes:
         _show(outcome, as_json)
         if outcome.error is not None:

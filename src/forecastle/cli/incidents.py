@@ -85,10 +85,29 @@ def close(
 def render(
     tasks: Annotated[list[Path], typer.Option(help="Task files, or folders of them.")],
     output: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("monitoring"),
+    as_json: AsJson = False,
 ) -> None:
     """Write the rules of these tasks as files for Prometheus, Alertmanager and Grafana, with Grafana's dashboard."""
     from forecastle.monitoring.rendering import write
+    from forecastle.settings import load_settings
     from forecastle.task import load_tasks
 
-    for path in write(load_tasks(tasks), output):
+    written = write(load_tasks(tasks), output, load_settings().runbook_url)
+    if as_json:
+        print_json([str(path) for path in written])
+        return
+    for path in written:
         typer.echo(f"Wrote {path}")
+
+
+@alerts.command(epilog="Example: forecastle alerts test")
+def test(as_json: AsJson = False) -> None:
+    """Send one message to everyone FORECASTLE_ALERT_URLS names; exit 4 where one of them does not take it."""
+    from forecastle.monitoring.telling import try_addresses
+    from forecastle.settings import load_settings
+
+    count = try_addresses(load_settings())
+    if as_json:
+        print_json({"told": count})
+    else:
+        typer.echo(f"Told {count} addresses." if count else "No address is set, so the log was told.")

@@ -56,12 +56,21 @@ def user() -> str:
 
 
 def working(text: str) -> AbstractContextManager[object]:
-    """Turn a spinner while something long works, where somebody looks at a terminal."""
+    """Turn a spinner and count the seconds while something long works, where somebody looks at a terminal."""
     if not sys.stderr.isatty():
         return nullcontext()
     from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    return Console(stderr=True).status(text)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    shown = Progress(*columns, console=Console(stderr=True), transient=True)
+    shown.add_task(text, total=None)
+    return shown
+
+
+def flows() -> list[str]:
+    """Return the flows there are, for a shell that completes them."""
+    return ["train", "live"]
 
 
 def print_json(value: Any) -> None:

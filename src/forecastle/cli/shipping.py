@@ -24,6 +24,7 @@ def comment(
     summary: Annotated[
         Path | None, typer.Option(envvar="GITHUB_STEP_SUMMARY", help="The file of the job's summary.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show a report in the job's summary and as one comment on the pull request, updated in place."""
     from forecastle.delivery.github import post, pull_request_of
@@ -38,11 +39,13 @@ def comment(
         with summary.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
     found = pull_request_of(repository, ref)
-    if found is None:
+    posted = None if found is None else post(load_settings(), found, text, name)
+    if as_json:
+        print_json({"url": posted.url, "created": posted.created} if posted else {"url": None, "created": False})
+    elif posted is None:
         typer.echo(f"{ref or 'No ref'} is no pull request: nothing was posted")
-        return
-    posted = post(load_settings(), found, text, name)
-    typer.echo(f"{'Posted' if posted.created else 'Updated'} {posted.url}")
+    else:
+        typer.echo(f"{'Posted' if posted.created else 'Updated'} {posted.url}")
 
 
 @app.command(epilog="Example: forecastle bake --task tasks/nyc-temperature.toml --to build/model")

@@ -20,6 +20,9 @@ def doctor(
     task: Annotated[
         list[Path] | None, typer.Option("--task", help="Task files, or folders of them, to examine too.")
     ] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the hosts of the tasks' sources too, for their first page.")
+    ] = False,
     now: Now = None,
     as_json: AsJson = False,
 ) -> int:
@@ -29,7 +32,7 @@ def doctor(
     from forecastle.task import load_tasks
 
     findings = []
-    for finding in examine(load_settings(), load_tasks(task) if task else (), moment(now)):
+    for finding in examine(load_settings(), load_tasks(task) if task else (), moment(now), online):
         findings.append(finding)
         if as_json:
             print_json(finding.__dict__)

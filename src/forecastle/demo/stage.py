@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from forecastle import pipeline
-from forecastle.data.faults import Fault
+from forecastle.data.faults import Answer, Fault
 from forecastle.demo.telling import Telling
 from forecastle.errors import UserError
 from forecastle.http import Client, Request
@@ -56,7 +56,8 @@ class Stage:
     telling: Telling
     days: int
     now: datetime = START
-    fault: Fault | None = None
+    fault: Fault | Answer | None = None
+    warmed_from: datetime | None = None
     address: str = ""
     latencies: list[float] = field(default_factory=list)
     measured: dict[str, Any] = field(default_factory=dict)

@@ -50,10 +50,14 @@ def record(settings: Settings, task: Task, event: Event) -> None:
     _place(settings, task).put(name, content)
 
 
-def events(settings: Settings, task: Task) -> tuple[Event, ...]:
-    """Return the whole trail, the oldest event first. Raises StorageUnavailable where the store does not answer."""
+def events(settings: Settings, task: Task, newest: int = 0) -> tuple[Event, ...]:
+    """Return the whole trail, the oldest event first, or only so many of the ``newest``.
+
+    Raises StorageUnavailable where the store does not answer.
+    """
     place = _place(settings, task)
-    return tuple(map(_read, place.get([name for name in place.list() if name.endswith(".json")])))
+    names = [name for name in place.list() if name.endswith(".json")]
+    return tuple(map(_read, place.get(names[-newest:])))
 
 
 def _read(content: bytes) -> Event:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from forecastle.frame import write_text
 from forecastle.monitoring.dashboard import dashboard
-from forecastle.monitoring.rules import Aggregation, Rule, rules_for
+from forecastle.monitoring.rules import PAGE, Aggregation, Rule, rules_for
 from forecastle.task import Task, duration_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -51,8 +51,8 @@ class Rendered:
     hold: str
 
 
-def render(tasks: Sequence[Task]) -> dict[str, str]:
-    """Return every file's text by its path, for the rules of these tasks."""
+def render(tasks: Sequence[Task], handbook: str = PAGE) -> dict[str, str]:
+    """Return every file's text by its path, for the rules of these tasks; ``handbook`` is where alerts link to."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -65,13 +65,14 @@ def render(tasks: Sequence[Task]) -> dict[str, str]:
     )
     environment.filters["text"] = lambda value: json.dumps(value, ensure_ascii=False)
     rules = rendered(tasks)
-    files = {path: environment.get_template(name).render(rules=rules) for path, name in FILES.items()}
+    filled = {"rules": rules, "handbook": handbook}
+    files = {path: environment.get_template(name).render(**filled) for path, name in FILES.items()}
     return {**files, DASHBOARD: json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"}
 
 
-def write(tasks: Sequence[Task], folder: Path) -> tuple[Path, ...]:
+def write(tasks: Sequence[Task], folder: Path, handbook: str = PAGE) -> tuple[Path, ...]:
     """Write the files into a folder, each whole or not at all; return where they lie."""
-    return tuple(write_text(folder / path, text) for path, text in render(tasks).items())
+    return tuple(write_text(folder / path, text) for path, text in render(tasks, handbook).items())
 
 
 def rendered(tasks: Sequence[Task]) -> tuple[Rendered, ...]:

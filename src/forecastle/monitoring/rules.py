@@ -47,10 +47,9 @@ class Rule:
     least: tuple[str, float] | None = None
     retrain: bool = False
 
-    @property
-    def runbook(self) -> str:
-        """Where to read what to do."""
-        return f"{PAGE}#{self.name}"
+    def runbook(self, handbook: str = PAGE) -> str:
+        """Return where to read what to do."""
+        return f"{handbook}#{self.name}"
 
     def is_met(self, value: float) -> bool:
         """Tell whether a value is past the threshold."""

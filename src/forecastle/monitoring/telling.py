@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
+from forecastle.errors import OutsideError
 from forecastle.monitoring.incidents import TOLD, told
 from forecastle.monitoring.journal import Incident, Journal
 from forecastle.settings import Settings
@@ -39,14 +40,35 @@ def send(settings: Settings, incident: Incident, event: str) -> bool:
     Without addresses the program's log is told.
     """
     title = f"forecastle: {incident.task}: {incident.kind} {event}"
-    body = incident.reason if event == "opened" else incident.note or "It has ended."
+    if event == "opened":
+        body = f"{incident.reason} What to do: {settings.runbook_url}#{incident.kind}"
+        return _post(settings, title, body, failure=True)
+    return _post(settings, title, incident.note or "It has ended.", failure=False)
+
+
+def try_addresses(settings: Settings) -> int:
+    """Send one message to every address of the settings and return how many they are; without one the log is told.
+
+    Raises OutsideError where one of them does not take it.
+    """
+    text = f"This is a trial: alerts arrive here. What to do about one: {settings.runbook_url}#what-to-do"
+    if not _post(settings, "forecastle: a trial", text, failure=False):
+        raise OutsideError(
+            "every address of FORECASTLE_ALERT_URLS to take a message",
+            "one that did not, or is none that Apprise knows",
+            "Try them one by one; they are not shown here, as they may hold passwords.",
+        )
+    return len(settings.alert_addresses)
+
+
+def _post(settings: Settings, title: str, body: str, failure: bool) -> bool:
     addresses = settings.alert_addresses
     if not addresses:
         _log.warning("%s. %s", title, body)
         return True
     import apprise
 
-    kind = apprise.NotifyType.FAILURE if event == "opened" else apprise.NotifyType.SUCCESS
+    kind = apprise.NotifyType.FAILURE if failure else apprise.NotifyType.SUCCESS
     post = apprise.Apprise()
     if not all([post.add(address) for address in addresses]):
         _log.error("an address of FORECASTLE_ALERT_URLS is none that Apprise knows")  # it may hold a password

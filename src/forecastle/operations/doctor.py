@@ -16,7 +16,9 @@ from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
+from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from forecastle import __version__
@@ -26,12 +28,13 @@ from forecastle.errors import ForecastleError, SettingsError, StorageUnavailable
 from forecastle.http import Client, Request
 from forecastle.models import pointer, trees
 from forecastle.monitoring.journal import Journal
-from forecastle.settings import Settings
-from forecastle.task import Task
+from forecastle.settings import PREFIX, Settings
+from forecastle.task import DAY, Task
 
 Health = Literal["well", "hint", "ill"]
 
 LEAST_FREE = 2 * 2**30  # bytes on the disk of the home folder
+LONG_AGO = timedelta(days=400)
 CLOCK_ROOM = timedelta(minutes=2)  # that this clock and another's may lie apart
 PACKAGES = ("polars", "lightgbm", "scikit-learn", "mlflow", "dvc", "fastapi", "obstore", "sqlalchemy")
 EXTRAS = {
@@ -53,11 +56,19 @@ class Finding:
     exit_code: int = 0
 
 
-def examine(settings: Settings, tasks: Sequence[Task], now: datetime) -> Iterator[Finding]:
-    """Yield the findings of every examination, those of the installation first, then those of each task."""
+def examine(
+    settings: Settings, tasks: Sequence[Task], now: datetime, online: bool = False, folder: Path | None = None
+) -> Iterator[Finding]:
+    """Yield the findings of every examination, those of the installation first, then those of each task.
+
+    ``online`` asks the hosts of the tasks' sources too, for their first page, which counts as no call. ``folder`` is
+    where a file named .env is looked for (default: the working folder).
+    """
     general: tuple[tuple[str, Callable[[], Finding | str]], ...] = (
         ("versions", _versions),
         ("extras", _extras),
+        ("settings", lambda: _configured(settings)),
+        ("secrets", lambda: _secrets(settings, folder or Path())),
         ("home", lambda: _home(settings)),
         ("disk", lambda: _disk(settings)),
         ("stores", lambda: _stores(settings, now)),
@@ -65,13 +76,17 @@ def examine(settings: Settings, tasks: Sequence[Task], now: datetime) -> Iterato
         ("registry", lambda: _registry(settings, now)),
         ("versioned data", lambda: _versioned(settings)),
         ("trees", _trees),
+        ("alerts", lambda: _alerts(settings)),
         ("listening", lambda: _listening(settings)),
+        ("service", lambda: _service(settings)),
     )
     for about, work in general:
         yield _examined(about, work)
     for task in tasks:
         yield _examined(f"task {task.name}", lambda task=task: _task(settings, task, now))  # type: ignore[misc]
         yield _examined(f"champion of {task.name}", lambda task=task: _champion(settings, task))  # type: ignore[misc]
+    for host, address in _hosts(settings, tasks, now).items() if online else ():
+        yield _examined(f"source {host}", lambda address=address: _host(settings, address, now))  # type: ignore[misc]
 
 
 def _examined(about: str, work: Callable[[], Finding | str]) -> Finding:
@@ -106,6 +121,54 @@ def _is_installed(name: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def _configured(settings: Settings) -> str:
+    """Name what is set, never its value."""
+    names = sorted(f"{PREFIX}{name.upper()}" for name in settings.model_fields_set)
+    return f"set: {', '.join(names)}" if names else "all at their defaults"
+
+
+def _secrets(settings: Settings, folder: Path) -> Finding | str:
+    """Look whether others may read what holds secrets: the file .env, and the home folder, where a backup would be."""
+    file = folder / ".env"
+    secret = [name for name in type(settings).model_fields if isinstance(getattr(settings, name), SecretStr)]
+    kept = [name for name in secret if getattr(settings, name).get_secret_value()]
+    if kept and file.is_file() and file.stat().st_mode & 0o077:
+        return _hint(
+            f"{file.resolve()} holds settings and others may read it", f"Keep it to yourself: chmod 600 {file}"
+        )
+    return f"{len(kept)} set, none shown" if kept else "none set"
+
+
+def _alerts(settings: Settings) -> str:
+    addresses = settings.alert_addresses
+    if not addresses:
+        return "told to the log alone; FORECASTLE_ALERT_URLS names whom else"
+    import apprise
+
+    unknown = sum(not apprise.Apprise().add(address) for address in addresses)
+    if unknown:
+        raise SettingsError(
+            "addresses in FORECASTLE_ALERT_URLS that Apprise knows",
+            f"{unknown} of {len(addresses)} that it does not",
+            "Compare them with Apprise's list; they are not shown here, as they may hold passwords.",
+        )
+    return f"Apprise knows all {len(addresses)} that are set; forecastle alerts test sends each a message"
+
+
+def _service(settings: Settings) -> Finding | str:
+    """Look whether the service answers that the embedded rules watch; that it does not stops no run."""
+    address = settings.service_url.rstrip("/")
+    if not address:
+        return "not watched by the embedded rules: FORECASTLE_SERVICE_URL is empty"
+    try:
+        with Client(settings.model_copy(update={"http_attempts": 1})) as client:
+            answer = client.get(Request(f"{address}/health"))
+    except ForecastleError as error:
+        return _hint(f"does not answer: {error.found}", "Start it, or mend FORECASTLE_SERVICE_URL.")
+    said = f"{Request(address).address} answered {answer.status}"
+    return said if answer.status == 200 else _hint(said, "Look whether that is the service: FORECASTLE_SERVICE_URL.")
 
 
 def _home(settings: Settings) -> str:
@@ -199,6 +262,31 @@ def _task(settings: Settings, task: Task, now: datetime) -> str:
     asked = PROVIDERS[task.source.provider].requests(task.measured, settings, now - window, now, now)
     keyed = "its key is set, " if any(request.secret_params for request in asked) else ""
     return f"{task.source.provider}: {keyed}its schedule fits what may be asked"
+
+
+def _hosts(settings: Settings, tasks: Sequence[Task], now: datetime) -> dict[str, str]:
+    """Return the hosts that the tasks' sources are asked at, each with the address of its first page."""
+    found: dict[str, str] = {}
+    then = now - LONG_AGO  # the past may be asked for at another host than the present
+    spans = ((now - max(task.frequency, DAY), now) for task in tasks)
+    for task, span in [*zip(tasks, spans, strict=True), *((task, (then - DAY, then)) for task in tasks)]:
+        try:
+            asked = PROVIDERS[task.source.provider].requests(task.measured, settings, *span, now)
+        except ForecastleError:  # the task's own examination has said so
+            continue
+        for one in asked:
+            parts = urlsplit(one.url)
+            if parts.scheme in ("http", "https"):
+                found[parts.netloc.rpartition("@")[2]] = f"{parts.scheme}://{parts.netloc}/"
+    return found
+
+
+def _host(settings: Settings, address: str, now: datetime) -> str:
+    with Client(settings.model_copy(update={"http_attempts": 1})) as client:
+        answer = client.get(Request(address))
+    if "date" not in answer.headers:
+        return "answers"
+    return f"answers; {_agreeing(abs(parsedate_to_datetime(answer.headers['date']) - now), 'the source')}"
 
 
 def _champion(settings: Settings, task: Task) -> Finding | str:

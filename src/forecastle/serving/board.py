@@ -25,12 +25,13 @@ from forecastle.data.recipe import Recipe
 from forecastle.data.store import task_stores
 from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
 from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.models import audit
 from forecastle.models.baked import serving
 from forecastle.models.bundle import Bundle, load, self_check
 from forecastle.models.pointer import Pointer
 from forecastle.models.untrained import of_models
-from forecastle.monitoring import metrics
-from forecastle.monitoring.journal import FIGURES, Journal
+from forecastle.monitoring import drift, metrics
+from forecastle.monitoring.journal import FIGURES, OUTCOME, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
 from forecastle.serving.schemas import Model, Scores, SeriesForecasts
@@ -43,6 +44,7 @@ from forecastle.task import Task, nearest
 SCORED = timedelta(days=30)
 RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
+MOST_DECISIONS = 8
 MOST_STAND_INS = 20_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REFUSED = "champion-refused"
@@ -127,12 +129,22 @@ class Board:
             return known[1]
         since = now - SCORED
         if snapshot.fault:
-            return Details(since, snapshot.forecasts.clear(), None, ())
+            return Details(since, pl.DataFrame(schema={name: OUTCOME[name] for name in DRAWN}), None, ())
         outcomes = self.journal().outcomes(name, since, DRAWN)
         ours = of_models(outcomes)
         scores = Scores.model_validate(live_scores(ours)) if ours.height else None
         incidents = self.journal().incidents(name)[: -MOST_INCIDENTS - 1 : -1]
-        details = Details(since, outcomes, scores, incidents)
+        tested = self.journal().heartbeats(name).get(metrics.CONCEPT_DRIFT)
+        details = Details(
+            since=since,
+            outcomes=outcomes,
+            live=scores,
+            incidents=incidents,
+            drift_ratio=drift.drift_ratio(self.journal().drift_flags(name, drift.WINDOW, now)),
+            errors_changed=None if tested is None else tested.detail,
+            decisions=audit.events(self._settings, entry.task, MOST_DECISIONS)[::-1],
+            handbook=self._settings.runbook_url,
+        )
         entry.details = (revision, details)
         return details
 

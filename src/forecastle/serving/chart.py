@@ -18,6 +18,8 @@ from markupsafe import Markup, escape
 HEIGHT = 252
 TOP, BOTTOM = 22, 206
 WIDTH = 1000
+EDGE = 0.94  # a day's name beyond that share of the width ends where it stands
+FEW_TICKS = 5  # as many are named where there is little room, too
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _INTRADAY = tuple(_MINUTE * step for step in (1, 2, 5, 10, 15, 30)) + tuple(_HOUR * step for step in (1, 2, 3, 6, 12))
@@ -59,6 +61,7 @@ class Drawing:
     promised: Sequence[Point] = ()
     promised_band: Sequence[Interval] = ()
     missed: Sequence[Point] = ()
+    most_ticks: int = 9
 
 
 def draw(drawing: Drawing, name: str) -> Markup:
@@ -106,13 +109,18 @@ def tick_texts(values: Sequence[float]) -> list[str]:
     return [f"{value:,.{decimals}f}".replace("-", "−") for value in values]
 
 
-def time_ticks(start: datetime, end: datetime, zone: ZoneInfo, wanted: int = 9) -> list[Tick]:
+def time_ticks(
+    start: datetime, end: datetime, zone: ZoneInfo, wanted: int = 9, finest: timedelta = timedelta(0)
+) -> list[Tick]:
     """Return at most ``wanted`` marks at round local times of the zone; every local midnight among them is a day.
+
+    Marks are not closer than ``finest``.
 
     Around a change of daylight saving the marks keep their local clock, so their distance varies by that hour.
     """
     seconds = max((end - start).total_seconds(), 1.0)
-    step = next((step for step in _INTRADAY if seconds / step <= wanted), None)
+    fine = (step for step in _INTRADAY if step >= finest.total_seconds() and seconds / step <= wanted)
+    step = next(fine, None)
     days = 1 if step else next((days for days in _DAYS if seconds / _DAY / days <= wanted), _DAYS[-1])
     day = start.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
     if days > 1:
@@ -178,18 +186,19 @@ def _axes(drawing: Drawing, canvas: _Canvas, values: Sequence[float]) -> Iterabl
     for value, text in zip(values, tick_texts(values), strict=True):
         yield f'<line class="grid" x1="0" x2="100%" y1="{canvas.y(value)}" y2="{canvas.y(value)}"/>'
         yield f'<text class="value" x="-8" y="{canvas.y(value)}" dy="0.32em">{text}</text>'
-    ticks = time_ticks(drawing.start, drawing.end, drawing.zone)
+    ticks = time_ticks(drawing.start, drawing.end, drawing.zone, drawing.most_ticks, drawing.step)
     hours = any(not tick.day for tick in ticks)
     first_day = next((number for number, tick in enumerate(ticks) if tick.day), 0)
     for number, tick in enumerate(ticks):
         at, opens_day = canvas.percent(tick.at), hours and tick.day
-        odd = " odd" if (number - first_day) % 2 else ""
+        odd = " odd" if (number - first_day) % 2 and len(ticks) > FEW_TICKS else ""
         kind, top = ("tick day", TOP) if opens_day else ("tick", BOTTOM)
         yield f'<line class="{kind}" x1="{at}" x2="{at}" y1="{top}" y2="{BOTTOM + 5}"/>'
         yield f'<text class="time{odd}" x="{at}" y="{BOTTOM + 19}">{tick.text}</text>'
         if opens_day:
             local = tick.at.astimezone(drawing.zone)
-            yield f'<text class="day" x="{at}" y="{BOTTOM + 36}">{local:%a} {local.day} {local:%b}</text>'
+            edge = " edge" if canvas.share(tick.at) > EDGE else ""
+            yield f'<text class="day{edge}" x="{at}" y="{BOTTOM + 36}">{local:%a} {local.day} {local:%b}</text>'
     yield f'<text class="value unit" x="-8" y="{TOP - 13}">{escape(drawing.unit)}</text>'
     yield f'<line class="base" x1="0" x2="100%" y1="{BOTTOM}" y2="{BOTTOM}"/></g>'
 

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from forecastle import __version__
 from forecastle.frame import SERIES, TIMESTAMP
-from forecastle.monitoring.journal import Incident
+from forecastle.serving import panels
 from forecastle.serving.chart import Drawing, draw
 from forecastle.serving.schemas import HorizonScores, Model, Scores, SeriesForecasts
 from forecastle.serving.snapshot import Details, Snapshot, window
@@ -87,13 +87,14 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
     condition = snapshot.condition(now)
     shown = snapshot.series_ids[:MOST_SERIES]
     first = details.outcomes[TIMESTAMP].min()
-    tone = "warn" if condition.reason else "good"
+    tone, state = ("warn", "Degraded") if condition.reason else ("good", "Up to date")
     return {
         "anchor": anchor,
         "name": task.name,
         "title": task.name,
         "facts": _facts(task),
-        "status": f"{'Degraded' if condition.reason else 'Up to date'} · {clock(now, task)}",
+        "state": state,
+        "status": f"{state} · {clock(now, task)}",
         "tone": tone,
         "warning": f"{condition.reason[0].upper()}{condition.reason[1:]}." if condition.reason else "",
         "unit": task.unit,
@@ -104,7 +105,10 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
         "more": max(len(snapshot.series_ids) - MOST_SERIES, 0),
         "since": f" since {day(first, task)}" if isinstance(first, datetime) else "",
         "scores": _score_rows(task, snapshot.promise, details.live, places),
-        "incidents": [_incident(one, task) for one in details.incidents],
+        "overview": panels.overview(snapshot, details, now),
+        "drift": panels.drift(task, details, anchor, places),
+        "decisions": [panels.decision(one, task) for one in details.decisions],
+        "incidents": [panels.incident(one, task, details.handbook) for one in details.incidents],
     }
 
 
@@ -325,16 +329,6 @@ def _misses(coverage: float | None, task: Task) -> bool:
     """Tell whether the intervals hold far fewer or far more truths than promised (for 90 %: outside 80 to 97 %)."""
     promised = task.training.coverage
     return coverage is not None and not promised - 0.1 <= coverage <= promised + 0.7 * (1 - promised)
-
-
-def _incident(incident: Incident, task: Task) -> dict[str, Any]:
-    until = f" to {clock(incident.closed_at, task)}" if incident.closed_at else ""
-    return {
-        "kind": incident.kind.replace("-", " ").replace("_", " "),
-        "open": incident.closed_at is None,
-        "when": f"{clock(incident.opened_at, task)}{until}",
-        "reason": f"{incident.reason} {incident.note}".strip(),
-    }
 
 
 @cache

@@ -11,6 +11,7 @@ import polars as pl
 
 from forecastle.errors import DataTooOld
 from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.models.audit import Event
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.journal import Incident
 from forecastle.serving.schemas import Forecast, Model, Scores, SeriesForecasts
@@ -132,12 +133,21 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Details:
-    """What came of a task's forecasts: outcomes since a time, their live scores, and the incidents, newest first."""
+    """What came of a task's forecasts: outcomes since a time, their live scores, and the incidents, newest first.
+
+    ``drift_ratio`` is None while there are too few predictions, ``errors_changed`` while errors were not tested yet,
+    else the series whose errors have changed (empty: none). ``decisions`` on what serves are the newest first,
+    ``handbook`` is where it is published what to do about incidents.
+    """
 
     since: datetime
     outcomes: pl.DataFrame
     live: Scores | None
     incidents: tuple[Incident, ...]
+    drift_ratio: float | None = None
+    errors_changed: str | None = None
+    decisions: tuple[Event, ...] = ()
+    handbook: str = ""
 
 
 def build(

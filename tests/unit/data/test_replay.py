@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
 import pytest
 
-from forecastle.data.faults import FAULTS
+from forecastle.data.faults import FAULTS, in_the_sun
 from forecastle.data.replay import AIRPORTS, VARIABLES, load_nyc_weather, replay_app
 from forecastle.errors import SourceUnavailable, UserError
 from forecastle.http import Answer, Client, Request, asgi_transport
@@ -95,6 +96,21 @@ def test_with_forecast_values_the_future_holds_made_up_numbers_as_a_live_answer_
         values = json.loads(ask(client, "forecast", past_days="0", forecast_days="2").body)["hourly"]["temperature_2m"]
     assert values[:9] == [48.0 + n for n in range(9)]
     assert set(values[9:]) == {56.0}
+
+
+def test_a_sensor_in_the_sun_is_warmed_by_day_from_its_time_on_and_its_neighbour_never(client, clock):
+    """From noon of the tenth in New York, 17:00 UTC; the sine of the day is 1 there, ½ at 20:00 UTC + 1 h, 0 by night."""
+    clock.now = datetime(2013, 2, 12, tzinfo=UTC)
+    asked = {"start_date": "2013-02-10", "end_date": "2013-02-11"}
+    told = json.loads(ask(client, "archive", EWR, JFK, **asked).body)
+    clock.fault = partial(in_the_sun, since=START + 17 * HOUR, timezone="America/New_York", kelvin=6.0)
+    warmed = json.loads(ask(client, "archive", EWR, JFK, **asked).body)
+    before, after = (one[0]["hourly"]["temperature_2m"] for one in (told, warmed))
+    assert warmed[1]["hourly"]["temperature_2m"] == told[1]["hourly"]["temperature_2m"]
+    more = [round(b - a, 1) for a, b in zip(before, after, strict=True)]
+    assert more[:17] == [0.0] * 17
+    assert more[17:24] == [6.0, 5.8, 5.2, 4.2, 3.0, 1.6, 0.0]
+    assert more[24:36] == [0.0] * 12 and more[36] == 1.6 and more[41] == 6.0
 
 
 def test_a_missing_hour_is_null_at_its_place(client):

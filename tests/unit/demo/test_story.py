@@ -11,7 +11,7 @@ from forecastle.errors import UserError
 
 
 def test_the_chapters_are_the_ones_of_the_story_and_each_says_what_it_does() -> None:
-    assert len(CHAPTERS) == 7
+    assert len(CHAPTERS) == 8
     assert all(work.__doc__ and work.__doc__.splitlines()[0].endswith(".") for _, work in CHAPTERS)
 
 

@@ -130,7 +130,7 @@ def test_every_rule_is_about_a_metric_that_exists_and_says_what_to_do(task: Task
 
 def test_every_rule_leads_to_what_is_to_be_done(task: Task, root: Path) -> None:
     for rule in rules_for(task):
-        page, _, anchor = rule.runbook.partition("#")
+        page, _, anchor = rule.runbook().partition("#")
         assert f"\n### {anchor}\n" in (root / page).read_text(encoding="utf-8"), rule.name
 
 

@@ -102,7 +102,7 @@ def test_every_rule_fires_in_prometheus_when_its_time_has_come_and_not_before(
     labels = {"severity": one.rule.severity, "rule": name, "task": "t"} | dict(one.rule.labels)
     labels |= {"span": "day"} if "span" in series[0][0] else {}
     labels.pop("task") if name == "service-down" else None
-    annotations = {"summary": one.rule.summary, "description": one.rule.action, "runbook_url": one.rule.runbook}
+    annotations = {"summary": one.rule.summary, "description": one.rule.action, "runbook_url": one.rule.runbook()}
     firing = [{"exp_labels": labels, "exp_annotations": annotations}]
     tests = [{"eval_time": f"{minutes}m", "alertname": one.alert, "exp_alerts": firing}]
     tests += [{"eval_time": f"{minutes - 1}m", "alertname": one.alert, "exp_alerts": []}] if minutes else []

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from forecastle.errors import OutsideError
 from forecastle.monitoring import alert_log, telling
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import Settings
@@ -70,7 +71,7 @@ def test_an_incident_is_told_when_it_opens_and_when_it_ends_once(
     assert [telling.tell(journal, settings, "weather", NOON + HOUR) for _ in range(2)] == [1, 0]
     assert logged(settings) == [("opened", "data-drift"), ("closed", "data-drift")]
     assert [record.getMessage() for record in caplog.records] == [
-        "forecastle: weather: data-drift opened. Too many have drifted.",
+        "forecastle: weather: data-drift opened. Too many have drifted. " "What to do: docs/incidents.md#data-drift",
         "forecastle: weather: data-drift closed. The measure is back.",
     ]
 
@@ -96,3 +97,17 @@ def test_an_address_that_is_none_is_said_without_showing_it(
     assert telling.tell(journal, theirs, "weather", NOON) == 0
     assert "FORECASTLE_ALERT_URLS" in caplog.text
     assert "hunter2" not in "".join(one.getMessage() for one in caplog.records if one.name.startswith("forecastle"))
+
+
+def test_a_trial_is_taken_by_every_address_or_is_an_error_of_theirs(
+    settings: Settings, hook: tuple[str, list[dict[str, Any]], list[int]]
+) -> None:
+    address, got, answers = hook
+    theirs = settings.model_copy(update={"alert_urls": SecretStr(address), "runbook_url": "https://example.org/i"})
+    assert telling.try_addresses(theirs) == 1
+    assert [(one["title"], one["message"].endswith("https://example.org/i#what-to-do")) for one in got] == [
+        ("forecastle: a trial", True)
+    ]
+    answers.append(500)
+    with pytest.raises(OutsideError, match="did not"):
+        telling.try_addresses(theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +37,30 @@ def test_a_backup_and_its_restore_say_what_they_did(settings: Settings, tmp_path
     assert main(["restore", "--from", str(tmp_path / "copy.tar")]) == 0
     assert f"Restored {said['files']} files" in capsys.readouterr().out
     archive = Archive(tmp_path / "other" / "nyc-temperature" / "archive")
+    assert [archive.read(one.name) for one in archive.notes()] == [b"body"]
+
+
+def test_the_guides_to_upgrade_and_to_restore_lead_back_to_what_was(
+    settings: Settings, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    shutil.copy(root / "tasks" / "nyc-temperature.toml", tmp_path / "tasks")
+    monkeypatch.setenv("FORECASTLE_GIT", "false")
+
+    def follow(guide: str) -> list[str]:
+        """Run a guide's commands in order, but for those that need a network or Docker; return what was run."""
+        text = (root / "docs" / f"{guide}.md").read_text(encoding="utf-8").replace("/backups/", f"{tmp_path}/")
+        lines = [line.strip() for line in text.splitlines() if line.strip().startswith("forecastle ")]
+        ran = [line.removeprefix("forecastle ") for line in lines if not line.startswith("forecastle run live")]
+        for line in ran:
+            assert main(line.split()) == 0, f"{line}\n{capsys.readouterr()}"
+        return [line.split()[0] for line in ran]
+
+    assert follow("howto-upgrade") == ["backup", "migrate", "migrate", "doctor"]
+    (tmp_path / "before-upgrade.tar.gz").rename(tmp_path / "2026-11-23.tar.gz")
+    shutil.rmtree(settings.home)
+    assert follow("howto-restore") == ["restore", "migrate", "doctor"]
+    archive = Archive(settings.task_folder("nyc-temperature") / "archive")
     assert [archive.read(one.name) for one in archive.notes()] == [b"body"]
 
 

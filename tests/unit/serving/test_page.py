@@ -38,7 +38,7 @@ def text_of(html: str) -> str:
 
 
 def test_every_series_has_a_chart_with_its_lines_and_bands(state, clock) -> None:
-    html = page.board([state], clock())
+    html = page.board([state], clock()).partition('<div class="lower">')[0]
     assert html.count('<svg class="chart"') == 3
     assert html.count('class="line forecast" d="M') == 3 + 1  # and one in the legend
     assert html.count('<path class="band" d="M') == 3
@@ -124,7 +124,7 @@ def test_more_series_than_a_page_can_show_are_counted_and_linked(state, task, cl
     snapshot = build(
         crowd, None, None, None, made_up.observations(crowd, at, at), identified(made_up.forecasts(crowd, at, at))
     )
-    html = page.board([(snapshot, state[1])], clock())
+    html = page.board([(snapshot, state[1])], clock()).partition('<div class="lower">')[0]
     assert html.count('<svg class="chart"') == page.MOST_SERIES
     assert f'5 more series: <a href="/v1/tasks/{NAME}/forecasts">' in html
 

@@ -13,7 +13,7 @@ from datetime import datetime
 import polars as pl
 from starlette.applications import Starlette
 
-from forecastle.data.faults import Fault
+from forecastle.data.faults import Answer, Fault
 from forecastle.data.replay.flights import flight_routes, load_nyc_flights
 from forecastle.data.replay.weather import AIRPORTS, VARIABLES, Location, load_nyc_weather, weather_routes
 
@@ -24,7 +24,7 @@ def replay_app(
     weather: pl.DataFrame,
     now: Callable[[], datetime],
     locations: Mapping[str, Location] | None = None,
-    faults: Callable[[], Fault | None] = lambda: None,
+    faults: Callable[[], Fault | Answer | None] = lambda: None,
     forecast_values: bool = False,
     flights: pl.DataFrame | None = None,
 ) -> Starlette:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from forecastle.data.faults import FAULTS, Block, Fault, error_body, wire
+from forecastle.data.faults import FAULTS, Answer, Block, Fault, error_body, wire
 from forecastle.data.replay.recording import read_recorded, stamped
 from forecastle.frame import SERIES, TIME, TIMESTAMP
 
@@ -80,7 +80,7 @@ def weather_routes(
     weather: pl.DataFrame,
     now: Callable[[], datetime],
     locations: Mapping[str, Location] | None = None,
-    faults: Callable[[], Fault | None] = lambda: None,
+    faults: Callable[[], Fault | Answer | None] = lambda: None,
     forecast_values: bool = False,
 ) -> list[Route]:
     """Return the routes that answer ``/v1/forecast`` and ``/v1/archive`` from a table of recorded weather.
@@ -88,7 +88,8 @@ def weather_routes(
     ``weather`` has series_id, timestamp (UTC, whole hours) and columns named in VARIABLES; ``locations`` places each
     series (default AIRPORTS). As the live API does, it answers every hour of the asked days: an hour without a record
     is null, and so is every hour after ``now()``. With ``forecast_values`` hours after now hold the last value known
-    at now instead, as a live answer holds a forecast. ``faults()`` names what is wrong with an answer, or None.
+    at now instead, as a live answer holds a forecast. ``faults()`` names what is wrong with an answer, or is
+    what makes another of it, or None.
     """
     recording = _record(weather, locations or AIRPORTS)
 
@@ -107,7 +108,9 @@ def weather_routes(
         except _Refused as refused:
             return error_body(400, str(refused))
         fault = faults()
-        return FAULTS[fault].answer(blocks) if fault else wire(blocks)
+        if fault is None:
+            return wire(blocks)
+        return FAULTS[fault].answer(blocks) if isinstance(fault, str) else fault(blocks)
 
     return [Route("/v1/forecast", forecast), Route("/v1/archive", archive)]
 
