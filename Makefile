@@ -110,8 +110,8 @@ champion: setup  ## fetch the registry's champion to where the service and the c
 retrain: setup airflow  ## trigger the TRAIN DAG: of the Airflow that FORECASTLE_AIRFLOW_URL names, else of one started for it
 	@tools/retrain $(TASK)
 
-.PHONY: report
-report: setup  ## compare what was trained last with the champion: build/report
+.PHONY: comparison
+comparison: setup  ## compare what was trained last with the champion: build/report
 	$(BIN)/forecastle compare --task $(TASK) --output build/report
 
 .PHONY: comment
@@ -176,9 +176,19 @@ lock: setup  ## resolve the requirements again; UPGRADE=1 takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(if $(UPGRADE),--upgrade) \
 		--python-version 3.11 requirements/airflow.in --output-file requirements/airflow.txt > /dev/null
 
+.PHONY: architecture
+architecture: setup browser  ## draw docs/architecture.png from docs/architecture.toml and the code
+	$(BIN)/python tools/architecture.py
+
 .PHONY: screenshot
 screenshot: setup browser  ## run the demo and take the picture of its page for the README
 	$(BIN)/python tools/screenshot.py docs/images/page.png
+
+REPORT ?= demo/report
+
+.PHONY: report
+report: setup browser alerting airflow  ## the demo's final report, with its pictures, from nothing: REPORT=demo/report
+	$(BIN)/python tools/report $(REPORT)
 
 .PHONY: clean
 clean:  ## remove what runs left behind; .venv and data/ stay

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -311,6 +312,13 @@ def load_settings(**overrides: object) -> Settings:
             f"{PREFIX}{'.'.join(map(str, entry['loc'])).upper()}: {entry['msg'].lower()}" for entry in error.errors()
         )
         raise SettingsError("valid settings", listing, "Mend the environment or the .env file.") from None
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a program that is started: this process's, and what it is told of its own."""
+    import os
+
+    return {**os.environ, **own}
 
 
 def apply_library_defaults(settings: Settings | None = None) -> None:

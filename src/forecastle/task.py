@@ -69,6 +69,7 @@ def _known_country(code: object) -> object:
     return code
 
 
+Day = date  # by another name, where a field is called date
 Zone = Annotated[str, BeforeValidator(_known_zone)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=60)]
 
@@ -234,6 +235,18 @@ class Monitoring(Part):
     retrain_after: Duration = timedelta(days=2)
 
 
+class Report(Part):
+    """What the final report says that nobody can measure: its title page, and why this is forecast."""
+
+    title: str = Field(default="", max_length=200)
+    team: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
+    date: Day | None = None
+    domain: str = Field(default="", max_length=200)
+    why: str = Field(default="", max_length=2000)
+    provider: str = Field(default="", max_length=200)
+    documentation: str = Field(default="", pattern=r"^(https?://\S+)?$")
+
+
 class Task(Part):
     """What is forecast: source, series, target, frequency, horizon, gate, features, training, monitoring."""
 
@@ -252,6 +265,7 @@ class Task(Part):
     features: Features = Features()
     training: Training = Training()
     monitoring: Monitoring = Monitoring()
+    report: Report = Report()
 
     @property
     def steps(self) -> int:
@@ -347,7 +361,7 @@ class Task(Part):
 
         What is as by default is left out, so that a field which a newer forecastle adds changes no task of old.
         """
-        what = self.model_dump(mode="json", exclude={"description"}, exclude_defaults=True)
+        what = self.model_dump(mode="json", exclude={"description", "report"}, exclude_defaults=True)
         return hashlib.sha256(to_json(what).encode()).hexdigest()[:12]
 
     def age(self, newest: datetime, now: datetime) -> timedelta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -213,3 +213,16 @@ def test_a_covariate_that_cannot_be_known_ahead_is_a_mistake(small_task, changes
     assert small_task(**good).ahead == ("x",)
     with pytest.raises(TaskError, match=said):
         small_task(**good | changes)
+
+
+def test_what_the_report_says_changes_no_forecast(small_task) -> None:
+    told = small_task(report={"title": "A title", "team": ["Ann", "Ben"], "date": date(2026, 3, 31), "why": "Because."})
+    assert told.digest == small_task().digest
+    assert told.report.date == date(2026, 3, 31) and told.report.team == ("Ann", "Ben")
+
+
+def test_a_report_with_mistakes_is_answered_with_all_of_them(small_task) -> None:
+    with pytest.raises(TaskError) as refused:
+        small_task(report={"titel": "A title", "team": [""], "documentation": "example.org"})
+    for place in ("report.titel", "report.team", "report.documentation"):
+        assert place in str(refused.value)

@@ -24,6 +24,7 @@ from forecastle.cli import (
     models,
     quarantine,
     registry,
+    report,
     shipping,
     stores,
 )
@@ -82,7 +83,7 @@ def forecastle(
         raise typer.Exit
 
 
-for room in (doors.app, flows.app, models.app, lineage.app, stores.app, shipping.app):
+for room in (doors.app, flows.app, models.app, lineage.app, stores.app, shipping.app, report.app):
     app.add_typer(room)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")

@@ -182,6 +182,14 @@ def versions(settings: Settings, task: Task, with_aliases: bool = False) -> list
         return _named(found, _aliases(client, task) if with_aliases else {})
 
 
+def runs(settings: Settings, task: Task, most: int) -> list[tracking.TrackedRun]:
+    """Return the newest runs of the task's experiment, at most so many; none where there is no such experiment."""
+    with _registry(settings) as client:
+        experiment = client.get_experiment_by_name(task.name)
+        found = client.search_runs([experiment.experiment_id], max_results=most) if experiment else []
+        return [tracking.tracked(one) for one in found]
+
+
 def find(settings: Settings, task: Task, version: str) -> ModelVersion:
     """Return one version of the task's model; RegistryUnavailable where the registry does not have it."""
     with _registry(settings) as client:

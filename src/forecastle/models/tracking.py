@@ -48,6 +48,24 @@ class Dataset:
     profile: str
 
 
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run as the tracking server knows it; ``experiment`` is its id there."""
+
+    run_id: str
+    experiment: str
+    name: str
+    status: str
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+def tracked(run: Any) -> TrackedRun:
+    """Return what MLflow tells of a run."""
+    told = (run.info.run_id, run.info.experiment_id, run.info.run_name, run.info.status)
+    return TrackedRun(*told, params=dict(run.data.params), metrics=dict(run.data.metrics))
+
+
 def dataset(task: Task, bundle: Bundle, data: Record | None) -> Dataset:
     """Describe the training table of a bundle. Its source is where its bytes lie; no secret is in it."""
     kind, source = _source(data) if data else ("code", {"tags": {"data_version": bundle.data_version}})

@@ -7,6 +7,7 @@
     incidents    what went wrong, from when to when; one open incident a task and kind; incident_steps: what was done
     samples      what monitoring measured lately, for rules that look at a stretch of time
     heartbeats   when each kind of work last succeeded, and how often it did
+    signs_of_life  every quarter of a minute in which the service was there; see ``uptime``
 
 The database is SQLite (write-ahead log) or PostgreSQL, told apart by the URL alone. Every write is one transaction
 and idempotent: whatever is retried, a forecast is recorded once and scored once; a revised truth scores it again and is

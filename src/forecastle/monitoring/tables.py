@@ -145,6 +145,7 @@ HEARTBEATS = sql.Table(
     sql.Column("count", sql.Integer, nullable=False),
     _text("detail"),
 )
+SIGNS_OF_LIFE = sql.Table("signs_of_life", TABLES, sql.Column("at", _Moment, primary_key=True))
 
 
 def make_engine(url: str) -> sql.Engine:

@@ -31,6 +31,7 @@ from forecastle.data.providers import gives_events
 from forecastle.data.store import task_stores
 from forecastle.errors import StorageUnavailable
 from forecastle.models import bundle, pointer, registry
+from forecastle.monitoring import uptime
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.settings import Settings
@@ -136,6 +137,8 @@ def _prune_task(
     if settings.keep_journal:
         before = now - max(timedelta(days=settings.keep_journal), LIVE + task.horizon)
         counts = journal.forget(task.name, before, live.versions, dry_run)
+        if not dry_run:
+            uptime.forget(journal, before)  # the service's, not this task's: the second task finds them gone
         yield Pruned(task.name, "journal", settings.keep_journal, sum(counts.values()), None)
     if settings.keep_models:
         yield _models(settings, task, live, now, dry_run)

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ import uvicorn
 from forecastle.data import formats, identity
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.serving.app import create_app
+from forecastle.serving.heartbeat import beating
 from forecastle.serving.keys import require_keys
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -35,14 +36,17 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
     with listen(settings.host, settings.port) as (door, address):
         app = create_app(settings, tasks, lambda: datetime.now(UTC))
         say(f"Serving {', '.join(task.name for task in tasks)} at {address}")
-        serve(app, door)
+        with beating(settings):
+            serve(app, door)
 
 
 @contextmanager
-def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "") -> Iterator[str]:
+def running(
+    settings: Settings, tasks: Sequence[Task], clock: Callable[[], datetime], note: str = "", beats: bool = True
+) -> Iterator[str]:
     """Serve the tasks in the background of this process, by the given clock; gives the service's address.
 
-    The page shows the note, if there is one.
+    The page shows the note, if there is one. Without ``beats`` its being there is no part of the uptime.
 
     Raises StorageUnavailable where it does not come up, else as ``serve_forever``.
     """
@@ -59,7 +63,8 @@ def running(settings: Settings, tasks: Sequence[Task], clock: Callable[[], datet
                 raise StorageUnavailable(
                     f"the service to come up at {address}", "it did not", "See what it logged, then start it again."
                 )
-            yield address
+            with beating(settings) if beats else nullcontext():
+                yield address
         finally:
             server.should_exit = True
             thread.join(STOP_SECONDS)

@@ -26,7 +26,7 @@ import sqlalchemy as sql
 from alembic import op
 
 revision = "0004_v0.9.0"
-down_revision = "0003_v0.1.0"
+down_revision = "0004_v0.1.0"
 branch_labels = depends_on = None
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "journal_version"
-REVISIONS = ("0001_v0.1.0", "0002_v0.1.0", "0003_v0.1.0")
+REVISIONS = ("0001_v0.1.0", "0002_v0.1.0", "0003_v0.1.0", "0004_v0.1.0")
 """Every revision, oldest first: its number, and the forecastle that brought it."""
 
-HARMLESS = frozenset({"0002_v0.1.0", "0003_v0.1.0"})
+HARMLESS = frozenset({"0002_v0.1.0", "0003_v0.1.0", "0004_v0.1.0"})
 """Those that only add what older code does not miss: they are made by whoever opens the journal first."""
 
 _LOCK = 7_330_001  # PostgreSQL's advisory lock of this schema, any number that nobody else takes
