@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from forecastle.data import ahead as known_ahead
 from forecastle.data import formats, identity, roster
 from forecastle.data.derivation import derive, join_others, open_history, open_others
 from forecastle.data.examples import Examples, make_examples
@@ -58,39 +59,43 @@ def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path |
 
 def past_and_test(task: Task, settings: Settings, now: datetime, origins: Path | None) -> tuple[Examples, Examples]:
     """Return what a back-test learns from, as it was known when its first origin was issued, and what it forecasts."""
-    versions = _observations(task, settings, now)
+    versions, ahead = _observations(task, settings, now)
     if origins is None:
-        panel, rows = _last_part(task, versions)
+        panel, rows = _last_part(task, versions, ahead)
     else:
-        panel, rows = _asked(task, versions, _read_origins(origins, task))
+        panel, rows = _asked(task, versions, ahead, _read_origins(origins, task))
     if not len(rows):
         raise NotEnoughHistory("origins to forecast from", "none", "Give more history, or name origins.")
     issued = moment(int(panel.issued_at[rows].min()))
-    past_panel = build_panel(versions.filter(pl.col(AVAILABLE_AT) <= issued), task)
+    past_panel = build_panel(versions.filter(pl.col(AVAILABLE_AT) <= issued), task, ahead=ahead)
     recipe = make_recipe(task, past_panel)
     return make_examples(recipe, past_panel, np.arange(past_panel.size)), make_examples(recipe, panel, rows)
 
 
-def _last_part(task: Task, versions: pl.DataFrame) -> tuple[Panel, Integers]:
-    panel = build_panel(versions, task)
+def _last_part(task: Task, versions: pl.DataFrame, ahead: pl.DataFrame | None) -> tuple[Panel, Integers]:
+    panel = build_panel(versions, task, ahead=ahead)
     first, last = int(panel.timestamps.min()), int(panel.timestamps.max())
     cut = first + int((last - first) * (1 - task.training.backtest_share))
     return panel, np.flatnonzero(chosen_origins(panel.timestamps, cut, task.steps))
 
 
-def _asked(task: Task, versions: pl.DataFrame, asked: pl.DataFrame) -> tuple[Panel, Integers]:
+def _asked(
+    task: Task, versions: pl.DataFrame, ahead: pl.DataFrame | None, asked: pl.DataFrame
+) -> tuple[Panel, Integers]:
     newest: datetime = asked["origin"].max()  # type: ignore[assignment]
-    panel = build_panel(versions, task, until=newest)
+    panel = build_panel(versions, task, until=newest, ahead=ahead)
     return panel, _rows_of(panel, asked)
 
 
-def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Return every version known now: of the task's own file straight from it, through the gate; else the history."""
+def _observations(task: Task, settings: Settings, now: datetime) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """Return every version known now, and the forecasts of covariates: of the task's own file straight from it, through
+    the gate; else the history."""
     if task.source.provider != "file":
         formats.check_home(settings.home)
         identity.require(task, settings.task_folder(task.name))
         history = open_history(task, _beside(settings, task.name), beside=partial(_beside, settings))
-        return roster.in_service(task, history.versions(as_of=now))
+        issued = known_ahead.read(history.root, task.ahead, now)
+        return roster.in_service(task, history.versions(as_of=now)), issued
     with TemporaryDirectory() as archive, Client(settings) as client:
         batch = fetch(task, settings, client, Archive(Path(archive)), task.start, now, now, live=False)
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]
@@ -102,7 +107,8 @@ def _observations(task: Task, settings: Settings, now: datetime) -> pl.DataFrame
             report.reason,
             "Mend the table, or change [gate] and [columns] of the task if these values are right.",
         )
-    return join_others(task, derive(task, passed, now), open_others(task, partial(_beside, settings)), now)
+    steps = join_others(task, derive(task, passed, now), open_others(task, partial(_beside, settings)), now)
+    return steps, batch.issued if task.ahead else None
 
 
 def _beside(settings: Settings, name: str) -> Store:

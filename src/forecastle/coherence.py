@@ -26,6 +26,7 @@ def incoherent(data: dict[str, Any], providers: Container[str]) -> Iterable[str]
     if isinstance(columns, dict) and isinstance(data.get("target"), str) and data["target"] not in columns:
         yield f"target: {data['target']!r} is not one of [columns]{nearest(data['target'], columns)}"
     yield from _derivation_mistakes(columns if isinstance(columns, dict) else {}, data, frequency)
+    yield from _ahead_mistakes(columns if isinstance(columns, dict) else {}, data)
     series = [one for one in data.get("series") or () if isinstance(one, dict)]
     ids = [one["id"] for one in series if isinstance(one.get("id"), str)]
     for twice in sorted({one for one in ids if ids.count(one) > 1}):
@@ -71,6 +72,19 @@ def _derivation_mistakes(columns: dict[str, Any], data: dict[str, Any], frequenc
     if isinstance(source, dict) and source.get("provider") == "gtfs-realtime" and apart and apart > LAST_SEEN:
         most = duration_text(LAST_SEEN)
         yield f"source.every: a feed of predictions has to be asked at least every {most}; write one, such as '2m'"
+
+
+def _ahead_mistakes(columns: dict[str, Any], data: dict[str, Any]) -> Iterable[str]:
+    ahead = [name for name, one in columns.items() if isinstance(one, dict) and one.get("ahead") is True]
+    source = data["source"] if isinstance(data.get("source"), dict) else {}
+    if data.get("target") in ahead:
+        yield f"columns.{data['target']}.ahead: this is the target; forecasts of covariates are what a model may use"
+    if ahead and data.get("grid") == "observed":
+        yield f"columns.{ahead[0]}.ahead: on the observed grid nobody knows when the next bars will be"
+    if ahead and (source.get("step") is not None or source.get("events") is True):
+        yield f"columns.{ahead[0]}.ahead: the source's rows are not the task's steps; leave out step or events"
+    if source.get("provider") == "file" and bool(ahead) != bool(source.get("issued")):
+        yield "source.issued: a table of forecasts, and columns with ahead = true that it holds, belong together"
 
 
 def _duration_or_none(value: object) -> timedelta | None:

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from forecastle import collecting
-from forecastle.data import admissions, ingestion, intake, profile_page, profiling, versioning
+from forecastle.data import admissions, ahead, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data import backfill as backfills
 from forecastle.data import roster
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
@@ -71,6 +71,7 @@ def ingest(run: Run) -> Summary:
         "answers": len(batch.archived),
         "duplicates": batch.duplicates,
         "after_collection": batch.after_collection,
+        **({"issued": batch.issued.height} if run.task.ahead else {}),
         **({"backfilled": welcomed} if welcomed else {}),
     }
 
@@ -119,7 +120,8 @@ def backfill(run: Run, pieces: Sequence[tuple[datetime, datetime]], keep_going: 
 
 def transform(run: Run) -> Summary:
     """Compute features and targets of all history known now: the processed training table."""
-    panel = build_panel(roster.in_service(run.task, run.history.versions(as_of=run.now)), run.task)
+    issued = ahead.read(run.stores / "history", run.task.ahead, run.now)
+    panel = build_panel(roster.in_service(run.task, run.history.versions(as_of=run.now)), run.task, ahead=issued)
     recipe = make_recipe(run.task, panel)
     table = to_table(make_examples(recipe, panel, np.arange(panel.size)))
     write_table(run.folder / "training.parquet", table)
@@ -386,7 +388,8 @@ def _panel(run: Run, recipe: Recipe, start: datetime | None, until: datetime | N
     versions = roster.in_service(run.task, history.versions(as_of=run.now, start=start))
     if not plain:
         versions = versions.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in gone)
-    return build_panel(versions, run.task, until, recipe.columns)
+    issued = ahead.read(run.stores / "history", recipe.ahead, run.now, start)
+    return build_panel(versions, run.task, until, recipe.columns, issued)
 
 
 def _named(current: pointer.Pointer | None) -> dict[str, str] | None:

@@ -109,6 +109,7 @@ class Column(Part):
     inputs: tuple[str, ...] = ()
     task: Name | None = None
     column: str | None = None
+    ahead: bool = False
     min_share: float = Field(default=1, gt=0, le=1)
     per_step: Literal["last", "mean", "sum", "least", "greatest"] = "last"
 
@@ -129,6 +130,8 @@ class Column(Part):
             raise ValueError("a column of another task is not derived here; leave out task or derived")
         if self.column and not self.task:
             raise ValueError("column needs task, the one whose history holds it")
+        if self.ahead and (self.task or self.derived):
+            raise ValueError("ahead belongs to a column that the source itself forecasts; leave out task or derived")
         return self
 
     @model_validator(mode="after")
@@ -150,6 +153,7 @@ class Source(Part):
     instantaneous: bool = False
     events: bool = False
     path: str | None = None
+    issued: str | None = None
     url: str | None = None
     every: Duration | None = None
     timetable: str | None = None
@@ -160,6 +164,8 @@ class Source(Part):
     def _has_what_it_needs(self) -> Source:
         if self.provider == "file" and not self.path:
             raise ValueError("provider 'file' needs path = \"table.parquet\" (or .csv)")
+        if self.issued and self.provider != "file":
+            raise ValueError("issued, a table of forecasts, belongs to provider 'file'; an API's are in its answers")
         if self.provider == "gbfs" and "{feed}" not in (self.url or ""):
             raise ValueError(
                 "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
@@ -332,6 +338,11 @@ class Task(Part):
         return tuple(name for name in self.columns if name != self.target)
 
     @property
+    def ahead(self) -> tuple[str, ...]:
+        """The covariates of which forecasts are used, as their source had issued them."""
+        return tuple(name for name, column in self.columns.items() if column.ahead)
+
+    @property
     def unit(self) -> str:
         """The target's unit."""
         return self.columns[self.target].unit
@@ -395,8 +406,10 @@ def load_task(path: Path | str) -> Task:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TaskError(f"a readable TOML file at {path}", plainly(error), "Mend the file at that place.") from None
-    if isinstance(data.get("source"), dict) and isinstance(data["source"].get("path"), str):
-        data["source"]["path"] = str((path.parent / data["source"]["path"]).resolve())
+    source = data.get("source")
+    if isinstance(source, dict):
+        places = {name: source[name] for name in ("path", "issued") if isinstance(source.get(name), str)}
+        source |= {name: str((path.parent / place).resolve()) for name, place in places.items()}
     return make_task(data, where=str(path))
 
 

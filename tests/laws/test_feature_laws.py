@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.panel import build_panel, micros, moment
 from forecastle.data.transformation import make_recipe
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP, conform
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SEEN = ("origin", "step", "last", "seasonal", "times")
@@ -114,6 +114,37 @@ def test_the_columns_of_a_model_are_laid_out_as_it_learnt_them_whatever_the_task
     later = build_panel(table, small_task(columns={"z": {}, "y": {}, "x": {}}), columns=recipe.columns)
     rows = np.arange(panel.size)
     assert same_bits(make_examples(recipe, later, rows), make_examples(recipe, panel, rows))
+
+
+@FEW
+@given(seed=st.integers(0, 10_000), row=st.integers(0, 10_000))
+def test_a_forecast_of_a_covariate_changes_nothing_that_was_issued_before_it(small_task, observations, seed, row):
+    source = {"provider": "file", "path": "table.parquet", "issued": "issued.parquet"}
+    task = small_task(source=source, columns={"y": {}, "x": {"ahead": True}})
+    table, random = with_gaps_and_revisions(observations(hours=60, seed=seed), seed), np.random.default_rng(seed)
+    size = 400
+    issued_at = table[AVAILABLE_AT].sample(size, with_replacement=True, seed=seed)
+    told = pl.DataFrame(
+        {
+            "series_id": random.choice(["a", "b", "c"], size),
+            TIMESTAMP: issued_at + pl.Series(random.integers(-3, 9, size)) * timedelta(minutes=30),
+            AVAILABLE_AT: issued_at,
+            COLLECTED_AT: issued_at,
+            "x": random.normal(size=size),
+        }
+    )
+    panel = build_panel(table, task, ahead=conform(told, ["x"]))
+    recipe = make_recipe(task, panel)
+    row %= panel.size
+    served = make_examples(recipe, panel, np.array([row]))
+    assert same_bits(served, make_examples(recipe, panel, np.arange(panel.size)).take(np.array([row])))  # parity
+    by_then = pl.col(AVAILABLE_AT).dt.epoch("us") <= panel.issued_at[row]
+    own = pl.col("series_id") == panel.series_ids[panel.series_of[row]]
+    changed = told.with_columns(pl.when(by_then & own).then(pl.col("x")).otherwise(pl.col("x") * 3 + 7))
+    for other in (changed, told.filter(by_then), told.filter(by_then & own).sample(fraction=1, shuffle=True, seed=1)):
+        assert same_bits(
+            served, make_examples(recipe, build_panel(table, task, ahead=conform(other, ["x"])), np.array([row]))
+        )
 
 
 @FEW

@@ -110,6 +110,25 @@ def assert_whole(result: Backtest, steps: int, origins: int | None = None) -> No
         assert rows.height == origins * steps
 
 
+def test_a_forecast_of_what_drives_the_target_helps_where_it_had_been_issued_in_time(task_of, tmp_path):
+    table = made_up(series=("a",))
+    table = table.with_columns(pl.col("x").shift(1))  # x drives the step it is of, and is measured when that has passed
+    path = tmp_path / "small.toml"
+    task_of(table, covariates=["x"])
+    text = (
+        path.read_text()
+        .replace("[source]", '[source]\nissued = "issued.parquet"')
+        .replace("[columns.x]", "[columns.x]\nahead = true")
+    )
+    path.write_text(text)
+    rmse = {}
+    for hours in (-4, 1):
+        told = table.select("series_id", "timestamp", "x", issued_at=pl.col("timestamp") + hours * HOUR)
+        told.write_parquet(tmp_path / "issued.parquet")
+        rmse[hours] = backtest_task(load_task(path), Settings(home=tmp_path / "home"), NOW).scores["rmse"]
+    assert rmse[-4] < 0.6 * rmse[1]
+
+
 def test_a_recorded_table_is_back_tested_on_its_last_part_however_long_ago_it_ended(run):
     table = made_up()
     result = run(table, covariates=["x"])

@@ -192,6 +192,29 @@ def test_a_copy_of_a_task_is_asked_anew_what_the_task_was_asked_before(task: Tas
     assert daily.knowable_after == timedelta(days=1)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"target": "x"}, "columns.x.ahead: this is the target"),
+        ({"grid": "observed"}, "columns.x.ahead: on the observed grid"),
+        (
+            {"source": {"provider": "file", "path": "a", "issued": "b", "step": "10m"}},
+            "columns.x.ahead: the source's rows",
+        ),
+        ({"source": {"provider": "file", "path": "a"}}, "source.issued: a table of forecasts"),
+        ({"columns": {"y": {}, "x": {}}}, "source.issued: a table of forecasts"),
+        ({"source": {"provider": "open-meteo", "issued": "b"}}, "belongs to provider 'file'"),
+        ({"columns": {"y": {}, "x": {"ahead": True, "task": "other"}}}, "ahead belongs to a column that the source"),
+    ],
+)
+def test_a_covariate_that_cannot_be_known_ahead_is_a_mistake(small_task, changes, said):
+    source = {"provider": "file", "path": "a", "issued": "b"}
+    good = {"source": source, "columns": {"y": {}, "x": {"ahead": True}}}
+    assert small_task(**good).ahead == ("x",)
+    with pytest.raises(TaskError, match=said):
+        small_task(**good | changes)
+
+
 def test_what_the_report_says_changes_no_forecast(small_task) -> None:
     told = small_task(report={"title": "A title", "team": ["Ann", "Ben"], "date": date(2026, 3, 31), "why": "Because."})
     assert told.digest == small_task().digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from forecastle.data import formats
+from forecastle.data.ahead import ISSUED_AT, make_issued
 from forecastle.data.archive import Archive
 from forecastle.data.budget import open_ledger
 from forecastle.data.ledger import LastAnswer
@@ -46,6 +47,7 @@ ASKING = timedelta(minutes=1)
 
 BATCH_TABLE = "batch.parquet"
 BATCH_NOTE = "batch.json"
+ISSUED_TABLE = "issued.parquet"
 FORMAT = 1
 SAME_MOMENT = timedelta(minutes=10)
 """How far ``now`` may be from the clock when a live source is asked: a pass takes a while, and is tried again."""
@@ -61,7 +63,8 @@ class Batch:
 
     Rows lie from ``start`` to ``end``, both included; one that came twice is there twice, for the gate to judge.
     ``duplicates`` counts identical repeated rows, ``after_collection`` dropped ones whose value could not be known yet
-    (a forecast in the answer). ``archived`` names the answers it came in, ``recalled`` those of earlier collections that
+    (a forecast in the answer); of the columns that the task knows ahead these are ``issued`` (see ``data.ahead``).
+    ``archived`` names the answers it came in, ``recalled`` those of earlier collections that
     its rows were read back from.
     """
 
@@ -74,6 +77,7 @@ class Batch:
     duplicates: int = 0
     after_collection: int = 0
     recalled: tuple[str, ...] = ()
+    issued: pl.DataFrame = field(default_factory=lambda: empty_observations(()), compare=False)
 
 
 def fetch(
@@ -131,7 +135,7 @@ def make_batch(
 ) -> Batch:
     """Make one batch of parsed answers (series_id, timestamp, value columns), collected at ``now``.
 
-    A table may say in available_at since when its source has known a row; that is believed of what was not seen live,
+    A table with issued_at holds forecasts of what the task knows ahead. One may say in available_at since when its source has known a row; that is believed of what was not seen live,
     but never from before the row's own time.
     Values not knowable at ``now`` are dropped and counted, rows outside start to end are dropped. Where all there is
     was asked for (the task names no start), the window begins with the first row. Raises NothingThere where nothing is
@@ -139,13 +143,16 @@ def make_batch(
     """
     task = task.measured
     columns = tuple(task.columns)
+    told_ahead = [one for one in parsed if ISSUED_AT in one.columns]
+    parsed = [one for one in parsed if ISSUED_AT not in one.columns]
     answered = pl.concat(parsed) if parsed else empty_observations(columns)
     told_by_source = AVAILABLE_AT in answered.columns
     told = pl.col(AVAILABLE_AT) if told_by_source else pl.lit(None, dtype=TIME)
     published = pl.col(TIMESTAMP) + task.knowable_after + task.source.publication_delay
     known_from = pl.max_horizontal(pl.coalesce(told, published), pl.col(TIMESTAMP) + task.knowable_after)
     answered = answered.with_columns(known_from.alias(AVAILABLE_AT))
-    knowable = answered.filter(pl.col(TIMESTAMP) <= instant(now - task.knowable_after))
+    is_knowable = pl.col(TIMESTAMP) <= instant(now - task.knowable_after)
+    knowable, later = answered.filter(is_knowable), answered.filter(~is_knowable)
     rows = knowable.filter(pl.col(TIMESTAMP).is_between(instant(start), instant(end)))
     duplicates = rows.height - rows.select(*KEYS, *columns).n_unique()
     if told_by_source:  # the same said twice, known from two times on: the earlier counts
@@ -172,7 +179,8 @@ def make_batch(
         live=live,
         archived=tuple(archived),
         duplicates=duplicates,
-        after_collection=answered.height - knowable.height,
+        after_collection=later.height,
+        issued=make_issued(task, told_ahead, later, now) if task.ahead else empty_observations(()),
     )
 
 
@@ -182,21 +190,22 @@ def save_batch(folder: Path, batch: Batch, flushed: bool = True) -> Path:
     The note is written last and names the table's digest: without both, whole and of each other, there is no batch.
     """
     table = write_table(folder / BATCH_TABLE, batch.rows, flushed)
-    note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name != "rows"}
-    write_json(
-        folder / BATCH_NOTE,
-        {"format": FORMAT, **note, "rows": batch.rows.height, "sha256": _digest(table.read_bytes())},
-        flushed,
-    )
+    digests = {"sha256": _digest(table.read_bytes()), "issued": ""}
+    if batch.issued.height:
+        digests["issued"] = _digest(write_table(folder / ISSUED_TABLE, batch.issued, flushed).read_bytes())
+    note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name not in ("rows", "issued")}
+    write_json(folder / BATCH_NOTE, {"format": FORMAT, **note, "rows": batch.rows.height, **digests}, flushed)
     return folder
 
 
 def load_batch(folder: Path) -> Batch:
     """Return the batch ``save_batch`` wrote. Raises UserError where there is none, or only part of one."""
     note = read_note(folder / BATCH_NOTE) or {}
-    table = (folder / BATCH_TABLE).read_bytes() if (folder / BATCH_TABLE).exists() else b""
+    asked = (folder / BATCH_TABLE, folder / ISSUED_TABLE)
+    table, issued = (place.read_bytes() if place.exists() else b"" for place in asked)
+    said = note.get("issued", "")  # empty where the answers held no forecasts
     formats.require(int(note.get("format", 1)), FORMAT, f"the batch in {folder}")
-    if note.get("sha256") != _digest(table):
+    if note.get("sha256") != _digest(table) or (said and said != _digest(issued)):
         raise UserError(f"a whole batch in {folder}", "none", "Run the ingest step of this run first.")
     return Batch(
         rows=pl.read_parquet(table),
@@ -206,6 +215,7 @@ def load_batch(folder: Path) -> Batch:
         duplicates=note["duplicates"],
         after_collection=note["after_collection"],
         recalled=tuple(note.get("recalled", ())),
+        issued=pl.read_parquet(issued) if said else empty_observations(()),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.data import admissions, identity, quality_check, quarantine, roster
+from forecastle.data import admissions, ahead, identity, quality_check, quarantine, roster
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
@@ -79,8 +79,11 @@ def admit(
     since = now if released is None else released["at"]
     identity.hold(task, folder)
     admissions.note(folder, admissions.Admission(name, batch.collected_at, since, batch.archived, batch.recalled))
+    issued = batch.issued
     if released is not None:
-        passed = _known_since(batch, passed, released, withheld)
+        passed, issued = (_known_since(batch, rows, released, withheld) for rows in (passed, issued))
+    if issued.height:  # first: who sees the new observations is to see these too
+        ahead.store(history.root, task.ahead).append(issued)
     return Intake(report, history.append(passed))
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from forecastle.errors import NotEnoughHistory, TaskError
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIMESTAMP
+from forecastle.frame import AVAILABLE_AT, BITEMPORAL, COLLECTED_AT, SERIES, TIMESTAMP
 from forecastle.task import DAY, Task, nearest
 
 Floats = npt.NDArray[np.float64]
@@ -73,6 +73,26 @@ class Versions:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What was forecast of some covariates, and when: of each series the same span of steps."""
+
+    columns: tuple[str, ...]
+    first: int  # the span's first step, microseconds
+    step: int
+    span: int
+    versions: Versions  # of rows series · span + step
+
+    def known(self, name: str, series: Integers, times: Integers, issued: Integers) -> Floats:
+        """Return what was forecast of a column for series and times (n,) by the moments ``issued``, the newest of it;
+        NaN where nothing was."""
+        steps = (times - self.first) // self.step
+        inside = (steps >= 0) & (steps < self.span) & (name in self.columns)
+        place = self.columns.index(name) if name in self.columns else 0
+        found = self.versions.known(place, np.where(inside, series * self.span + steps, 0), issued)
+        return np.where(inside, found, np.nan)
+
+
+@dataclass(frozen=True)
 class Panel:
     """Every series on its grid: S series, N rows in all, C columns (the target first)."""
 
@@ -85,6 +105,7 @@ class Panel:
     settled_at: Integers  # (N,) available_at of the newest version; 0 where nothing was ever observed
     step: int  # microseconds of one step
     versions: Versions | None = None  # every version, where any came late or was revised
+    ahead: Ahead | None = None  # forecasts of covariates, where there are any
     settling: int = 0  # microseconds after its timestamp from which on a value is the truth; 0: once it is known
 
     @cached_property
@@ -205,14 +226,18 @@ class Panel:
 
 
 def build_panel(
-    versions: pl.DataFrame, task: Task, until: datetime | None = None, columns: tuple[str, ...] | None = None
+    versions: pl.DataFrame,
+    task: Task,
+    until: datetime | None = None,
+    columns: tuple[str, ...] | None = None,
+    ahead: pl.DataFrame | None = None,
 ) -> Panel:
     """Put observation versions (see ``frame``) on the task's grid.
 
     Give every version known at a moment (``History.versions(as_of=…)``). A timestamp inside a step counts for that
     step; the last of several is the newest version. On the regular grid every series reaches from its first row to
     ``until`` (default: its own last row), missing steps being NaN. ``columns`` (the target first) are the task's unless
-    a model's own are asked for. Raises NotEnoughHistory where there is no row.
+    a model's own are asked for; ``ahead`` are forecasts of covariates (see ``data.ahead``). Raises NotEnoughHistory where there is no row.
     """
     if versions.is_empty():
         raise NotEnoughHistory(
@@ -230,9 +255,26 @@ def build_panel(
     )
     series = table[SERIES].rle().struct.unnest()
     grid = _regular if task.grid == "regular" else _observed
-    return _laid_out(
-        table, task, columns, tuple(series["value"]), *grid(table["at"].to_numpy(), _ends(series["len"]), task, until)
-    )
+    ids = tuple(series["value"])
+    panel = _laid_out(table, task, columns, ids, *grid(table["at"].to_numpy(), _ends(series["len"]), task, until))
+    return panel if ahead is None else replace(panel, ahead=_ahead(ahead, ids, panel.step))
+
+
+def _ahead(issued: pl.DataFrame, series_ids: tuple[str, ...], step: int) -> Ahead | None:
+    """Lay forecasts, as observations of what was said when, by series, time and issue; None where there are none."""
+    rows = issued.filter(pl.col(SERIES).is_in(series_ids))
+    if rows.is_empty():
+        return None
+    columns = tuple(name for name in rows.columns if name not in BITEMPORAL)
+    numbers = {name: number for number, name in enumerate(series_ids)}
+    series = rows[SERIES].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
+    times, known = (rows[name].dt.epoch("us").to_numpy() for name in (TIMESTAMP, AVAILABLE_AT))
+    steps = times // step
+    first, span = int(steps.min()), int(steps.max() - steps.min()) + 1
+    row = series * span + steps - first
+    values = np.vstack([rows[name].fill_null(float("nan")).to_numpy() for name in columns])
+    order = np.lexsort((*values, times, known, row))  # of what was issued at once of one time, the greatest
+    return Ahead(columns, first * step, step, span, Versions(row[order], known[order], values[:, order]))
 
 
 def bars_a_day(panel: Panel, task: Task) -> int:

@@ -28,6 +28,7 @@ class Recipe:
     grid: str
     holidays: str | None
     step: int  # microseconds
+    ahead: tuple[str, ...] = ()  # the covariates of which forecasts are looked at
     cascade: tuple[int, ...] = ()  # of a target that may be a volatility: the steps of a day, a week and a month
 
     @property
@@ -60,5 +61,6 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
         """Read what ``as_dict`` wrote."""
-        listed = {name: tuple(data.get(name, ())) for name in ("columns", "series_ids", "lags", "windows", "cascade")}
+        several = ("columns", "series_ids", "lags", "windows", "ahead", "cascade")
+        listed = {name: tuple(data.get(name, ())) for name in several}
         return cls(**{**data, **listed})

@@ -51,6 +51,7 @@ def make_recipe(task: Task, panel: Panel) -> Recipe:
         grid=task.grid,
         holidays=task.features.holidays,
         step=panel.step,
+        ahead=task.ahead,
         cascade=_cascade(task, panel, season),
     )
 
@@ -261,8 +262,14 @@ def covariate_seasons(window: Window) -> Iterator[tuple[str, Floats]]:
         yield f"{name}_season_week", window.season_before(max(first, window.recipe.week), column)
 
 
+def ahead(window: Window) -> Iterator[tuple[str, Floats]]:
+    """Each covariate known ahead, as it was forecast for the target's time when the origin's forecast was issued."""
+    for name in window.recipe.ahead:
+        yield f"{name}_ahead", window.ahead(name)
+
+
 ORIGIN_FEATURES: tuple[Feature, ...] = (lags, rolling, level, cascade, covariates, identity)
-STEP_FEATURES: tuple[Feature, ...] = (calendar, seasons, covariate_seasons)
+STEP_FEATURES: tuple[Feature, ...] = (calendar, seasons, covariate_seasons, ahead)
 CALENDAR = frozenset({"series", "minute", "weekday", "year_sin", "year_cos", "holiday"})  # never out of distribution
 
 

@@ -101,6 +101,14 @@ class Window:
         found[rows] = self.panel.known(column, np.where(inside, at, self.rows[rows]), inside, self.issued[rows])
         return found
 
+    def ahead(self, name: str) -> Floats:
+        """Return what was forecast of a covariate for the target's time, by when the origin's forecast was issued; NaN
+        where nothing was."""
+        if self.panel.ahead is None:
+            return np.full(len(self.rows), np.nan)
+        times = self.panel.timestamps[self.rows] + self.horizon * self.panel.step
+        return self.panel.ahead.known(name, self.panel.series_of[self.rows], times, self.issued)
+
     def calendar(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield names and values of the calendar at the target's time.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ DAY_MINUTES = 1440
 DAY_HOURS = 24
 RIDGE_PENALTY = 10.0
 RIDGE_CLIP = 8.0  # standard deviations
+_ONE_RIDGE = Lock()  # at a time: with a thousand series its design has as many columns
 AT_ONCE = 256  # rows whose ridge sums run side by side
 
 
@@ -92,7 +94,7 @@ def learn_ridge(lesson: Lesson) -> Fitted:
     examples, most = lesson.examples, lesson.options.ridge_rows
     known = labelled(examples, lesson.until)
     most = min(most, MANY_STEPS * most // examples.steps)
-    with one_thread_each():  # threads that spin for each other take ten times as long
+    with _ONE_RIDGE, one_thread_each():  # threads that spin for each other take ten times as long
         steps = [_ridge(examples, known, step, most) for step in range(1, examples.steps + 1)]
     return Fitted("ridge", {"steps": steps})
 

@@ -4,7 +4,7 @@ The half width of an interval is ``quantile[step] · expected |error| · multipl
 
 - the expected absolute error of each forecast is learnt from out-of-sample errors (locally weighted conformal
   prediction: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, 2018, section 5.2), so that BTC beside ETH and noon beside
-  midnight each have their own width;
+  midnight each have their own width; its logarithm is what trees add to, by the objective of a Poisson regression;
 - the quantile of |error| / expected |error| is taken for each step ahead, with the finite-sample correction
   ⌈(n + 1)·coverage⌉ of split conformal prediction, the expectation cross-fitted by fold;
 - the multiplier follows the outcomes (adaptive conformal inference: Gibbs and Candès, 2021, here on the logarithm of
@@ -31,12 +31,14 @@ from forecastle.models.trees import Trees
 
 SCALE: dict[str, Any] = {
     **BOOSTING,
-    "learning_rate": 0.1,
+    "objective": "poisson",  # errors are so many times as large, not larger by so much: BTC beside ETH
+    "learning_rate": 0.05,
     "num_leaves": 15,
     "min_data_in_leaf": 100,
     "feature_fraction": 0.4,
 }
 SCALE_ROUNDS = 60
+LEAST_CURVATURE = 1e-3  # of a leaf, where the usual error is one
 SERIES_RATE = 0.05  # how far one outcome moves the logarithm of its series' width
 STEP_RATE = 0.02  # and, further, of its own step ahead of that series
 NARROWEST, WIDEST = -3.0, 5.0  # bounds of that logarithm
@@ -186,8 +188,11 @@ class _Drawn:
             np.concatenate([np.abs(one.truth - one.forecast)[here] for one, here in zip(errors, chosen, strict=True)])
         )
         fold = np.concatenate([one.fold[here] for one, here in zip(errors, chosen, strict=True)])
+        usual = float(goal.mean()) if len(goal) else 0.0
         parameters = {**SCALE, "num_threads": 1, "seed": seed + 1}
-        if len(goal) < FEWEST:
+        # in the target's unit, as the curvature of the objective is: so no unit changes what is learnt
+        parameters |= {"lambda_l2": SCALE["lambda_l2"] * usual, "min_sum_hessian_in_leaf": LEAST_CURVATURE * usual}
+        if len(goal) < FEWEST or not usual:
             return cls(goal, fold, floor, parameters, None)
         matrix = np.vstack(
             [_features(_sub(one.pairs, here), one.forecast[here]) for one, here in zip(errors, chosen, strict=True)]
@@ -199,7 +204,7 @@ class _Drawn:
         """Learn the expected error from all folds, or all but one; from very few errors it is their mean."""
         rows = np.flatnonzero(self.fold != without) if without is not None else np.arange(len(self.goal))
         usual = float(self.goal[rows].mean()) if len(rows) else 1.0
-        if self.data is None or len(rows) < FEWEST:
+        if self.data is None or len(rows) < FEWEST or not usual:
             return Spread((), self.floor, usual)
         booster = load_lightgbm().train(self.parameters, self.data.subset(rows).construct(), SCALE_ROUNDS)
         return Spread((), self.floor, usual, Trees(booster.model_to_string()))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from forecastle.data import roster
+from forecastle.data import ahead, roster
 from forecastle.data.derivation import open_history
 from forecastle.data.examples import Examples, make_examples
 from forecastle.data.gapless import Gapless, Rows
@@ -67,6 +67,7 @@ class Workbench:
     usual: tuple[Floats, Floats] | None  # (F,) between which a feature is no drift; None where the model says nothing
     widths: dict[str, Floats]
     versions: pl.DataFrame
+    issued: pl.DataFrame | None  # recent forecasts of covariates, where the model looks at them
     recent: Recent
     present: Present | None  # None where only the panel has the model's features
     learnt: frozenset[str]
@@ -206,7 +207,7 @@ class Workbench:
             pl.coalesce(name, f"{name}__known").alias(name) for name in self.columns
         )
         rows = pl.concat([known.select(brought.columns), completed.select(brought.columns)])
-        panel = build_panel(rows, self.task, columns=self.columns)
+        panel = build_panel(rows, self.task, columns=self.columns, ahead=self.issued)
         last = panel.last_rows
         examples = make_examples(self.bundle.recipe, panel, last, np.full(len(last), micros(now)))
         predictor.require_features(self.bundle, examples)
@@ -254,6 +255,8 @@ def build(settings: Settings, task: Task, bundle: Bundle, journal: Journal, now:
     """Build the workbench of a task's champion from what the stores know now."""
     recipe = bundle.recipe
     versions = _versions(settings, task, bundle, now)
+    first: Any = versions[TIMESTAMP].min()
+    issued = ahead.read(task_stores(settings, task.name) / "history", recipe.ahead, now, first)
     present = Present(recipe)
     fits = present.names == bundle.features
     recent = NOTHING
@@ -270,6 +273,7 @@ def build(settings: Settings, task: Task, bundle: Bundle, journal: Journal, now:
         usual=drift.limits(Reference.from_dict(bundle.reference)) if bundle.reference else None,
         widths=widths,
         versions=versions,
+        issued=issued,
         recent=recent,
         present=present if fits else None,
         learnt=frozenset(recipe.series_ids),

@@ -202,6 +202,23 @@ def test_a_single_fold_of_errors_gives_intervals_in_the_targets_unit(two_series)
     assert all(1.5 < quantile < 3 for quantile in spread.quantiles)
 
 
+def test_errors_so_many_times_as_small_give_intervals_as_many_times_as_narrow(two_series):
+    examples = two_series(0)
+    (errors,) = persistence_errors(examples, int(np.median(examples.origins)))
+    tiny = replace(errors, truth=errors.forecast + 1e-6 * (errors.truth - errors.forecast))
+    usual, small = calibrate([errors], COVERAGE, 0), calibrate([tiny], COVERAGE, 0)
+    assert small.trees is not None
+    assert np.array(small.quantiles) == pytest.approx(np.array(usual.quantiles), rel=0.02)
+    assert small.usual == pytest.approx(1e-6 * usual.usual)
+
+
+def test_forecasts_that_were_never_wrong_give_no_trees(two_series):
+    examples = two_series(0, hours=300)
+    (errors,) = persistence_errors(examples, int(np.median(examples.origins)))
+    spread = calibrate([replace(errors, truth=errors.forecast)], COVERAGE, 0)
+    assert spread.trees is None and spread.usual == 0.0 and np.isfinite(spread.quantiles).all()
+
+
 def test_few_errors_give_one_width_and_none_give_no_width(two_series):
     examples = two_series(0, hours=30)
     few = examples.take(np.arange(12))

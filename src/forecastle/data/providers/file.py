@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
+from forecastle.data.ahead import ISSUED_AT
 from forecastle.errors import AnswerChanged, SourceUnavailable
 from forecastle.frame import SERIES, TIME, TIMESTAMP, iso
 from forecastle.http import Answer, Request, excerpt
@@ -28,8 +29,8 @@ _ROW = "row of the file"
 
 
 def requests(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> tuple[Request, ...]:
-    """Return the one request for the task's file, whatever the time."""
-    return (Request(Path(task.source.path or "").absolute().as_uri()),)
+    """Return the requests for the task's file, and that of forecasts if it has one, whatever the time."""
+    return tuple(Request(_uri(path)) for path in (task.source.path or "", task.source.issued) if path is not None)
 
 
 def read(request: Request) -> Answer:
@@ -46,13 +47,14 @@ def read(request: Request) -> Answer:
 
 
 def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
-    """Return the observations of a Parquet, CSV or JSON table.
+    """Return the observations of a Parquet, CSV or JSON table; of the table of forecasts these, with issued_at.
 
     Raises AnswerChanged for a body that is neither, for a column that is missing, a time or a value that is none, or
     a series the task does not have; each with its place. Raises SourceUnavailable for a table without rows.
     """
-    table = _table(request, body)
-    for name in (SERIES, TIMESTAMP, *task.columns):
+    table, forecasts = _table(request, body), task.source.issued is not None and request.url == _uri(task.source.issued)
+    moments, columns = ((TIMESTAMP, ISSUED_AT), task.ahead) if forecasts else ((TIMESTAMP,), tuple(task.columns))
+    for name in (SERIES, *moments, *columns):
         if name not in table.columns:
             raise AnswerChanged(
                 f"a column {name!r} in {request.source}",
@@ -64,13 +66,16 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
     table = table.select(
         pl.Series(_ROW, range(1, table.height + 1), dtype=pl.Int64),
         _series_ids(request, table[SERIES]),
-        pl.col(TIMESTAMP),
-        *(pl.col(name) for name in task.columns),
+        *(pl.col(name) for name in (*moments, *columns)),
     )
-    times = _times(request, table)
+    times = [_times(request, table, name) for name in moments]
     _check_series(task, request, table)
-    values = [_numbers(request, table, times, name) for name in task.columns]
-    return pl.DataFrame([table[SERIES], times, *values])
+    values = [_numbers(request, table, times[0], name) for name in columns]
+    return pl.DataFrame([table[SERIES], *times, *values])
+
+
+def _uri(path: str) -> str:
+    return Path(path).absolute().as_uri()
 
 
 def _table(request: Request, body: bytes) -> pl.DataFrame:
@@ -112,9 +117,9 @@ def _check_series(task: Task, request: Request, table: pl.DataFrame) -> None:
         )
 
 
-def _times(request: Request, table: pl.DataFrame) -> pl.Series:
-    """Return the timestamps in UTC; whatever type they have in the file."""
-    times = table[TIMESTAMP]
+def _times(request: Request, table: pl.DataFrame, name: str) -> pl.Series:
+    """Return a column of times in UTC; whatever type they have in the file."""
+    times = table[name]
     if isinstance(times.dtype, pl.Datetime):
         moments = (
             times.dt.replace_time_zone("UTC") if times.dtype.time_zone is None else times.dt.convert_time_zone("UTC")
@@ -125,13 +130,13 @@ def _times(request: Request, table: pl.DataFrame) -> pl.Series:
         moments = times.replace_strict(_moments(times.unique()), default=None, return_dtype=TIME)
     else:
         raise AnswerChanged(
-            f"times (UTC) or ISO 8601 text in timestamp of {request.source}", f"{times.dtype}", "Convert the column."
+            f"times (UTC) or ISO 8601 text in {name} of {request.source}", f"{times.dtype}", "Convert the column."
         )
     wrong = table.filter(moments.is_null())
     if wrong.height:
         raise AnswerChanged(
             f"an ISO 8601 time such as 2013-01-31T06:00:00Z in every row of {request.source}",
-            f"{wrong.item(0, TIMESTAMP)!r} in row {wrong.item(0, _ROW)}, series {wrong.item(0, SERIES)}",
+            f"{wrong.item(0, name)!r} in row {wrong.item(0, _ROW)}, series {wrong.item(0, SERIES)}",
             "Mend or drop that row.",
         )
     return moments.cast(TIME)

@@ -30,6 +30,9 @@ RECENT = timedelta(days=90)
 
 PLACES_PER_CALL = 100
 
+MOST_DAYS, MOST_AIR_DAYS = 16, 7
+"""How many days from today the two APIs forecast."""
+
 AIR_QUALITY = frozenset(
     ["pm10", "pm2_5", "carbon_monoxide", "carbon_dioxide", "nitrogen_dioxide", "sulphur_dioxide", "ozone"]
     + ["aerosol_optical_depth", "dust", "ammonia", "methane", "nitrogen_monoxide", "formaldehyde", "glyoxal"]
@@ -90,7 +93,7 @@ def requests(task: Task, settings: Settings, start: datetime, end: datetime, now
             for asked in _asked(task, older)
         ]
         if last >= turn:
-            days = {"past_days": str((today - turn).days), "forecast_days": "1"}
+            days = {"past_days": str((today - turn).days), "forecast_days": str(_days_ahead(task, recent))}
             calls += [Request(recent, {**asked, **days}) for asked in _asked(task, recent)]
     return tuple(calls)
 
@@ -154,6 +157,14 @@ def pieces(start: datetime, end: datetime, now: datetime) -> Iterator[tuple[date
     yield from months(start, min(end, turn), length=3)
     if end > turn:
         yield max(start, turn), end
+
+
+def _days_ahead(task: Task, url: str) -> int:
+    """Return how many days from today an address is asked for: today, and where forecasts of one of its columns are
+    used those that the task forecasts, as far as the API does."""
+    if not any(task.columns[name].ahead for name in _columns(task, url)):
+        return 1
+    return min(1 - (-task.horizon // DAY), MOST_AIR_DAYS if url.endswith(_AIR_PATH) else MOST_DAYS)
 
 
 def _is_air_quality(name: str) -> bool:

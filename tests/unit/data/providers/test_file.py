@@ -190,3 +190,18 @@ def test_a_path_that_cannot_be_read_is_named(tmp_path: Path):
 
 def test_a_byte_order_mark_is_not_part_of_the_first_column():
     assert parse(TASK, HERE, b"\xef\xbb\xbf" + csv("BTC,2024-05-01,1,2")).height == 1
+
+
+def test_a_table_of_forecasts_says_when_each_was_issued():
+    task = make(
+        source={"provider": "file", "path": "/home/me/table.csv", "issued": "/home/me/issued.csv"},
+        columns={"close": {}, "volume": {"ahead": True}},
+    )
+    asked = requests(task, Settings(), NOON, NOON, NOON)
+    assert [call.url for call in asked] == ["file:///home/me/table.csv", "file:///home/me/issued.csv"]
+    body = b"series_id,issued_at,timestamp,volume\na,2024-05-01T12:00+02:00,2024-05-01T14:00,7"
+    assert parse(task, asked[1], body).rows() == [("a", NOON.replace(hour=14), NOON.replace(hour=10), 7.0)]
+    with pytest.raises(AnswerChanged, match="a column 'issued_at' in"):
+        parse(task, asked[1], b"series_id,timestamp,volume\na,2024-05-01T14:00,7")
+    with pytest.raises(AnswerChanged, match="'soon' in row 1"):
+        parse(task, asked[1], body.replace(b"2024-05-01T12:00+02:00", b"soon"))

@@ -320,3 +320,15 @@ def test_air_quality_in_another_unit_is_refused():
     wrong["hourly"]["time"] = ["2026-07-16T00:00"]
     with pytest.raises(AnswerChanged, match="pm2_5 of series ADL in 'μg/m³'"):
         parse(AIR, call, body(wrong, wrong))
+
+
+def test_as_many_days_are_asked_for_as_forecasts_are_used_of_and_no_more_than_the_api_has():
+    def days(horizon: str, **columns: Any) -> list[str]:
+        task = make(horizon=horizon, columns={"temperature_2m": {"unit": "°C"}, **columns})
+        return [call.params["forecast_days"] for call in requests(task, SETTINGS, NOW - TWO_DAYS, NOW, NOW)]
+
+    wind, ozone = {"unit": "m/s", "ahead": True}, {"unit": "μg/m³", "ahead": True}
+    assert days("6h", wind_speed_10m={"unit": "m/s"}) == ["1"]
+    assert days("6h", wind_speed_10m=wind) == ["2"] and days("25h", wind_speed_10m=wind) == ["3"]
+    assert days("480h", wind_speed_10m=wind) == ["16"]
+    assert days("240h", ozone=ozone) == ["1", "7"]  # weather, of which nothing is known ahead, and air quality
