@@ -17,7 +17,7 @@ from forecastle.monitoring import alerts, concept, metrics, outcomes, retraining
 from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.run import Run, Summary
 
-AT_WORK = timedelta(minutes=15)  # how long before a scoring a collection may have begun whose rows it did not see yet
+AT_WORK = timedelta(hours=6)  # how long before a scoring a collection may have begun whose rows it did not see yet
 
 
 def score(run: Run) -> Summary:
@@ -77,7 +77,7 @@ def seconds(duration: timedelta) -> int:
 
 def _revised_since(run: Run) -> datetime:
     """Return from when on truths are compared with what was scored by: once a day as far as a late truth is looked for,
-    else, where collecting reaches back anyway, from the oldest observation that came or changed since the last time."""
+    else, where collecting reaches back anyway, from the oldest observation that came, changed or settled since."""
     beat = run.journal.heartbeats(run.task.name).get("score")
     if beat is not None and beat.at.date() != run.now.date():
         return run.now - LATEST_TRUTH
@@ -85,7 +85,7 @@ def _revised_since(run: Run) -> datetime:
     if beat is None or run.task.grid == "observed":  # where a bar that comes late moves the truths of others
         return reach
     versions = run.history.versions(as_of=run.now, start=reach)
-    since = pl.max_horizontal(AVAILABLE_AT, COLLECTED_AT)
+    since = pl.max_horizontal(AVAILABLE_AT, COLLECTED_AT, pl.col(TIMESTAMP) + run.task.settled_after)
     oldest: datetime | None = versions.filter(since >= beat.at - AT_WORK)[TIMESTAMP].min()  # type: ignore[assignment]
     return run.now if oldest is None else oldest - run.task.frequency
 

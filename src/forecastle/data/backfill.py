@@ -118,13 +118,15 @@ def bring(
 def note(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> None:
     """Note that a stretch is in the history, up to half a live window ago: later rows are asked for again anyway.
 
-    Half of it, so that what one collection after the other brings becomes one stretch without a hole; by quarters of
-    it, so that not every collection has something to note.
+    Half of it or less, so that what collections bring that are half a window apart becomes one stretch without a
+    hole; by quarters of it, so that not every collection has something to note.
     """
     quarter = _window(task) / 4
+    if not quarter or not _has_a_past(task):
+        return
     half_ago = now - 2 * quarter
-    settled = min(end, half_ago - (half_ago - EPOCH) % quarter)
-    if start < settled and _has_a_past(task):
+    settled = min(end, half_ago + (EPOCH - half_ago) % quarter)
+    if start < settled:
         open_ledger(settings).cover(task.name, asked(task), start, settled)
 
 

@@ -26,9 +26,11 @@ has written, it decides again with those in sight. Of two appends at once the on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +60,7 @@ RECEIPT: dict[str, pl.DataType] = {
 }
 RECEIPTS_KEPT = timedelta(days=92)
 MOST_ROWS = 1_000_000  # more are read month by month, to bound memory
+MONTHS_AT_ONCE = 2  # months of many rows, each of which keeps about a processor busy
 MOST_RECEIPTS = 64  # files that nearly no append opens
 MICROSECOND = timedelta(microseconds=1)
 MOST_REMEMBERED = 100_000  # rows of a history: a pass of the live flow asks for its last days again and again
@@ -188,12 +191,17 @@ class History:
             return _known(kept.filter(*_within(start, end, as_of)), newest)
         schema = observation_schema(self.columns)
         segments, contents = self._segments.fetch(start, end)
-        parts = []
-        for first, last in _spans(segments, start, end):
-            there = [content for one, content in zip(segments, contents, strict=True) if one.meets(first, last)]
-            versions = _versions(self._segments.parse(there, schema, first, last), self.columns)
-            parts.append(_known(versions.filter(*_within(None, None, as_of)), newest))
-        return parts[0] if len(parts) == 1 else _joined(parts)
+
+        def part(span: tuple[datetime | None, datetime | None]) -> pl.DataFrame:
+            there = [content for one, content in zip(segments, contents, strict=True) if one.meets(*span)]
+            versions = _versions(self._segments.parse(there, schema, *span), self.columns)
+            return _known(versions.filter(*_within(None, None, as_of)), newest)
+
+        spans = list(_spans(segments, start, end))
+        if len(spans) == 1:
+            return part(spans[0])
+        with ThreadPoolExecutor(MONTHS_AT_ONCE) as pool:
+            return _joined(list(pool.map(part, spans)))
 
     def _remembered(self, start: datetime | None, end: datetime | None) -> pl.DataFrame | None:
         """Return every version in a span that holds this one, read once by a process for as long as the segments stay
@@ -203,16 +211,26 @@ class History:
         before = _REMEMBERED.get(key)
         if before is not None and before.holds(start) and before.segments == segments.list(before.start):
             return before.versions
+        if end is not None:
+            return None
+        widened = start
         if before is not None and before.start is not None and start is not None:
             if timedelta(0) <= start - before.start < ASKED_BEFORE:
-                start = before.start
-        if end is not None or sum(one.rows for one in segments.list(start)) > MOST_REMEMBERED:
+                widened = before.start
+        for since in dict.fromkeys((widened, start)):
+            if sum(one.rows for one in segments.list(since)) <= MOST_REMEMBERED:
+                break
+        else:
+            with _REMEMBERING:
+                _REMEMBERED.pop(key, None)
             return None
-        there, contents = segments.fetch(start)
-        versions = _versions(segments.parse(contents, observation_schema(self.columns), start), self.columns)
-        while len(_REMEMBERED) >= MOST_HISTORIES:
-            _REMEMBERED.pop(next(iter(_REMEMBERED)), None)
-        _REMEMBERED[key] = _Remembered(start, there, versions)
+        there, contents = segments.fetch(since)
+        versions = _versions(segments.parse(contents, observation_schema(self.columns), since), self.columns)
+        with _REMEMBERING:
+            _REMEMBERED.pop(key, None)
+            while len(_REMEMBERED) >= MOST_HISTORIES:
+                del _REMEMBERED[next(iter(_REMEMBERED))]
+            _REMEMBERED[key] = _Remembered(since, there, versions)
         return versions
 
 
@@ -227,6 +245,7 @@ class _Remembered:
 
 
 _REMEMBERED: dict[tuple[str, tuple[str, ...]], _Remembered] = {}
+_REMEMBERING = Lock()
 
 
 def _within(start: datetime | None, end: datetime | None, as_of: datetime | None) -> Iterator[pl.Expr]:
@@ -273,7 +292,7 @@ def _decide(
     told = pl.concat(
         (rows.with_columns(pl.lit(source).alias(_SOURCE)) for source, rows in sources.items()), how="diagonal"
     )
-    judged = _judge(told.with_columns(pl.col(SAID).cast(TIME)), columns).with_columns(
+    judged = _judge(_one_an_instant(told.with_columns(pl.col(SAID).cast(TIME)), columns), columns).with_columns(
         pl.when(pl.col(_SOURCE) == _CONFIRMED)
         .then(SAID)
         .otherwise(pl.when(_NEWS).then(COLLECTED_AT).forward_fill())
@@ -329,10 +348,10 @@ def _versions(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _judge(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Return the rows that count, sorted, with what could be known when by each alone, whether each is news, and
+    """Return the rows of ``_one_an_instant`` with what could be known when by each alone, whether each is news, and
     whether a receipt of it would not do."""
     said_again = pl.all_horizontal(_same(KEYS), *(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in columns))
-    rows = _one_an_instant(rows, columns).with_columns((~said_again).alias(_NEWS))
+    rows = rows.with_columns((~said_again).alias(_NEWS))
     if not rows.select(_LATE.any()).item():  # as where nothing was ever released
         known = pl.when(_same(KEYS)).then(COLLECTED_AT).otherwise(AVAILABLE_AT)
         return rows.with_columns(known.alias(AVAILABLE_AT), pl.col(_NEWS).alias(_STORE))

@@ -63,9 +63,10 @@ def admit(
     withheld = quarantine.find(folder, name).series if released is not None else ()
     recent = _known_before(task, history, batch)
     report, passed = quality_check.judge(task, batch.rows, batch.start, batch.end, now, recent, released)
-    saved = quality_check.save_report(report_folder or folder / "reports" / "intake" / name, report)
+    refused = not report.passed or bool(report.withheld)
+    saved = quality_check.save_report(report_folder or folder / "reports" / "intake" / name, report, flushed=refused)
     place = folder / "quarantine" / name
-    if not report.passed or report.withheld:
+    if refused:
         held = pl.col(SERIES).is_in(list(report.withheld)) if report.withheld else pl.lit(True)
         quality_check.save_report(place, report)
         save_batch(place, replace(batch, rows=batch.rows.filter(held)))

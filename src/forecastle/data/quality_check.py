@@ -152,12 +152,8 @@ def judge(
     return report, masked.filter(~pl.col(SERIES).is_in(list(held))) if held else masked
 
 
-def save_report(folder: Path, report: QualityReport) -> Path:
-    """Write quality.json and quality.html into a folder, each whole or not at all; return the page's path.
-
-    That of a refused batch is on the disk when this returns.
-    """
-    flushed = not report.passed
+def save_report(folder: Path, report: QualityReport, flushed: bool = True) -> Path:
+    """Write quality.json and quality.html into a folder, as ``frame.write_bytes`` does; return the page's path."""
     write_json(folder / "quality.json", report.as_dict(), flushed)
     return save_page(folder / "quality.html", "quality.html", flushed, report=report, most_rows=MOST_ROWS)
 

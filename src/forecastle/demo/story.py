@@ -212,8 +212,10 @@ def compare(stage: Stage) -> Iterator[Claim]:
     if stage.beside:
         second = stage.champion(stage.beside.task).backtest, stage.measured["second live"]
         stage.telling.promise_and_delivery(*second, stage.beside.task)
+    drifted = {} if stage.warmed_from is None else {"live, with the sensor in the sun": _pooled(outcomes)}
     stage.telling.facts(
         {
+            **drifted,
             "request latency": "p50 {p50:.1f} ms, p99 {p99:.1f} ms".format(**_latency(stage)),
             "drift ratio": figure(stage.measured["drift_ratio"]),
             "answers, history, models": str(stage.settings.task_folder(stage.task.name)),
@@ -224,7 +226,8 @@ def compare(stage: Stage) -> Iterator[Claim]:
         }
     )
     yield Claim(
-        f"live skill over persistence {figure(delivery['skill'])}, promised {figure(promise['skill'])}",
+        f"live skill over persistence {figure(delivery['skill'])}, promised {figure(promise['skill'])}"
+        + (f"; live up to {iso(stage.warmed_from)}, before the sensor drifted" if stage.warmed_from else ""),
         delivery["skill"] > 0,
     )
 
@@ -254,6 +257,11 @@ def _chapter(stage: Stage, name: str, work: Callable[[Stage], Iterator[Claim]]) 
             stage.telling.claim(str(error), held=False)
             ok = False
     return {"name": name, "ok": ok, "seconds": round(time.perf_counter() - began, 2)}
+
+
+def _pooled(outcomes: pl.DataFrame) -> str:
+    found = evaluation.scores(outcomes)
+    return f"RMSE {figure(found['rmse'])}, skill {figure(found['skill'])}, coverage {figure(found['coverage'])}"
 
 
 def _latency(stage: Stage) -> dict[str, float]:

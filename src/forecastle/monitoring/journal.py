@@ -206,8 +206,6 @@ class Journal:
                 connection.execute(changed, {"scored": one, "truth": truth}).rowcount
                 for one, truth in outcomes.select("forecast_id", "actual").iter_rows()
             )
-        if revised:
-            self._tallies.settled.clear()  # which counts outcomes, and would not see that one has changed
         return revised
 
     def revised(self, task: str) -> int:

@@ -1,6 +1,7 @@
 """The live errors of a task, summed up by the journal's database: a loop asks for them at every pass.
 
-The figures are those of ``models.evaluation``, of the same rows; only R² is not among them.
+The figures are those of ``models.evaluation``, of the same rows; only R² is not among them, and a number whose square
+no database holds leaves its row out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.tables import OUTCOMES
 
+LARGEST = 1e150
+
 
 def live_figures(journal: Journal, task: str, since: datetime) -> dict[str, Any]:
     """Return RMSE, MAE, skill, coverage and n of what models forecast for ``since`` and later, pooled and for each
@@ -25,7 +28,8 @@ def live_figures(journal: Journal, task: str, since: datetime) -> dict[str, Any]
     judged = sql.case((OUTCOMES.c.lower.is_not(None) & OUTCOMES.c.upper.is_not(None), 1), else_=0)
     sums = (sql.func.sum(one) for one in (error * error, sql.func.abs(error), naive * naive, judged, judged * inside))
     of_models = (OUTCOMES.c.task == task) & (OUTCOMES.c.timestamp >= since) & (OUTCOMES.c.model_version != UNTRAINED)
-    whole = OUTCOMES.c.value.is_not(None) & OUTCOMES.c.last.is_not(None)
+    numbers = (OUTCOMES.c.value, OUTCOMES.c.last, OUTCOMES.c.actual)
+    whole = sql.and_(*(one.between(-LARGEST, LARGEST) for one in numbers))  # and so not null
     query = sql.select(OUTCOMES.c.horizon, sql.func.count(), *sums).where(of_models & whole)
     with journal.transaction() as connection:
         rows = connection.execute(query.group_by(OUTCOMES.c.horizon).order_by(OUTCOMES.c.horizon)).all()

@@ -94,8 +94,9 @@ def _text(moment: datetime) -> str:
 
 def _identity(forecasts: pl.DataFrame, name: str) -> pl.Expr:
     """Return a column as text: times in ISO 8601, with microseconds where there are any."""
-    if forecasts.schema[name] != TIME:
+    if not isinstance(forecasts.schema[name], pl.Datetime):
         return pl.col(name).cast(pl.String).fill_null("None")
-    exact = pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
-    whole = pl.col(name).dt.microsecond() == 0
-    return pl.when(whole).then(pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")).otherwise(exact)
+    moment = pl.col(name).cast(TIME)
+    exact = moment.dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")
+    whole = moment.dt.microsecond() == 0
+    return pl.when(whole).then(moment.dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")).otherwise(exact)

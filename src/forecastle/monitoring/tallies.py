@@ -3,7 +3,8 @@
 A loop asks this at every pass, of a journal that grows for ever. What lies some days back is followed once a day and
 what came of it remembered, so that the end is the one that following all anew has, to the last bit: outcomes count in
 the order of their times. It is followed anew where the journal says that outcomes of that time came, went or were
-revised since (a late truth, a prune), and for a past ``now``. Nothing is stored: another process follows for itself.
+revised since (a late truth, a prune), and for a past ``now``; where that happens, twice as far back counts as open from
+then on, up to what a late truth is looked for. Nothing is stored: another process follows for itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from forecastle.models.intervals import follow, outcome_weight
 from forecastle.monitoring.tables import HEARTBEATS, OUTCOMES
 
 LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
-SETTLED = timedelta(days=3)  # after which truths seldom come or change; where one does, all is followed anew
+SETTLED = timedelta(days=3)  # after which most sources' truths seldom come or change
 FORGOTTEN = "forgotten:"  # the heartbeats that count what was removed, by what it was
 Moved = dict[tuple[str, int], float]
 """By series, and horizon or 0 for the series itself: the logarithm of what widths are multiplied by."""
@@ -39,6 +40,7 @@ class Tallies:
     """What one process remembers of the outcomes of each task and model."""
 
     settled: dict[tuple[str, str, float], _Settled] = field(default_factory=dict)
+    open_for: dict[str, timedelta] = field(default_factory=dict)
 
     def tally(self, connection: sql.Connection, task: str, model_version: str, now: datetime, coverage: float) -> Moved:
         """Return how far the outcomes scored by ``now`` have moved a model's intervals, which promise a coverage."""
@@ -52,10 +54,14 @@ class Tallies:
         """Return what is settled, up to a day's midnight, after remembering what has newly become so."""
         key = task, model, coverage
         known = self.settled.get(key)
-        if known is not None and (known.now > now or _seen(connection, task, known.until) != known.seen):
+        if known is not None and known.now > now:
             del self.settled[key]
             known = None
-        until = (now - SETTLED).replace(hour=0, minute=0, second=0, microsecond=0)
+        elif known is not None and _seen(connection, task, known.until) != known.seen:
+            del self.settled[key]
+            known = None
+            self.open_for[task] = min(2 * self.open_for.get(task, SETTLED), LATEST_TRUTH + timedelta(days=1))
+        until = (now - self.open_for.get(task, SETTLED)).replace(hour=0, minute=0, second=0, microsecond=0)
         since, moved = (None, {}) if known is None else (known.until, known.moved)
         if since is not None and until <= since:
             return known

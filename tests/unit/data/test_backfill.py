@@ -195,6 +195,15 @@ def test_what_live_collections_have_brought_is_not_asked_for_either(market):
     assert len(open_ledger(market.settings).stretches("hours", asked(market.task))) == 2
 
 
+@pytest.mark.parametrize("hours", [1, 7, 12, 16, 24])
+def test_collections_up_to_half_a_window_apart_leave_no_hole_between_them(market, hours):
+    market.now += timedelta(seconds=30)
+    for _ in range(20):
+        note(market.task, market.settings, market.now - 2 * DAY, market.now, market.now)
+        market.now += timedelta(hours=hours)
+    assert len(open_ledger(market.settings).stretches("hours", asked(market.task))) == 1
+
+
 def test_one_that_was_stopped_goes_on_with_what_is_left(market):
     market.bring(market.plan()[:3])
     assert market.plan()[0] == (at(4), at(5))

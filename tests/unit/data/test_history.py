@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from forecastle.data.history import Appended, History
+from forecastle.data.history import _REMEMBERED, Appended, History
+from forecastle.data.store import Folder
 from forecastle.errors import StorageUnavailable
 
 NOON = datetime(2013, 2, 1, 12, tzinfo=UTC)
@@ -105,6 +106,20 @@ def test_many_rows_are_read_month_by_month_with_the_same_answer(history, monkeyp
     assert history.read(start=NOON + HOUR, end=late).equals(
         before.filter(pl.col("timestamp").is_between(NOON + HOUR, late, closed="left"))
     )
+
+
+def test_what_a_process_remembers_is_what_it_would_read_and_no_more_than_it_may_hold(history, monkeypatch):
+    monkeypatch.setattr("forecastle.data.history.MOST_REMEMBERED", 30)
+    for hour in range(80):
+        history.append(row(NOON + hour * HOUR, NOON + (hour + 1) * HOUR, t=float(hour)))
+        start, now = NOON + (hour - 10) * HOUR, NOON + (hour + 1) * HOUR
+        found = history.read(as_of=now, start=start)
+        assert values(found) == [float(one) for one in range(max(0, hour - 10), hour + 1)]
+        if hour < 20:
+            with monkeypatch.context() as patched:
+                patched.setattr(Folder, "get", lambda *_: pytest.fail("it was read already"))
+                assert history.read(as_of=now, start=start).equals(found)
+        assert all(one.versions.height <= 30 for key, one in _REMEMBERED.items() if key[0] == str(history.root))
 
 
 def test_a_torn_file_and_a_stranger_s_file_are_told_apart_from_data(history):

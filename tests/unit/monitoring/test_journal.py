@@ -182,6 +182,13 @@ def test_scores_need_not_read_everything(journal: Journal) -> None:
     assert journal.outcomes("weather", NOON, FIGURES).equals(journal.outcomes("weather", NOON).select(FIGURES))
 
 
+@pytest.mark.parametrize("dtype", [pl.Datetime("ms", "UTC"), pl.Datetime("us", "Asia/Tokyo")])
+def test_a_forecast_is_the_same_one_however_its_times_are_written(dtype: pl.DataType) -> None:
+    made = issued(steps=3)
+    other = made.with_columns(pl.col("origin", "timestamp", "issued_at").cast(dtype))
+    assert identified(other)["forecast_id"].equals(identified(made)["forecast_id"])
+
+
 def test_a_tally_follows_a_model_s_outcomes_by_series_and_horizon(journal: Journal) -> None:
     for hours, actual in enumerate([4.0, 5.0, 6.0]):
         journal.record(issued(NOON + hours * HOUR, steps=1, lower=3.0))

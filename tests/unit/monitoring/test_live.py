@@ -52,6 +52,16 @@ def test_they_are_those_of_the_back_test_without_r2(journal, since) -> None:
     assert found["n"] == {NOON: 41, NOON + DAY: 20}.get(since, 0)
 
 
+def test_a_number_whose_square_no_database_holds_leaves_its_row_out(journal) -> None:
+    scored(journal)
+    before = live_figures(journal, "t", NOON)
+    row = ("wild", "t", "JFK", NOON, NOON, 1, 1e200, 0.0, 2.0, 3.0, "1", "d", NOON, False, "x")
+    journal.record(pl.DataFrame([row], schema=FORECAST, orient="row"))
+    truth = {"actual": pl.lit(2.0), "scored_at": pl.lit(NOON).cast(OUTCOME["scored_at"])}
+    journal.score(journal.due("t", NOON + 9 * DAY).with_columns(**truth))
+    assert journal.counts("t")["scored"] == 49 and live_figures(journal, "t", NOON) == before
+
+
 def test_of_a_task_that_was_never_scored_they_are_absent_not_zero(journal) -> None:
     absent = {"rmse": None, "mae": None, "skill": None, "coverage": None, "n": 0, "horizons": []}
     assert live_figures(journal, "t", NOON) == absent
