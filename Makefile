@@ -19,7 +19,7 @@ STAMP := .venv/.installed-$(shell (pwd; cat $(LOCKS)) | sha256sum | cut -c1-16)
 .PHONY: help
 help:  ## list the targets
 	@echo "usage: make TARGET"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMP)  ## install the locked packages into .venv (does nothing when nothing changed)

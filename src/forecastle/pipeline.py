@@ -275,8 +275,13 @@ def _require_success(run: Run, names: Sequence[str]) -> None:
             raise GateError(
                 f"step {name} of run {run.id} to have succeeded",
                 "it has not run" if said is None else "it failed; its own message says why",
-                f"Run it first: forecastle {name}, with the same --now.",
+                f"Run it first: forecastle {name}{_of_flow(run, name)}, with the same --now.",
             )
+
+
+def _of_flow(run: Run, name: str) -> str:
+    """Return the option that names a flow, where a step of both belongs to the other one by default."""
+    return " --flow live" if run.flow == "live" and name in {step.name for step in COLLECT} else ""
 
 
 def _note(run: Run, step: str) -> Path:

@@ -170,6 +170,11 @@ class Source(Part):
             raise ValueError(
                 "provider 'gbfs' needs url, the address of the feeds with {feed} in the place of their name"
             )
+        if self.url and self.provider not in ("gbfs", "gtfs-realtime"):
+            raise ValueError(
+                f"url belongs to providers 'gbfs' and 'gtfs-realtime'; that of {self.provider!r} is "
+                + ("in [source.http_json]" if self.provider == "http-json" else "a setting, see docs/settings.md")
+            )
         if self.events and self.step:
             raise ValueError("events come when they come; leave out step")
         if self.provider == "gtfs-realtime" and not self.url:

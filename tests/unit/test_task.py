@@ -204,6 +204,7 @@ def test_a_copy_of_a_task_is_asked_anew_what_the_task_was_asked_before(task: Tas
         ({"source": {"provider": "file", "path": "a"}}, "source.issued: a table of forecasts"),
         ({"columns": {"y": {}, "x": {}}}, "source.issued: a table of forecasts"),
         ({"source": {"provider": "open-meteo", "issued": "b"}}, "belongs to provider 'file'"),
+        ({"source": {"provider": "open-meteo", "url": "http://x"}}, "that of 'open-meteo' is a setting"),
         ({"columns": {"y": {}, "x": {"ahead": True, "task": "other"}}}, "ahead belongs to a column that the source"),
     ],
 )

@@ -107,7 +107,7 @@ def init(
 def _proposed(name: str, url: str) -> tuple[str, int]:
     """Ask an API once and return the task that its answer suggests, and how many rows that reads."""
     from forecastle.data import proposal
-    from forecastle.errors import SourceUnavailable
+    from forecastle.errors import AnswerChanged, SourceUnavailable
     from forecastle.http import Client
     from forecastle.settings import load_settings
 
@@ -116,7 +116,11 @@ def _proposed(name: str, url: str) -> tuple[str, int]:
         answer = client.get(request)
     if answer.status >= 400:
         raise SourceUnavailable(f"an answer from {request.source}", f"status {answer.status}", "Mend the address.")
-    return proposal.propose(name, url, answer.body)
+    try:
+        return proposal.propose(name, url, answer.body)
+    except AnswerChanged as error:  # nothing is archived before there is a task
+        action = "Open the address in a browser; it has to answer JSON that holds rows with a time."
+        raise AnswerChanged(error.expected, error.found, action) from None
 
 
 @app.command(epilog="Example: forecastle schema > task.schema.json")

@@ -71,4 +71,6 @@ def _short(value: object) -> str:
         return figure(value)
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
-    return str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if value not in (None, "") else "none"

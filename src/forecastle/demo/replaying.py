@@ -31,4 +31,5 @@ def replay_forever(start: datetime, speed: float, host: str, port: int) -> None:
             f"FORECASTLE_DEPARTURES_URL={address}",
             soft_wrap=True,
         )
+        OUT.print("Give every command --now, such as the time above: a task that is replayed acts in its past.")
         serve(app, socket)

@@ -78,6 +78,8 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
             _write_summary(stage, ended, time.perf_counter() - began)
             telling.end(fine, time.perf_counter() - began, folder)
             if fine and keep:
+                if stage.beside:  # which nobody fed while the sensor drifted: the page is to show the same hour of both
+                    stage.must_run("live", opened=stage.beside.opened)
                 telling.say(f"The service stays up at {stage.address} (Ctrl-C ends it).")
                 _wait_for_ever()
     return fine

@@ -159,6 +159,8 @@ def find(settings: Settings, task: Task, name: str) -> ModelVersion:
         if name in (one.version, *one.aliases):
             return one
     numbers = [one.version for one in known]
+    if name in ALIASES:
+        raise UserError(f"a {name} of task {task.name!r}", "none yet", "Train one: forecastle run train --task FILE.")
     raise UserError(
         f"a version of task {task.name!r} ({', '.join(numbers) or 'none yet'}), champion or challenger",
         f"{name!r}{nearest(name, [*numbers, *ALIASES])}",

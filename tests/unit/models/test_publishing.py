@@ -269,6 +269,11 @@ def test_a_version_is_shown_with_its_scores_what_it_learnt_from_and_its_trail(sh
     assert [one["why"] for one in found["events"]] == ["Better."]
 
 
+def test_an_alias_that_names_no_version_yet_is_told_as_such(shelf: Shelf) -> None:
+    with pytest.raises(UserError, match="a champion of task .*; found none yet. Train one"):
+        publishing.find(shelf.settings, shelf.task, "champion")
+
+
 def test_an_unknown_version_is_answered_with_those_there_are(shelf: Shelf) -> None:
     shelf.train(1)
     with pytest.raises(UserError, match=r"\(1\), champion or challenger; found 'champoin'; did you mean 'champion'"):
