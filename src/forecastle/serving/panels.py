@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from forecastle.serving.snapshot import Details, Snapshot
 from forecastle.serving.wording import UNKNOWN, age_text, clock, day, number, percent
 from forecastle.task import Task
 
+ISO = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 SHORT = 160  # letters of an incident's reason that are shown at once
 FEWEST_DAYS = 3  # a line through fewer says nothing
 DAY_TICKS = 4  # of that line's axis, which is narrow
@@ -49,6 +51,11 @@ def overview(snapshot: Snapshot, details: Details, now: datetime) -> list[dict[s
     ]
 
 
+def _local(told: str, task: Task) -> str:
+    """Return what was found of errors with its times in the task's own zone."""
+    return ISO.sub(lambda found: clock(datetime.fromisoformat(found.group()), task), told)
+
+
 def drift(task: Task, details: Details, anchor: str, places: int) -> dict[str, Any]:
     """Return what is said of drift: the features against the limit, the errors against the back-test's, day by day."""
     ratio, limit = details.drift_ratio, task.monitoring.drift_ratio
@@ -56,7 +63,7 @@ def drift(task: Task, details: Details, anchor: str, places: int) -> dict[str, A
     if changed is None:
         errors = "Not tested yet: there are too few outcomes of the model that serves."
     else:
-        errors = f"Changed: {changed}." if changed else "As in the back-test."
+        errors = f"Changed: {_local(changed, task)}." if changed else "As in the back-test."
     return {
         "ratio": percent(ratio, 1),
         "tone": _over(ratio, limit),

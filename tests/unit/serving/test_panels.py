@@ -53,7 +53,7 @@ def test_the_drift_ratio_is_drawn_against_the_limit_of_the_task(task, state) -> 
     [
         (None, "Not tested yet", ""),
         ("", "As in the back-test.", "good"),
-        ("JFK since 2013-12-15T06:00:00Z", "Changed: JFK since 2013-12-15T06:00:00Z.", "poor"),
+        ("JFK since 2013-12-15T06:00:00Z", "Changed: JFK since Sun 15 Dec, 01:00.", "poor"),
     ],
 )
 def test_the_errors_are_as_in_the_back_test_or_have_changed(filled, task, clock, said, shown, tone) -> None:
