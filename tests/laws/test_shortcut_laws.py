@@ -81,6 +81,7 @@ def _bench(name: str, champion: int, small_task, observations) -> Workbench:
         usual=drift.limits(profiling.reference(examples.origin_names, examples.origin)),
         widths=widths,
         versions=versions,
+        issued=None,
         recent=make_recent(panel),
         present=present,
         learnt=frozenset(recipe.series_ids),
