@@ -95,8 +95,8 @@ export TASK IMAGE COMMIT VERSION
 .PHONY: unit
 unit: setup  ## the everyday tests, with their coverage
 	@$(BIN)/coverage erase
-	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= $(EVERYDAY)
-	$(PYTEST) -q -m alone $(EVERYDAY)
+	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= --cov-fail-under=0 $(EVERYDAY)
+	$(PYTEST) -q -m alone $(EVERYDAY) || [ $$? = 5 ] # of a part of them perhaps none
 
 .PHONY: coverage
 coverage: setup  ## what the tests that ran last have covered: build/coverage.md and .xml, and a workflow's summary
