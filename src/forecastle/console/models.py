@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from forecastle.task import Task
 
 MOST_FEATURES = 15
+WIDE = 130  # letters of a terminal that shows every column of the versions
 
 
 def print_versions(versions: Sequence[Mapping[str, Any]], task: Task) -> None:
@@ -24,14 +26,21 @@ def print_versions(versions: Sequence[Mapping[str, Any]], task: Task) -> None:
     if not versions:
         OUT.print(f"No model of task {escape(task.name)} is registered. Train one: forecastle run train --task FILE")
         return
-    table = Table(header_style="bold")
+    table = Table(header_style="bold", box=SIMPLE_HEAD)
     unit = f" {task.unit}" if task.unit else ""
-    for name in ("version", "stage", "estimator", "made", f"RMSE{unit}", "skill", "promoted", "by"):
-        table.add_column(name, justify="right" if name in ("version", f"RMSE{unit}", "skill") else "left")
+    names = ("version", "stage", "estimator", "made", f"RMSE{unit}", "skill", "promoted", "by")
+    shown = len(names) if OUT.width >= WIDE else names.index("promoted")
+    for name in names[:shown]:
+        table.add_column(
+            name, justify="right" if name in ("version", f"RMSE{unit}", "skill") else "left", no_wrap=name == "made"
+        )
     for one in versions:
-        row = (one["version"], _stage(one), one["estimator"], _minute(one["created_at"]), figure(one["rmse"]))
-        table.add_row(*row, figure(one["skill"]), _minute(one["promoted_at"]), one["promoted_by"] or "–")
+        what = [one["version"], _stage(one), one["estimator"], _minute(one["created_at"])]
+        what += [figure(one["rmse"]), figure(one["skill"]), _minute(one["promoted_at"]), one["promoted_by"] or "–"]
+        table.add_row(*what[:shown])
     OUT.print(table)
+    if shown < len(names):
+        OUT.print("By whom and when each was promoted: forecastle registry show VERSION --task FILE", style="dim")
 
 
 def print_version(one: Mapping[str, Any], task: Task) -> None:
