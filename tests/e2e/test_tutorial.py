@@ -72,7 +72,7 @@ def test_who_follows_the_tutorial_sees_what_it_says(root: Path, reader: Reader) 
                 reader.run(line)
     said = dict(reader.said)
     trained = next(text for line, text in said.items() if " run train " in line)
-    assert "promoted True" in trained
+    assert "promoted yes" in trained
     first, second = (text for line, text in said.items() if " run live " in line)
     assert re.search(r"score +due 0", first) and re.search(r"scored [1-9]", second)
     assert "my-airports" in _read("http://127.0.0.1:8000/")
