@@ -26,6 +26,7 @@ def prepare(root: Path, settings: Settings, remote: Remote) -> None:
         _make(root, settings.git)
     elif settings.git and not (root / ".git").exists():
         _init_git(root)
+    _sweep(root)
     _configure(root, settings.git, remote)
     _mend(root, settings)
 
@@ -163,6 +164,13 @@ def _restore(path: Path, content: bytes | None) -> None:
         path.unlink(missing_ok=True)
     elif path.read_bytes() != content:
         write_bytes(path, content)
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a process that was killed while it wrote a file has left beside it; nobody else is at work here."""
+    for pattern in (".*.part", "*/.*.part", "*/*/.*.part"):
+        for torn in root.glob(pattern):
+            torn.unlink(missing_ok=True)
 
 
 def _configure(root: Path, git: bool, remote: Remote) -> None:
