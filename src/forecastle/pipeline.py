@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from forecastle import steps, watching
 from forecastle.data import budget, formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
-from forecastle.frame import read_note, write_json
+from forecastle.frame import EPOCH, read_note, write_json
 from forecastle.http import Client, Transport
 from forecastle.models import bundle, pointer
 from forecastle.monitoring import retraining
@@ -242,7 +242,7 @@ def _require_identity(task: Task, settings: Settings) -> None:
 
 def _next(length: timedelta, now: datetime) -> datetime:
     """Return the next full step of that length, and the leeway after it."""
-    return now + length - (now - LEEWAY - datetime(1970, 1, 1, tzinfo=UTC)) % length
+    return now + length - (now - LEEWAY - EPOCH) % length
 
 
 def _sleep_until(moment: datetime, clock: Callable[[], datetime]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,11 @@ import polars as pl
 from forecastle.data.history import History
 from forecastle.errors import NotEnoughHistory, TaskError
 from forecastle.data.store import Place
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, KEYS, SERIES, TIMESTAMP, conform
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, EPOCH, KEYS, SERIES, TIMESTAMP, conform
 from forecastle.task import Column, Task
 
 Floats = npt.NDArray[np.float64]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STEP, _SLOT, _KNOWN, _GROUP = "__step", "__slot", "__known", "__group"
 
@@ -111,7 +110,7 @@ class DerivedHistory(History):
         self, as_of: datetime | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> pl.DataFrame:
         """Return every version of every step, as ``History.versions`` does of observations."""
-        reach = None if start is None else start - (start - _EPOCH) % self.task.frequency
+        reach = None if start is None else start - (start - EPOCH) % self.task.frequency
         until = None if end is None else end + self.task.frequency
         steps = derive(self.task, super().versions(as_of, reach, until), as_of)
         if self.others and not steps.is_empty():

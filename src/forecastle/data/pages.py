@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from forecastle.frame import iso, write_text
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -25,18 +25,23 @@ def save_page(path: Path, template: str, flushed: bool = True, **context: Any) -
     return write_text(path, _template(template).render(**context), flushed)
 
 
-@lru_cache
-def _template(name: str) -> Template:
-    """Return a template that knows the pages' style and its digest; compiled once."""
+def templates(folder: Path) -> Environment:
+    """Return how templates of a folder are read: every value escaped, every unknown name an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+    return Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+@lru_cache
+def _template(name: str) -> Template:
+    """Return a template that knows the pages' style and its digest; compiled once."""
+    environment = templates(TEMPLATES)
     environment.filters["iso"] = iso
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()

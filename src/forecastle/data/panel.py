@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from forecastle.errors import NotEnoughHistory, TaskError
-from forecastle.frame import AVAILABLE_AT, BITEMPORAL, COLLECTED_AT, SERIES, TIMESTAMP
+from forecastle.frame import AVAILABLE_AT, BITEMPORAL, COLLECTED_AT, EPOCH, SERIES, TIMESTAMP
 from forecastle.task import DAY, Task, nearest
 
 Floats = npt.NDArray[np.float64]
@@ -28,17 +28,16 @@ Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 _MICROSECOND = timedelta(microseconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def micros(moment: datetime) -> int:
     """Return a time as microseconds since 1970 (UTC)."""
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def moment(microseconds: int) -> datetime:
     """Return microseconds since 1970 as a time in UTC."""
-    return _EPOCH + int(microseconds) * _MICROSECOND
+    return EPOCH + int(microseconds) * _MICROSECOND
 
 
 @dataclass(frozen=True)

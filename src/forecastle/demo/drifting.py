@@ -97,8 +97,3 @@ def _errors(journal: Journal, stage: Stage) -> str:
     rmse = (pl.col("value") - pl.col("actual")).pow(2).mean().sqrt()
     rows = outcomes.group_by(SERIES).agg(rmse.alias("rmse")).sort(SERIES).iter_rows()
     return ", ".join(f"{figure(error)} {stage.task.unit} at {name}" for name, error in rows)
-
-
-def until(stage: Stage) -> datetime:
-    """Return up to when what was delivered is held beside what was promised: up to the drift, if there was one."""
-    return stage.warmed_from or stage.now + DAY

@@ -204,7 +204,10 @@ def compare(stage: Stage) -> Iterator[Claim]:
     """Put promise beside delivery: back-test and live figures, latency, drift, and where everything lies."""
     with Journal(stage.settings.journal_url) as journal:
         outcomes = journal.outcomes(stage.task.name)
-        stage.measured["live"] = evaluation.scores(outcomes.filter(pl.col("timestamp") < drifting.until(stage)))
+        before = outcomes
+        if stage.warmed_from is not None:  # what the model promised was not about a sensor in the sun
+            before = outcomes.filter(pl.col("timestamp") < stage.warmed_from)
+        stage.measured["live"] = evaluation.scores(before)
         if stage.beside:
             stage.measured["second live"] = evaluation.scores(journal.outcomes(stage.beside.task.name))
         flags = journal.drift_flags(stage.task.name, drift.WINDOW, stage.now)

@@ -6,15 +6,15 @@ They are of the real clock, whatever moment the service stands for. Of several s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sql
 
+from forecastle.frame import EPOCH
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.tables import SIGNS_OF_LIFE
 
 EVERY = timedelta(seconds=15)
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -60,4 +60,4 @@ def forget(journal: Journal, before: datetime) -> int:
 
 
 def _slot(now: datetime) -> datetime:
-    return now - (now - _BEGINNING) % EVERY
+    return now - (now - EPOCH) % EVERY

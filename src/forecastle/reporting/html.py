@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
+from forecastle.data.pages import templates
 from forecastle.reporting.document import Document
 from forecastle.reporting.markdown import anchor, heading
 
@@ -48,15 +49,7 @@ def _embedded(path: Path) -> str:
 
 @lru_cache
 def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(TEMPLATES)
     environment.filters |= {"marked": marked, "anchor": anchor, "heading": heading}
     environment.tests["block"] = lambda block, kind: type(block).__name__ == kind
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")

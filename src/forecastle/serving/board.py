@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -24,7 +24,7 @@ from forecastle.data.history import History
 from forecastle.data.recipe import Recipe
 from forecastle.data.store import task_stores
 from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
-from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.frame import EPOCH, SERIES, TIMESTAMP
 from forecastle.models import audit
 from forecastle.models.baked import serving
 from forecastle.models.bundle import Bundle, load, self_check
@@ -46,7 +46,6 @@ RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
 MOST_DECISIONS = 8
 MOST_STAND_INS = 20_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REFUSED = "champion-refused"
 READING_POLLS = 5
 DRAWN = (*FIGURES, "timestamp", "issued_at", "forecast_id")  # of an outcome: what scores and the page are made of

@@ -18,6 +18,7 @@ import polars as pl
 from markupsafe import Markup
 
 from forecastle import __version__
+from forecastle.data.pages import templates
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.serving import panels
 from forecastle.serving.chart import Drawing, draw
@@ -336,13 +337,4 @@ def _misses(coverage: float | None, task: Task) -> bool:
 @cache
 def environment() -> Environment:
     """Return the templates, which escape whatever they are given."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # by the first page: a service starts without
-
-    folder = Path(__file__).parent / "templates"
-    return Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates(Path(__file__).parent / "templates")

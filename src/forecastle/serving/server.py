@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import uvicorn
@@ -17,7 +17,7 @@ import uvicorn
 from forecastle.data import formats, identity
 from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.serving.app import create_app
-from forecastle.serving.heartbeat import beating
+from forecastle.serving.heartbeat import beating, now_in_utc
 from forecastle.serving.keys import require_keys
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -37,7 +37,7 @@ def serve_forever(settings: Settings, tasks: Sequence[Task], say: Callable[[str]
     require_keys(settings)
     _require_stores(settings, tasks)
     with listen(settings.host, settings.port) as (door, address):
-        app = create_app(settings, tasks, lambda: datetime.now(UTC))
+        app = create_app(settings, tasks, now_in_utc)
         say(f"Serving {', '.join(task.name for task in tasks)} at {address}")
         gc.freeze()  # what is there now stays, and need not be looked at again
         gc.enable()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Literal
 
 import polars as pl
 
-from forecastle.frame import BITEMPORAL, SERIES, TIMESTAMP, iso, observation_schema
+from forecastle.frame import BITEMPORAL, EPOCH, SERIES, TIMESTAMP, iso, observation_schema
 from forecastle.task import Task
 
 Verdict = Literal["pass", "warn", "mask", "fail"]
@@ -24,7 +24,6 @@ ARRIVAL, RUN = "__arrival", "__run"
 MOST_ROWS = 50
 MOST_NAMES = 10
 NOTHING = pl.DataFrame()
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 SAME_SERIES = pl.col(RUN) == pl.col(RUN).shift(1)
 """Whether the row before is of the same series; null in the first row."""

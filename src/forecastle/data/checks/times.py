@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from forecastle.data.checks.finding import (
-    EPOCH,
     MICROSECOND,
     MOST_ROWS,
     NOTHING,
@@ -24,7 +23,7 @@ from forecastle.data.checks.finding import (
     when,
 )
 from forecastle.data.providers import PROVIDERS, gives_events
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP, iso
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, EPOCH, SERIES, TIME, TIMESTAMP, iso
 from forecastle.task import Task, duration_text
 
 _STEP = "__step"

@@ -11,13 +11,12 @@ from typing import Any
 import polars as pl
 
 from forecastle.errors import AnswerChanged, SourceUnavailable
-from forecastle.frame import SERIES, TIME, TIMESTAMP, iso
+from forecastle.frame import EPOCH, SERIES, TIME, TIMESTAMP, iso
 from forecastle.http import Request, excerpt
 from forecastle.task import Task, nearest
 
 COMPARE = "The answer is archived; compare it with the source's documentation."
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Row = tuple[str, datetime, dict[str, Any]]
 
 
@@ -41,7 +40,7 @@ def read_time(request: Request, given: object, form: str, zone: tzinfo = UTC) ->
         if form == "iso":
             return _local(datetime.fromisoformat(given.strip()), zone) if isinstance(given, str) else _no_time()
         since = float(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else math.nan
-        return _EPOCH + timedelta(seconds=since) if form == "s" else _EPOCH + timedelta(milliseconds=since)
+        return EPOCH + timedelta(seconds=since) if form == "s" else EPOCH + timedelta(milliseconds=since)
     except (ValueError, OverflowError) as error:
         reason = f" ({error})" if isinstance(error, _TwiceOrNever) else ""
     kinds = {"s": "seconds since 1970", "ms": "milliseconds since 1970", "iso": "a time such as 2013-01-31 06:00:00"}

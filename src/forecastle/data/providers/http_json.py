@@ -22,7 +22,7 @@ import polars as pl
 from forecastle.data.providers.answers import COMPARE, Row, check_unit, read_json, read_time, to_table
 from forecastle.declaration import HttpJson
 from forecastle.errors import AnswerChanged, SourceUnavailable, TaskError
-from forecastle.frame import AVAILABLE_AT, TIME, iso
+from forecastle.frame import AVAILABLE_AT, EPOCH, TIME, iso
 from forecastle.http import Request
 from forecastle.settings import Settings
 from forecastle.task import Series, Task, duration_text, nearest
@@ -31,7 +31,6 @@ MOST_CALLS = 5_000
 """More calls than that for one series are a mistake of the task, such as a start before there was anything."""
 
 _SECOND = timedelta(seconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @cache
@@ -140,7 +139,7 @@ def _windows(task: Task, declared: HttpJson, start: datetime, end: datetime) -> 
     if paging.rows is None or paging.page or paging.cursor or declared.present:
         yield start, end
         return
-    at = start - (start - _EPOCH) % step
+    at = start - (start - EPOCH) % step
     if (end - at) / (step * paging.rows) > MOST_CALLS:
         raise TaskError(
             f"at most {MOST_CALLS} calls a series for task {task.name!r}",
@@ -156,7 +155,7 @@ def _windows(task: Task, declared: HttpJson, start: datetime, end: datetime) -> 
 def _times(start: datetime, end: datetime) -> dict[str, str]:
     filled: dict[str, str] = {}
     for name, moment in (("start", start.astimezone(UTC)), ("end", end.astimezone(UTC))):
-        since = (moment - _EPOCH) // timedelta(milliseconds=1)
+        since = (moment - EPOCH) // timedelta(milliseconds=1)
         filled |= {f"{name}_ms": str(since), f"{name}_s": str(since // 1000), f"{name}_iso": iso(moment)}
         filled |= {f"{name}_text": f"{moment:%Y-%m-%d %H:%M:%S}", f"{name}_date": f"{moment:%Y-%m-%d}"}
     return filled
