@@ -33,8 +33,7 @@ def test_it_leaves_with_130_and_says_how_to_go_on(doing: str, number: signal.Sig
 
 
 def test_told_twice_it_leaves_though_the_first_time_it_did_not_come_to_its_end() -> None:
-    process = _start(
-        """
+    process = _start("""
 import os, signal, threading
 from forecastle import leaving
 write = leaving.os.write
@@ -44,21 +43,18 @@ def tell_again(where, what):
     return write(where, what)
 leaving.os.write = tell_again
 signal.set_wakeup_fd(-1)  # so that both are heard by the main thread
-while True: pass"""
-    )
+while True: pass""")
     process.send_signal(signal.SIGINT)
     assert _ended(process)[0] == 130
 
 
 def test_a_thread_that_ended_while_it_left_holds_up_nobody() -> None:
-    process = _start(
-        """
+    process = _start("""
 import threading
 from forecastle import leaving
 thread = threading.Thread(target=leaving._leaving.acquire)  # as the interpreter's end stops a thread at any line
 thread.start(); thread.join()
-while True: pass"""
-    )
+while True: pass""")
     process.send_signal(signal.SIGINT)
     assert _ended(process)[0] == 130
 
