@@ -93,7 +93,7 @@ def _revised_since(run: Run) -> datetime:
 def _concept_drift(run: Run) -> str:
     """Test the live errors of the champion for a change, every few hours, note what was found, and return it."""
     before = run.journal.heartbeats(run.task.name).get(metrics.CONCEPT_DRIFT)
-    if before is not None and timedelta(0) <= run.now - before.at < concept.EVERY:
+    if before is not None and run.now - before.at < concept.EVERY:
         return before.detail
     current = pointer.published(run.settings, run.task)
     if current is None or not (place := concept.place(run.home, current.version)).exists():
@@ -110,7 +110,7 @@ def _concept_drift(run: Run) -> str:
 def _measure_rarely(run: Run) -> None:
     """Note once a day how many bytes the stores of the task hold."""
     beat = run.journal.heartbeats(run.task.name).get(metrics.STORED)
-    if beat is None or beat.at.date() != run.now.date():
+    if beat is None or beat.at.date() < run.now.date():
         sizes = {name: sum(one.size for one in (run.stores / name).entries()) for name in ("archive", "history")}
         files = [path for path in (run.home / "quarantine").rglob("*") if path.is_file()]
         sizes["quarantine"] = sum(path.stat().st_size for path in files)

@@ -447,12 +447,14 @@ class Journal:
         return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
 
     def _beat(self, connection: sql.Connection, task: str, work: str, now: datetime, detail: str, times: int) -> None:
+        """Count what was done so many times more; what was done as of the past does not become the newest of it."""
         insert = self.insert(HEARTBEATS)
+        newer = insert.excluded.at >= HEARTBEATS.c.at
         again = insert.on_conflict_do_update(
             index_elements=["task", "work"],
             set_={
-                "at": insert.excluded.at,
-                "detail": insert.excluded.detail,
+                "at": sql.case((newer, insert.excluded.at), else_=HEARTBEATS.c.at),
+                "detail": sql.case((newer, insert.excluded.detail), else_=HEARTBEATS.c.detail),
                 "count": HEARTBEATS.c.count + insert.excluded.count,
             },
         )
