@@ -160,6 +160,10 @@ class Settings(BaseSettings):
         description="Address of the running service, such as `http://127.0.0.1:8000`, whose metrics the embedded rules "
         "look at too (is it up, how long do predictions take); empty: Prometheus alone does.",
     )
+    service_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key that may read there, where that service asks for keys; one of `forecastle new-key`.",
+    )
     model_source: Literal["registry", "image"] = Field(
         default="registry",
         description="Which champion serves: `registry` the published one, and the baked one where that cannot be "

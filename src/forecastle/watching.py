@@ -38,9 +38,9 @@ def watch(run: Run) -> Summary:
     newest = newest_of(run)
     _measure_rarely(run)
     concept_drift = _concept_drift(run)
-    knowable = None if newest is None else newest + run.task.knowable_after
+    age = None if newest is None else run.task.age(newest, run.now)
     found = [
-        *metrics.readings(run.journal, run.task.name, run.now, knowable),
+        *metrics.readings(run.journal, run.task.name, run.now, age),
         *metrics.outer_readings(run.settings, run.task, run.now),
         *scraping.scrape(run.settings, run.task.name),
     ]
@@ -51,7 +51,7 @@ def watch(run: Run) -> Summary:
     read = {one.metric: one.value for one in found}
     return {
         "drift_ratio": read.get("forecastle_drift_ratio"),
-        "data_age_seconds": None if newest is None else seconds(run.task.age(newest, run.now)),
+        "data_age_seconds": None if age is None else seconds(age),
         "concept_drift": concept_drift,
         "opened": list(opened),
         "closed": list(closed),

@@ -127,8 +127,8 @@ def observe_prediction(task: str, model_version: str, seconds: float) -> None:
     _of_prediction(task, model_version).observe(seconds)
 
 
-def readings(journal: Journal, task: str, now: datetime, newest: datetime | None = None) -> Iterator[Reading]:
-    """Yield what the journal says about a task as of ``now``; ``newest`` is the newest observation's time.
+def readings(journal: Journal, task: str, now: datetime, age: timedelta | None = None) -> Iterator[Reading]:
+    """Yield what the journal says about a task as of ``now``; ``age`` is the newest observation's (``Task.age``).
 
     Live errors are those of the last two weeks, per horizon and pooled (horizon "all").
     """
@@ -140,8 +140,8 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
         for name, what in _COUNTED.items():
             yield Reading(name, (task,), ever[what] + gone.get(what, 0))
         yield Reading("forecastle_forecasts_waiting", (task,), counts["waiting"])
-    if newest is not None:
-        yield Reading("forecastle_data_age_seconds", (task,), (now - newest).total_seconds())
+    if age is not None:
+        yield Reading("forecastle_data_age_seconds", (task,), age.total_seconds())
     ratio = drift_ratio(flags)
     if ratio is not None:
         yield Reading("forecastle_drift_ratio", (task,), ratio)

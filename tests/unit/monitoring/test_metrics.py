@@ -64,7 +64,7 @@ def test_the_stores_say_what_was_forecast_and_what_came_of_it(journal: Journal) 
     journal.open_incident("t", "data-drift", "a sensor", now)
     journal.beat("t", "watch", now)
     journal.beat("t", "alert:data-drift", now)
-    found = samples(list(metrics.readings(journal, "t", now, newest=now - HOUR)))
+    found = samples(list(metrics.readings(journal, "t", now, age=HOUR)))
     assert found["forecastle_predictions_total", ("t",)] == 60
     assert found["forecastle_outcomes_total", ("t",)] == truth.height == 117
     assert found["forecastle_truth_never_came_total", ("t",)] == 2

@@ -310,6 +310,12 @@ def test_requests_are_counted_by_route_and_status_never_by_the_path_asked_for(as
     assert "stranger" not in text
 
 
+def test_the_age_of_data_begins_when_the_source_publishes_it(filled, task, clock, get) -> None:
+    later = task.source.model_copy(update={"publication_delay": timedelta(minutes=4)})
+    app = create_app(filled, [task.model_copy(update={"source": later})], clock, poll_every=0)
+    assert 'forecastle_data_age_seconds{task="nyc-temperature"} 360.0' in get(app, "/metrics").text
+
+
 def test_metrics_tell_what_the_stores_know(ask) -> None:
     text = ask("/metrics").text
     assert 'forecastle_data_age_seconds{task="nyc-temperature"} 600.0' in text
