@@ -23,7 +23,6 @@ from forecastle.data import roster
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
-from forecastle.data.quality_check import QualityReport
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import make_recipe
 from forecastle.errors import (
@@ -46,7 +45,7 @@ from forecastle.models import (
     training,
     untrained,
 )
-from forecastle.monitoring import concept, drift, metrics
+from forecastle.monitoring import concept, drift, metrics, verdicts
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary
@@ -86,11 +85,10 @@ def quality_check(run: Run) -> Summary:
         if run.flow != "train":
             raise
         raise _with_its_report_logged(run, refused) from None
-    run.journal.beat(run.task.name, f"{metrics.GATE}{admitted.report.verdict}", run.now)
+    verdicts.polled(run.journal, run.task.name, admitted.report, run.now)
     withheld = admitted.report.withheld
     if not withheld:  # what a series lacks still has to be asked for
         backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
-    _tell_of_withheld(run, admitted.report)
     if run.flow == "train":
         if batch.start <= run.task.start:
             roster.enrol(run.home, [name for name in run.task.series_ids if name not in withheld], run.now)
@@ -328,15 +326,6 @@ def _with_its_report_logged(run: Run, refused: QualityGateFailed) -> QualityGate
         action = f"{refused.action} The report could not be logged to MLflow: {down}"
         return QualityGateFailed(refused.expected, refused.found, action)
     return refused
-
-
-def _tell_of_withheld(run: Run, report: QualityReport) -> None:
-    """Open an incident while the gate withholds a series, and close it when it withholds none."""
-    if report.withheld:
-        reason = f"Withheld by the gate: {', '.join(report.withheld)}. {report.reason}"
-        run.journal.open_incident(run.task.name, "series-withheld", reason, run.now)
-    else:
-        run.journal.close_incident(run.task.name, "series-withheld", run.now, "Every series passes again.")
 
 
 @lru_cache(maxsize=16)

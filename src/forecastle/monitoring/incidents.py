@@ -39,9 +39,9 @@ def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: 
     rule, a resolved one closes it unless another alert of them still fires. Told twice it changes nothing more.
 
     ``body`` is the parsed JSON, ``tasks`` the names that are known. An alert's labels say ``task`` and ``rule``; one
-    without a task is about the installation and kept under an empty name. By all of its labels it is told from others of
-    the same incident, whose steps note which fire, for they may come in messages of their own. UserError where the body
-    is no such webhook.
+    without a task is about the installation and kept under an empty name. All of its labels tell it from others of the
+    same incident, whose steps note which fire, for they may come in messages of their own. UserError where the body is
+    no such webhook.
     """
     opened: list[str] = []
     closed: list[str] = []

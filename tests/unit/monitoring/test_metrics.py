@@ -80,6 +80,24 @@ def test_the_stores_say_what_was_forecast_and_what_came_of_it(journal: Journal) 
     assert ("forecastle_work_total", ("t", "alert:data-drift")) not in found
 
 
+def test_what_never_came_never_counts_backwards_also_where_it_comes_after_all_or_is_forgotten(
+    journal: Journal,
+) -> None:
+    def lost() -> float:
+        return samples(list(metrics.readings(journal, "t", NOON + 99 * HOUR)))[
+            "forecastle_truth_never_came_total", ("t",)
+        ]
+
+    journal.record(hourly(10, drifted=0))
+    journal.give_up("t", before=NOON + 99 * HOUR)
+    assert lost() == 20
+    late = journal.due("t", NOON + 99 * HOUR).head(6)
+    assert journal.score(late.with_columns(actual=pl.lit(5.0), scored_at=pl.lit(NOON + 99 * HOUR, TIME))) == 6
+    assert lost() == 20
+    journal.forget("t", NOON + 5 * HOUR, [])
+    assert lost() == 20
+
+
 def test_the_drift_ratio_is_absent_below_fifty_predictions(journal: Journal) -> None:
     journal.record(hourly(49, drifted=49))
     assert "forecastle_drift_ratio" not in {one.metric for one in metrics.readings(journal, "t", NOON + 60 * HOUR)}

@@ -235,6 +235,17 @@ def test_a_journal_that_stops_answering_leaves_the_last_forecasts_marked(ask, fi
     assert ask("/metrics").status_code == 200
 
 
+def test_scores_follow_truths_that_are_revised(ask, filled, task) -> None:
+    before = ask(f"{TASK}/scores").json()["live"]["rmse"]
+    with Journal(filled.journal_url) as journal:
+        revised = journal.outcomes(task.name).with_columns(pl.col("actual") + 50)
+        for again in (0, 1):
+            assert journal.rescore(revised.with_columns(pl.col("actual") + again)) == revised.height
+            after = ask(f"{TASK}/scores").json()["live"]["rmse"]
+            assert after > before
+            before = after
+
+
 def test_scores_put_promise_beside_delivery(ask) -> None:
     answer = ask(f"{TASK}/scores").json()
     assert answer["promise"]["rmse"] == pytest.approx(1.95)
