@@ -24,7 +24,7 @@ def pushed(journal: Journal, task: str, report: QualityReport, now: datetime) ->
 
 
 def polled(journal: Journal, task: str, report: QualityReport, now: datetime) -> None:
-    """Note that a batch which was polled passed: it is of all series, so that it tells that none is withheld any more."""
+    """Note that a batch which was polled passed: it is of all series, and so tells when none is withheld any more."""
     _passed(journal, task, report, now)
     if not report.withheld:
         journal.close_incident(task, WITHHELD, now, "Every series passes again.")
