@@ -20,6 +20,7 @@ from forecastle.task import nearest
 
 TOLD = "told"
 FIRES, ENDED = "alert fires", "alert ended"  # by its labels
+REFUSED = "champion-refused"
 RESOLVED = "The alert is resolved: the measure is back."
 MOST_ALERTS = 200  # of one webhook; Alertmanager's own default is no bound
 MOST_TEXT = 1000
