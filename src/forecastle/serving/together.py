@@ -2,7 +2,7 @@
 
 Nobody waits for others to come. What stands in line when the event loop comes round is answered as one matrix; a
 request that is alone is answered alone. Every request's answer is its own: made by the model it was asked of, and a
-fault of one is none of the others'.
+fault of one is none of the others', for where they cannot be answered together each is answered by itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from forecastle.serving.asking import Asked
 from forecastle.serving.workbench import Predicted, Workbench
@@ -51,4 +52,7 @@ class Together:
     async def _answer(self, key: _Key, line: _Line) -> list[Callable[[], list[Predicted]]]:
         if self._lines.get(key) is line:
             del self._lines[key]
-        return list(line.bench.predict_each(line.requests, line.now))
+        try:
+            return list(line.bench.predict_each(line.requests, line.now))
+        except Exception:  # one of them is at fault, and it is told so when it is answered by itself
+            return [partial(line.bench.predict, asked, line.now) for asked in line.requests]
