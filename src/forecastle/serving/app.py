@@ -50,6 +50,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 UNMATCHED = "unmatched"
+PRINTED = r"^[^\x00-\x1f\x7f]*$"
 
 _ABOUT = "Forecasts with their intervals, the age and version of what they were made from, and what came true."
 _DOWN = problems.refusals(503)
@@ -226,7 +227,7 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
 
     @app.get("/v1/incidents", response_model=schemas.Incidents, tags=["operation"], responses=_DOWN | _INVALID)
     async def list_incidents(
-        task: Annotated[str | None, Query(max_length=200)] = None,
+        task: Annotated[str | None, Query(max_length=200, pattern=PRINTED)] = None,
         open_only: bool = False,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> Response:

@@ -386,6 +386,7 @@ def test_incidents_are_listed_newest_first_and_narrowed_down(ask, filled, task, 
     assert ask("/v1/incidents?task=another").json()["incidents"] == []
     assert len(ask("/v1/incidents?limit=1").json()["incidents"]) == 1
     assert ask("/v1/incidents?limit=0").status_code == 422
+    assert ask("/v1/incidents?task=a%00b").status_code == 422
 
 
 def test_an_alert_opens_an_incident_and_its_end_closes_it(post, ask, task) -> None:
