@@ -46,7 +46,7 @@ from forecastle.models import (
     training,
     untrained,
 )
-from forecastle.monitoring import concept, drift, metrics
+from forecastle.monitoring import concept, drift, metrics, retraining
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary
@@ -190,9 +190,13 @@ def train(run: Run) -> Summary:
 
 
 def promote(run: Run) -> Summary:
-    """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
+    """Let the challenger serve if it beats the champion and both naive methods on the same rows; tell the incidents
+    that wait for a training what came of it."""
     with publishing.alone(run.settings, run.task):  # what it is judged by is what it takes the place of
-        return _promote(run)
+        summary = _promote(run)
+    version, promoted, why = summary["version"], summary["promoted"], " ".join(summary["reasons"])
+    retraining.settle(run.journal, run.task, version, promoted, why, run.now)
+    return summary
 
 
 def _promote(run: Run) -> Summary:

@@ -36,7 +36,7 @@ from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
 from forecastle.serving.schemas import Model, Scores, SeriesForecasts
 from forecastle.serving import standing_in, workbench
-from forecastle.serving.snapshot import Details, Snapshot, build, window
+from forecastle.serving.snapshot import Details, Snapshot, bearable, build, window
 from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
@@ -298,7 +298,7 @@ class _Entry:
 
 def _observed(task: Task, history: History) -> pl.DataFrame:
     newest = history.newest()
-    start = None if newest is None else newest - window(task)
+    start = None if newest is None else newest - max(window(task), bearable(task))
     rows = roster.in_service(task, history.read(start=start))
     return rows.select(SERIES, TIMESTAMP, task.target).sort(SERIES, TIMESTAMP)
 
