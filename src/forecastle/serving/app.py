@@ -95,7 +95,7 @@ def create_app(
     answering = posting.add_routes(app, settings, board, log, clock)
     pages.add_routes(app, board, keyring, clock, note)
     lane = Lane(app.within, [task.name for task in tasks], answering, partial(_stored, board, clock))
-    app.way_in = Envelope(Doorkeeper(lane, keyring))
+    app.way_in = Envelope(Doorkeeper(lane, keyring, settings))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
