@@ -20,14 +20,15 @@ HEAD_BYTES = 65_536
 HEAD_SECONDS = 10.0
 FILES_KEPT = 128  # of those a process may have open: for stores, models and the journal
 
+_data_received, _on_body = HttpToolsProtocol.data_received, HttpToolsProtocol.on_body
 _HOW = "See the service's documentation, and what stands between it and you."
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Serve one connection, and close it where a bound is passed."""
 
-    _size = 0  # what has come since the last request was whole, but for its body
-    _in_head = True
+    _size = 0  # what has come of a head, or of what stands around a body
+    _is_whole = False  # whether the last request came to its end
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -36,7 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > most_connections():
             self._refuse(503, f"at most {most_connections()} connections", "one more", "Ask again in a while.")
         else:
-            self._await_head()
+            self._await_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -45,31 +46,42 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; of a request that nobody reads, or not yet, the rest has to come in time."""
+        before = self.cycle
         self._size += len(data)
-        super().data_received(data)
+        _data_received(self, data)
+        cycle = self.cycle
+        if cycle is not before and not cycle.more_body and self.scope is cycle.scope:  # as most come
+            self._size, self._is_whole = 0, True
+            if self._deadline is not None:
+                self._in_time()
+        else:
+            self._look_at(before is not cycle)
+
+    def _look_at(self, is_new: bool) -> None:
+        """Hold what has come of a request to the bounds; where it is new its head came to its end."""
+        cycle = self.cycle
+        self._size = 0 if is_new else max(0, self._size)
+        if cycle is None or self.scope is not cycle.scope:
+            waits = True
+        elif cycle.more_body:
+            waits, self._is_whole = cycle.response_complete, False
+        elif self._is_whole:
+            waits = True  # for what may become a head
+        else:
+            waits, self._is_whole, self._size = False, True, 0
         if self._size > HEAD_BYTES:
             self._refuse(431, f"a head of at most {HEAD_BYTES} bytes", f"{self._size} and no end", _HOW)
-        elif self._deadline is None and (self._size if self._in_head else self.cycle.response_complete):
-            self._await_head()
-
-    def on_headers_complete(self) -> None:
-        """Begin to answer."""
-        super().on_headers_complete()
-        self._in_head = False
-        self._in_time()
+        elif not waits:
+            self._in_time()
+        elif self._deadline is None:
+            self._await_rest()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, and as much again for what stands around it."""
-        self._size = max(0, self._size - 2 * len(body))
-        super().on_body(body)
+        self._size -= 2 * len(body)
+        _on_body(self, body)
 
-    def on_message_complete(self) -> None:
-        """Wait for the next request."""
-        self._size, self._in_head = 0, True
-        self._in_time()
-        super().on_message_complete()
-
-    def _await_head(self) -> None:
+    def _await_rest(self) -> None:
         self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_late)
 
     def _in_time(self) -> None:
@@ -85,7 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_time()
         if self.transport.is_closing():
             return
-        heard = self._in_head and (self.cycle is None or self.cycle.response_complete)
+        answers = getattr(self.cycle, "response_complete", True), getattr(self.cycle, "more_body", False)
+        heard = answers == (True, False)  # as before the first request, of which there is no cycle
         if heard and (self._size or status != 408):
             problem = Problem(
                 type="urn:forecastle:problem:http",
