@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -32,6 +33,7 @@ from forecastle.models.bundle import Bundle, load, self_check
 from forecastle.models.pointer import Pointer
 from forecastle.models.untrained import of_models
 from forecastle.monitoring import drift, metrics
+from forecastle.monitoring.incidents import REFUSED
 from forecastle.monitoring.journal import FIGURES, OUTCOME, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
@@ -47,7 +49,6 @@ RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
 MOST_DECISIONS = 8
 MOST_STAND_INS = 20_000
-REFUSED = "champion-refused"
 READING_POLLS = 5
 PATIENCE = 5.0  # seconds: so long stores may take to say whether anything changed
 FIRST_PATIENCE = 30.0  # and so long to say what
@@ -366,14 +367,21 @@ def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
     """Load the published champion if it is another, and have it examine itself.
 
     One that cannot be loaded, or does not forecast what it did when it was made, is refused: it is named, and the one
-    before stays.
+    before stays, or comes back where this process has not had it yet.
     """
     if pointer is None or (entry.champion is not None and entry.champion[0] == pointer):
         return None
     try:
-        champion = load(pointer.folder, pointer.version)
-        self_check(champion)
+        entry.champion = (pointer, _examined(pointer))
+        return None
     except ForecastleError as error:
+        if entry.champion is None and pointer.previous is not None:
+            with suppress(ForecastleError):
+                entry.champion = (pointer.previous, _examined(pointer.previous))
         return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
-    entry.champion = (pointer, champion)
-    return None
+
+
+def _examined(pointer: Pointer) -> Bundle:
+    found = load(pointer.folder, pointer.version)
+    self_check(found)
+    return found

@@ -45,7 +45,8 @@ class Snapshot:
     """One task's state, built by ``build``.
 
     ``observed`` holds series_id, timestamp and the target of the newest two days (24 steps, or what can be borne, where
-    that is longer); ``newest`` is each series' last timestamp there with a value. ``forecasts`` are the journal's current ones.
+    that is longer); ``newest`` is each series' last timestamp there with a value. ``forecasts`` are the journal's
+    current ones.
     """
 
     task: Task
@@ -121,10 +122,15 @@ class Snapshot:
             return b'%b"data_age":%d,"degraded":false,"degraded_reason":null%b' % (before, condition.data_age, after)
         return self.answers[series_id].model_copy(update=condition.fields).model_dump_json().encode()
 
+    def shown(self, series_id: str, now: datetime) -> SeriesForecasts:
+        """Return a series' answer, without its forecasts where they rest on data too old for any."""
+        answer = self.answers[series_id]
+        return answer.model_copy(update={"forecasts": ()}) if self.staleness(series_id, now) == "lost" else answer
+
     def without_forecasts(self, series_id: str, now: datetime) -> bytes:
         """Return a series' answer as JSON without its forecasts, which are too old to be shown."""
-        answer, fields = self.answers[series_id], self.condition(now, series_id).fields
-        return answer.model_copy(update=fields | {"forecasts": ()}).model_dump_json().encode()
+        fields = self.condition(now, series_id).fields | {"forecasts": ()}
+        return self.answers[series_id].model_copy(update=fields).model_dump_json().encode()
 
     def _last_target(self, series_id: str | None) -> datetime | None:
         chosen = self.answers.values() if series_id is None else [self.answers[series_id]]
