@@ -61,7 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Hold what has come of a request to the bounds; where it is new its head came to its end."""
         cycle = self.cycle
         self._size = 0 if is_new else max(0, self._size)
-        if cycle is None or self.scope is not cycle.scope:
+        if self.scope is not getattr(cycle, "scope", self):  # a head is coming; while the first does there is no cycle
             waits = True
         elif cycle.more_body:
             waits, self._is_whole = cycle.response_complete, False

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
 from forecastle.serving.asking import Asked
 from forecastle.serving.workbench import Predicted, Workbench
@@ -46,13 +45,15 @@ class Together:
             line.turn = asyncio.create_task(self._answer(key, line))  # begins when the loop comes round
         place = len(line.requests)
         line.requests.append(asked)
-        made = await asyncio.shield(line.turn)  # whoever asked may go, and the others still be answered
+        try:
+            made = await asyncio.shield(line.turn)  # whoever asked may go, and the others still be answered
+        except Exception:
+            if len(line.requests) == 1:
+                raise
+            return bench.predict(asked, line.now)  # who is at fault is told so, and nobody else
         return made[place]()
 
     async def _answer(self, key: _Key, line: _Line) -> list[Callable[[], list[Predicted]]]:
         if self._lines.get(key) is line:
             del self._lines[key]
-        try:
-            return list(line.bench.predict_each(line.requests, line.now))
-        except Exception:  # one of them is at fault, and it is told so when it is answered by itself
-            return [partial(line.bench.predict, asked, line.now) for asked in line.requests]
+        return list(line.bench.predict_each(line.requests, line.now))
