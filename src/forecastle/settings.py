@@ -207,6 +207,11 @@ class Settings(BaseSettings):
     serve_without_keys: bool = Field(
         default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
     )
+    hosts: str = Field(
+        default="",
+        description="Names, separated by commas, by which a service that is open to this machine alone may be asked "
+        "besides this machine's own, such as that of a proxy on it.",
+    )
     max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
     keep_archive: int = Field(
         default=0, ge=0, description="Days archived answers are kept by `forecastle prune`; 0 keeps them for ever."
