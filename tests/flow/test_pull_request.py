@@ -15,7 +15,6 @@ from forecastle.pipeline import CHALLENGE, open_run, run_flow
 from forecastle.steps import judged
 
 
-
 @pytest.fixture
 def production(site, monkeypatch: pytest.MonkeyPatch):
     """A home with a registry of its own whose champion serves."""

@@ -76,7 +76,11 @@ def test_a_mistaken_file_stops_no_other_and_says_what_is_wrong(root: Path, tmp_p
     (tmp_path / "b.toml").write_text(good.replace('"1h"', '"7m"'), encoding="utf-8")
     (tmp_path / "c.toml").write_text(good, encoding="utf-8")
     found = {job.id: job for job in jobs([tmp_path])}
-    assert list(found) == [*(f"nyc-temperature-{flow}" for flow in ("train", "live", "challenge")), "b-mistake", "c-mistake"]
+    assert list(found) == [
+        *(f"nyc-temperature-{flow}" for flow in ("train", "live", "challenge")),
+        "b-mistake",
+        "c-mistake",
+    ]
     assert "does not divide the day" in found["b-mistake"].description and found["b-mistake"].cron is None
     assert str(tmp_path / "a.toml") in found["c-mistake"].description
 
