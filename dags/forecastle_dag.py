@@ -87,7 +87,7 @@ class Forecastle(BaseOperator):
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
-    """Start a command; one that is not there, or that nobody may run, is not tried again: trying makes it no better."""
+    """Start a command; one that is not there or may not be run is not tried again: trying makes it no better."""
     try:
         return subprocess.Popen(command, cwd=TASKS.parent, env=environment(), stdout=subprocess.PIPE, text=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:

@@ -97,7 +97,8 @@ def run(
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
     names = [step.name for step in FLOWS[flow]]
     if until not in (None, *names):
-        raise TaskError(f"a step of flow {flow} ({', '.join(names)})", f"{until!r}", "Name one of them.")
+        found = f"{until!r}{nearest(str(until), names)}"
+        raise TaskError(f"a step of flow {flow} ({', '.join(names)})", found, "Name one of them.")
     steps = FLOWS[flow][: None if until is None else names.index(until) + 1]
     with _open_run(task, flow, now) as opened:
         _report(opened, steps, run_flow(opened, steps), as_json)
@@ -194,7 +195,8 @@ def flows(
     else:
         for job in found:
             if job not in mistakes:
-                typer.echo(f"{job.id:<32} {job.cron or 'when asked for':<18} {' → '.join(step.name for step in job.steps)}")
+                when, steps = job.cron or "when asked for", " → ".join(step.name for step in job.steps)
+                typer.echo(f"{job.id:<32} {when:<18} {steps}")
     for job in mistakes:
         complain(f"{job.file}: {job.description}")
     return TaskError.exit_code if mistakes else 0

@@ -1,9 +1,9 @@
 """GitHub's comments: one comment of ours on a pull request, made once and brought up to date in place.
 
-What is documented at https://docs.github.com/en/rest/issues/comments. Ours is known by who wrote it and by a marker that
-Markdown does not show: anybody may copy the marker, nobody the author. A job's token may not ask whose it is, so the
-settings say it. Making a comment is not repeatable, so it is asked for once, and what came of it is looked up before it is asked
-for again.
+What is documented at https://docs.github.com/en/rest/issues/comments. Ours is known by who wrote it and by a marker
+that Markdown does not show: anybody may copy the marker, nobody the author. A job's token may not ask whose it is, so
+the settings say it. Making a comment is not repeatable, so it is asked for once, and what came of it is looked up
+before it is asked for again.
 """
 
 from __future__ import annotations
