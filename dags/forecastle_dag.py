@@ -87,13 +87,13 @@ class Forecastle(BaseOperator):
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
-    """Start a command; one that is not there or may not be run is not tried again: trying makes it no better."""
+    """Start a command; one that is not there or may not be run is not tried again, which would not help it."""
     try:
         return subprocess.Popen(command, cwd=TASKS.parent, env=environment(), stdout=subprocess.PIPE, text=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise AirflowFailException(
-            f"expected to start {command[0]} (FORECASTLE_BIN) in {TASKS.parent}; found: {error}. Mend the setting or the"
-            " installation on this worker, then clear the task"
+            f"expected to start {command[0]} (FORECASTLE_BIN) in {TASKS.parent}; found: {error}. Mend the setting or"
+            " the installation on this worker, then clear the task"
         ) from error
 
 
