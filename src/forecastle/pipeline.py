@@ -4,8 +4,8 @@
                                       └────→ version ───┴→ train → promote
     LIVE   ingest → quality-check → forecast → score → watch
 
-What a step does stands in ``steps``. A step that fails ends its flow: nothing after it may start, in a process of its
-own either.
+CHALLENGE is TRAIN without its last step: a model is trained and registered, and what serves stays. What a step does
+stands in ``steps``. A step that fails ends its flow: nothing after it may start, in a process of its own either.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ TRAIN = (
     Step("train", steps.train, ("profile", "version")),
     Step("promote", steps.promote, ("train",)),
 )
+CHALLENGE = TRAIN[:-1]
 LIVE = (
     *COLLECT,
     Step("forecast", steps.forecast, ("quality-check",)),

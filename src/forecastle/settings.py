@@ -108,8 +108,14 @@ class Settings(BaseSettings):
     github_token: SecretStr = Field(
         default=SecretStr(""), description="Token with which reports are posted to pull requests."
     )
+    github_login: str = Field(
+        default="github-actions[bot]",
+        description="Login of that token's owner: only comments of theirs are taken for ours and brought up to date.",
+    )
     commit: str = Field(
-        default="", description="Git commit of the code, for the records of trainings; empty: that of the checkout."
+        default="",
+        description="Git commit of the code, for the records of trainings (empty: that of the checkout) and for "
+        "`/health`; images know theirs.",
     )
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")

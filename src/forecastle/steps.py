@@ -255,7 +255,17 @@ def judged(run: Run) -> Comparison:
     champion = pl.read_parquet(theirs) if theirs.exists() else None
     decision = promotion.Decision.from_dict(said)
     serves = _named(pointer.published(run.settings, run.task)) == challenger
-    return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion, serves)
+    return Comparison(
+        run.task,
+        said["challenger"],
+        said["champion"],
+        decision,
+        rows,
+        champion,
+        serves,
+        challenger["run_id"],
+        run.pages.get("mlflow", ""),
+    )
 
 
 def forecast(run: Run) -> Summary:

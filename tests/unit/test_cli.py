@@ -125,6 +125,7 @@ def test_the_version_is_printed(call) -> None:
         (["ingest", "--tsk", "a.toml"], "--tsk"),
         (["demo", "--days", "3"], "14"),
         (["run", "tarin", "--task", "mine.toml"], "did you mean 'train'"),
+        (["run", "train", "--task", "mine.toml", "--until", "trian"], "did you mean 'train'"),
         (["quality-check", "--task", "mine.toml", "--flow", "liv"], "did you mean 'live'"),
         (["run", "live", "--task", "mime.toml"], "did you mean 'mine.toml'"),
         (["run", "live", "--task", "mine.toml", "--now", "yesterday"], "ISO 8601"),

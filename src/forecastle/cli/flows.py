@@ -84,18 +84,24 @@ def backtest(
 def run(
     flow: Annotated[str, typer.Argument(help="train or live.", autocompletion=flow_names)],
     task: TaskFile,
+    until: Annotated[str | None, typer.Option(help="The step to stop after; default: the flow's last.")] = None,
     now: Now = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a whole flow, step by step, stopping at the first step that fails."""
+    """Run a flow, whole or up to one of its steps, stopping at the first step that fails."""
     from forecastle.errors import TaskError
     from forecastle.pipeline import FLOWS, run_flow
     from forecastle.task import nearest
 
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
+    names = [step.name for step in FLOWS[flow]]
+    if until not in (None, *names):
+        found = f"{until!r}{nearest(str(until), names)}"
+        raise TaskError(f"a step of flow {flow} ({', '.join(names)})", found, "Name one of them.")
+    steps = FLOWS[flow][: None if until is None else names.index(until) + 1]
     with _open_run(task, flow, now) as opened:
-        _report(opened, FLOWS[flow], run_flow(opened), as_json)
+        _report(opened, steps, run_flow(opened, steps), as_json)
 
 
 @app.command(epilog="Example: forecastle live --task tasks/nyc-temperature.toml")
@@ -183,13 +189,14 @@ def flows(
     from forecastle.schedule import jobs
 
     found = jobs(tasks)
-    mistakes = [job for job in found if job.cron is None]
+    mistakes = [job for job in found if job.flow == "mistake"]
     if as_json:
         print_json([asdict(job) for job in found])
     else:
         for job in found:
-            if job.cron is not None:
-                typer.echo(f"{job.id:<32} {job.cron:<18} {' → '.join(step.name for step in job.steps)}")
+            if job not in mistakes:
+                when, steps = job.cron or "when asked for", " → ".join(step.name for step in job.steps)
+                typer.echo(f"{job.id:<32} {when:<18} {steps}")
     for job in mistakes:
         complain(f"{job.file}: {job.description}")
     return TaskError.exit_code if mistakes else 0

@@ -34,6 +34,7 @@ def test_importing_the_service_loads_no_heavy_library() -> None:
 def test_health_says_that_the_process_is_alive(ask) -> None:
     answer = ask("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.json()["commit"] is None  # no image told it
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
