@@ -161,7 +161,7 @@ def compare(
     from forecastle.steps import judged
     from forecastle.reporting.comparison import markdown, save
 
-    with _open_run(task, "train", now, resume=True) as opened:
+    with _open_run(task, "train", now, resume=True, done="train") as opened:
         comparison = judged(opened)
     if as_json:
         print_json(comparison.decision.as_dict())
@@ -260,11 +260,11 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     print_outcome(outcome.step, outcome.seconds, outcome.summary, outcome.error)
 
 
-def _open_run(file: Path, flow: str, now: str | None, resume: bool = False) -> Any:
+def _open_run(file: Path, flow: str, now: str | None, resume: bool = False, done: str | None = None) -> Any:
     from forecastle.pipeline import open_run
 
     settings, task = enter(file)
-    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock)
+    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock, done=done)
 
 
 def _clock() -> datetime:
