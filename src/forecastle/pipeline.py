@@ -313,7 +313,9 @@ def _newest_run(home: Path, flow: str, done: str | None) -> datetime:
             f"Mend what hindered it, then run the flow again: forecastle run {flow} --task FILE",
         )
     if chosen != runs[0]:
-        LOG.warning("Of the %s runs %s. Taken up is %s, the newest whose step %s succeeded", flow, newest, chosen.name, done)
+        LOG.warning(
+            "Of the %s runs %s. Taken up is %s, the newest whose step %s succeeded", flow, newest, chosen.name, done
+        )
     return datetime.strptime(chosen.name, f"{flow}-%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 

@@ -71,8 +71,8 @@ def task_of(tmp_path: Path) -> Callable[..., Task]:
     ) -> Task:
         path = tmp_path / "table.parquet"
         table.write_parquet(path)
-        text = file_task("small", path, tmp_path, "y", frequency, horizon, **options) + more  # type: ignore[arg-type]
-        (tmp_path / "small.toml").write_text(text)
+        text, _ = file_task("small", path, tmp_path, "y", frequency, horizon, **options)  # type: ignore[arg-type]
+        (tmp_path / "small.toml").write_text(text + more)
         return load_task(tmp_path / "small.toml")
 
     return make

@@ -193,7 +193,9 @@ def test_init_takes_everything_a_table_of_ones_own_needs(call, table) -> None:
     options = ("--timezone", "Europe/Dublin", "--covariates", "x", "--season", 48, "--grid", "observed")
     more = ("--holidays", "IE", "--domain", "logistics", "--frequency", "30m")
     ended = call("init", "mine", *INIT, "--path", table.name, *options, *more)
-    assert ended.out == "Wrote mine.toml. Next: forecastle backtest --task mine.toml\n"
+    *notes, last = ended.out.splitlines()
+    assert last == "Wrote mine.toml. Next: forecastle backtest --task mine.toml"
+    assert "mostly lie 1h apart" in notes[0] and "ended" in notes[1]
     task = load_task("mine.toml")
     assert (task.target, task.covariates, task.timezone, task.domain) == ("y", ("x",), "Europe/Dublin", "logistics")
     assert (task.features.season, task.grid, task.features.holidays, task.steps) == (48, "observed", "IE", 4)

@@ -105,7 +105,9 @@ def test_where_no_run_has_come_so_far_the_newest_is_named_with_the_step_that_fai
 def test_what_a_failed_run_has_not_made_is_missing_because_of_the_step_that_failed(filed, settings) -> None:
     _ended(settings.home, "train-20240111T000000Z", ingest="the file is gone")
     with open_run(filed, settings, "train", datetime(2024, 1, 11, tzinfo=UTC)) as run:
-        with pytest.raises(NotEnoughHistory, match="model.json of run train-2024.*step ingest failed: the file is gone"):
+        with pytest.raises(
+            NotEnoughHistory, match="model.json of run train-2024.*step ingest failed: the file is gone"
+        ):
             steps.judged(run)
 
 
