@@ -23,7 +23,8 @@ CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series t
 
 
 def collect_from(run: Run) -> datetime:
-    """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start.
+    """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start,
+    where it never was there; a table of one's own it always reads whole, for any row of that may have been mended.
 
     It is decided once a run and noted, so that a run done again, its rows in the history by then, asks the same.
     """
@@ -31,7 +32,8 @@ def collect_from(run: Run) -> datetime:
     if decided := read_note(note):
         return datetime.fromisoformat(decided["from"])
     start = run.now - max(run.task.source.window, run.task.gate.window)
-    if run.flow == "train" and backfilled_from(run) > run.task.start:
+    whole = run.task.source.provider == "file" or backfilled_from(run) > run.task.start
+    if run.flow == "train" and whole:
         start = run.task.start
     elif run.history.newest() is not None and (gap := _oldest_gap(run)) < start:
         start = gap - run.task.gate.window  # what is known already shows whether a series still speaks in one unit

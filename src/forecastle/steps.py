@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle import collecting
+from forecastle import collecting, withholding
 from forecastle.data import admissions, ahead, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data import backfill as backfills
 from forecastle.data import roster
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
-from forecastle.data.quality_check import QualityReport
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import make_recipe
 from forecastle.errors import (
@@ -90,11 +89,11 @@ def quality_check(run: Run) -> Summary:
     withheld = admitted.report.withheld
     if not withheld:  # what a series lacks still has to be asked for
         backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
-    _tell_of_withheld(run, admitted.report)
     if run.flow == "train":
         if batch.start <= run.task.start:
             roster.enrol(run.home, [name for name in run.task.series_ids if name not in withheld], run.now)
         write_json(run.home / collecting.BACKFILLED, {"from": min(batch.start, collecting.backfilled_from(run))})
+    notes = withholding.tell(run, batch, admitted.report)
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
@@ -102,6 +101,7 @@ def quality_check(run: Run) -> Summary:
         "new": admitted.appended.new,
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
+        **({"notes": notes} if notes else {}),
     }
 
 
@@ -325,15 +325,6 @@ def _with_its_report_logged(run: Run, refused: QualityGateFailed) -> QualityGate
         action = f"{refused.action} The report could not be logged to MLflow: {down}"
         return QualityGateFailed(refused.expected, refused.found, action)
     return refused
-
-
-def _tell_of_withheld(run: Run, report: QualityReport) -> None:
-    """Open an incident while the gate withholds a series, and close it when it withholds none."""
-    if report.withheld:
-        reason = f"Withheld by the gate: {', '.join(report.withheld)}. {report.reason}"
-        run.journal.open_incident(run.task.name, "series-withheld", reason, run.now)
-    else:
-        run.journal.close_incident(run.task.name, "series-withheld", run.now, "Every series passes again.")
 
 
 @lru_cache(maxsize=16)
