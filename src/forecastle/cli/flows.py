@@ -20,7 +20,6 @@ from forecastle.cli.options import (
     flows as flow_names,
     moment,
     print_json,
-    working,
 )
 from forecastle.errors import WORSE_CHALLENGER_EXIT
 
@@ -59,7 +58,8 @@ def backtest(
     as_json: AsJson = False,
 ) -> None:
     """Back-test a task on its history (or its file): train on the past only, forecast, compare with what came true."""
-    from forecastle.backtesting import backtest_task
+    from forecastle.backtesting import backtest_task, doubt
+    from forecastle.console.progress import measured
     from forecastle.errors import TaskError
     from forecastle.frame import write_table
 
@@ -68,8 +68,8 @@ def backtest(
             "--output FILE.parquet in a folder that exists", f"{output}", "Back-tests are written as Parquet tables."
         )
     settings, loaded = enter(task)
-    with working("Back-testing: choosing, fitting and forecasting the past…"):
-        result = backtest_task(loaded, settings, moment(now), origins)
+    with measured("Back-testing: reading and computing features…") as tell:
+        result = backtest_task(loaded, settings, moment(now), origins, tell)
     if output is not None:
         write_table(output, result.rows)
     if as_json:
@@ -78,6 +78,8 @@ def backtest(
         from forecastle.console import print_scores
 
         print_scores(result.scores, loaded, f"{result.rows.height} forecasts" + (f" in {output}" if output else ""))
+    if (warning := doubt(loaded, result.scores)) is not None:
+        complain(warning)
 
 
 @app.command(epilog="Example: forecastle run train --task tasks/nyc-temperature.toml")
