@@ -25,7 +25,9 @@ from typer.main import get_command
 from forecastle import pipeline
 from forecastle.cli import app, main
 from forecastle.cli.flows import STEPS
+from forecastle.monitoring.journal import Journal
 from forecastle.pipeline import FLOWS
+from forecastle.settings import load_settings
 from forecastle.task import load_task
 
 COLUMNS = ["series_id", "origin", "horizon", "timestamp", "value", "lower", "upper", "actual"]
@@ -345,6 +347,14 @@ def test_live_ends_after_the_passes_it_was_given_with_the_code_of_the_last(call,
 def test_live_says_why_a_pass_failed(call, task_file) -> None:
     ended = call("live", "--task", task_file, "--passes", 1)
     assert "ingest" in ended.out and "Expected observations of task" in ended.err
+
+
+def test_incidents_are_listed_by_a_tasks_name_or_its_file(call, task_file) -> None:
+    with Journal(load_settings().journal_url) as journal:
+        journal.open_incident("mine", "data-stale", "Nothing comes.", datetime(2024, 1, 1, tzinfo=UTC))
+    for given, said in (("mine", "data-stale"), (task_file, "data-stale"), ("other", "No incidents")):
+        assert said in call("incidents", "list", "--task", given).out
+    assert call("incidents", "list", "--task", "gone.toml").code == 2
 
 
 def test_init_takes_a_path_for_the_file_provider(call, task_file, tmp_path) -> None:
