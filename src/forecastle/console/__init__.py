@@ -72,7 +72,8 @@ def _short(value: object) -> str:
     if isinstance(value, float):
         return figure(value)
     if isinstance(value, list):
-        return "; ".join(map(str, value)) or "none"
+        sentences = all(str(one).endswith(".") for one in value)
+        return (" " if sentences else "; ").join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value) if value not in (None, "") else "none"

@@ -49,14 +49,14 @@ def spacing(task: Task, rows: pl.DataFrame) -> Iterator[str]:
         yield _another_step(task, usual, count / apart.height)
     if task.grid == "observed" or usual < step:
         return
-    holes = apart.filter(pl.col("apart") > max(usual, step)).sort(
-        "apart", SERIES, "before", descending=[True, False, False]
-    )
+    number = pl.col(TIMESTAMP).to_physical() // (step // MICROSECOND)  # of the step a row lies in
+    holes = times.select(SERIES, before=pl.col(TIMESTAMP).shift(1).over(SERIES), steps=number.diff().over(SERIES))
+    holes = holes.filter(pl.col("steps") > max(usual // step, 1))
     if holes.height:
-        name, before, longest = holes.row(0)
+        name, before, longest = holes.sort("steps", SERIES, "before", descending=[True, False, False]).row(0)
         yield (
-            f"{holes.height} of {apart.height} neighbouring rows lie further apart, up to {duration_text(longest)} ({name}"
-            f" from {iso(before)}): the steps between are missing values."
+            f"{holes.height} of {apart.height} neighbouring rows lie further apart, up to {duration_text(longest * step)}"
+            f" ({name} from {iso(before)}): the steps between are missing values."
         )
     off = times.filter(pl.col(TIMESTAMP).to_physical() % (step // MICROSECOND) != 0)
     if off.height:
@@ -65,6 +65,29 @@ def spacing(task: Task, rows: pl.DataFrame) -> Iterator[str]:
             f"{off.height} of {times.height} rows lie between whole steps of {duration_text(step)}, such as {name}'s of"
             f" {iso(moment)}: each counts for the step it lies in, and of several the last."
         )
+
+
+def short(task: Task, rows: pl.DataFrame) -> str | None:
+    """Say that a table is too short to train on; None where it is not."""
+    first, last = rows.select(pl.min(TIMESTAMP), pl.max(TIMESTAMP).alias("last")).row(0)
+    if last - first >= task.training.min_history:
+        return None
+    least = duration_text(task.training.min_history)
+    return (
+        f"The table spans {(last - first).days} days; a training wants {least}, or less where min_history under"
+        " [training] of the task says so. A back-test wants none."
+    )
+
+
+def zoneless(task: Task, times: pl.Series) -> str | None:
+    """Say that times of a table name no zone, where the task reads its calendars in another than the one they count in;
+    None where all do."""
+    bare = times.dtype == pl.Date or (isinstance(times.dtype, pl.Datetime) and times.dtype.time_zone is None)
+    if times.dtype == pl.String:
+        bare = not times.drop_nulls().str.contains(r"(?i):\d\d.*(z|[+-]\d\d(:?\d\d)?)\s*$").all()
+    if task.timezone == "UTC" or not bare:
+        return None
+    return f"Times without a zone count as UTC, not as {task.timezone}: give local ones their offset, such as +01:00."
 
 
 def ended(task: Task, newest: datetime, now: datetime) -> str | None:

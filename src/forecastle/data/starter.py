@@ -149,7 +149,13 @@ def file_task(
     ]
     text = FILE_HEAD + "".join(f"{value:<36} # {why}\n" if why else f"{value}\n" for value, why in lines[:-1])
     ended = first_look.ended(task, rows[TIMESTAMP].max(), now) if now is not None else None  # type: ignore[arg-type]
-    found = (first_look.unused(task, schema), *first_look.spacing(task, rows), ended)
+    found = (
+        first_look.unused(task, schema),
+        first_look.zoneless(task, _times(path)),
+        *first_look.spacing(task, rows),
+        first_look.short(task, rows),
+        ended,
+    )
     return text, [one for one in found if one is not None]
 
 
@@ -173,6 +179,14 @@ def _schema(path: Path) -> dict[str, pl.DataType]:
         return dict(pl.scan_csv(path, infer_schema_length=None, glob=False, null_values=missing).collect_schema())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise TaskError(f"a readable table at {path}", plainly(error), "Mend the file.") from None
+
+
+def _times(path: Path) -> pl.Series:
+    """Return the times as the table writes them."""
+    table = pl.scan_parquet(path, glob=False)
+    if path.suffix == ".csv":
+        table = pl.scan_csv(path, infer_schema=False, glob=False)
+    return table.select(TIMESTAMP).collect().to_series()
 
 
 def _column(name: str, null_share: float | None) -> Iterator[Line]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from forecastle.data.first_look import ended, spacing, span, unused
+from forecastle.data.first_look import ended, short, spacing, span, unused, zoneless
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -56,6 +56,29 @@ def test_rows_that_do_not_lie_on_the_grid_are_told(small_task, minutes, frequenc
 
 def test_on_an_observed_grid_there_are_no_holes(small_task) -> None:
     assert list(spacing(small_task(grid="observed"), rows(0, 60, 120, 1440, 1500))) == []
+
+
+def test_a_table_too_short_to_train_on_is_told_with_what_a_training_wants(small_task) -> None:
+    said = short(small_task(), rows(0, 60, 600))
+    assert said is not None and "spans 0 days; a training wants" in said and "min_history" in said
+    assert short(small_task(training={"min_history": "5h"}), rows(0, 60, 600)) is None
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        (["2024-01-01T00:00", "2024-01-01T01:00"], True),
+        (["2024-01-01", "2024-01-02"], True),
+        (["2024-01-01T00:00Z", "2024-01-01T02:00+01:00"], False),
+        ([datetime(2024, 1, 1)], True),
+        ([BEGIN], False),
+    ],
+)
+def test_times_without_a_zone_are_told_where_the_task_names_another_than_utc(small_task, times, told: bool) -> None:
+    said = zoneless(small_task(timezone="Europe/Berlin"), pl.Series(times))
+    assert (said is not None) is told
+    assert said is None or "count as UTC, not as Europe/Berlin" in said
+    assert zoneless(small_task(timezone="UTC"), pl.Series(times)) is None
 
 
 def test_a_table_is_told_to_have_ended_only_where_the_gate_would_refuse_it(small_task) -> None:

@@ -80,7 +80,7 @@ def test_a_hash_in_a_path_or_a_column_is_no_comment(tmp_path, table, name):
 
 
 def test_what_the_task_leaves_unused_and_how_the_rows_lie_is_said(tmp_path, observations):
-    rows = observations().select("series_id", "timestamp", "y", "x").with_columns(note=pl.lit("ok"))
+    rows = observations(hours=24 * 40).select("series_id", "timestamp", "y", "x").with_columns(note=pl.lit("ok"))
     rows.filter(pl.col("timestamp").dt.day() != 2).write_csv(tmp_path / "t.csv", datetime_format="%Y-%m-%dT%H:%M:%SZ")
     _, notes = file_task("gone", tmp_path / "t.csv", tmp_path, "y", "1h", "2h", now=datetime(2100, 1, 1, tzinfo=UTC))
     unused, holes, ended = notes
