@@ -148,23 +148,25 @@ def look(run: Run) -> None:
 
 
 def retrain_if_wanted(run: Run) -> Iterator[Outcome]:
-    """Run TRAIN where an incident asks for it, as of the run's moment, and note on the incident what came of it.
+    """Run TRAIN where an incident asks for it, as of the run's moment; what came of it the flow notes itself, that it
+    failed is noted here.
 
-    One that was cut off is begun again; one that failed is asked for again after the task's cooldown.
+    One that was cut off is begun again; one that failed is asked for again after the task's cooldown. Where there is an
+    Airflow to be asked, ``watch`` has asked it.
     """
-    if not (numbers := retraining.wanted(run.journal, run.task.name)):
+    if run.settings.airflow_url or not (numbers := retraining.wanted(run.journal, run.task, run.now)):
         return
     training = replace(run, flow="train")
-    retraining.note(run.journal, numbers, retraining.STARTED, training.id, run.now)
+    retraining.begin(run.journal, numbers, training.id, run.now)
     last: Outcome | None = None
-    for last in run_flow(training):
-        yield last
-    assert last is not None
-    what, said = retraining.FAILED, str(last.error)
-    if last.error is None:
-        what = retraining.PROMOTED if last.summary["promoted"] else retraining.KEPT_OUT
-        said = f"Version {last.summary['version']}. {' '.join(last.summary['reasons'])}"
-    retraining.note(run.journal, numbers, what, said, run.now)
+    try:
+        for last in run_flow(training):
+            yield last
+    except Exception as fault:
+        retraining.note(run.journal, numbers, retraining.FAILED, f"{type(fault).__name__}: {fault}", run.now)
+        raise
+    if last is not None and last.error is not None:
+        retraining.note(run.journal, numbers, retraining.FAILED, str(last.error), run.now)
 
 
 def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]:

@@ -26,6 +26,7 @@ from forecastle.data.panel import Panel, build_panel, micros
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import make_recipe
 from forecastle.errors import (
+    ForecastleError,
     NotEnoughHistory,
     OutsideError,
     QualityGateFailed,
@@ -45,13 +46,14 @@ from forecastle.models import (
     training,
     untrained,
 )
-from forecastle.monitoring import concept, drift, metrics
+from forecastle.monitoring import concept, drift, incidents, metrics, retraining
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary, failure
 from forecastle.task import DAY
 from forecastle.watching import newest_of, seconds
 
+FORECASTS_ON = "What forecasts on is version"
 CONTEST = "contest.parquet"  # in a training's folder: its forecasts that a champion is met on, if not the back-test's
 
 
@@ -190,9 +192,13 @@ def train(run: Run) -> Summary:
 
 
 def promote(run: Run) -> Summary:
-    """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
+    """Let the challenger serve if it beats the champion and both naive methods on the same rows; tell the incidents
+    that wait for a training what came of it."""
     with publishing.alone(run.settings, run.task):  # what it is judged by is what it takes the place of
-        return _promote(run)
+        summary = _promote(run)
+    version, promoted, why = summary["version"], summary["promoted"], " ".join(summary["reasons"])
+    retraining.settle(run.journal, run.task, version, promoted, why, run.now)
+    return summary
 
 
 def _promote(run: Run) -> Summary:
@@ -279,7 +285,10 @@ def forecast(run: Run) -> Summary:
 
 
 def champion(run: Run) -> bundle.Bundle:
-    """Return the champion that serves, which has passed its self-check. Raises NotEnoughHistory where there is none."""
+    """Return the champion that serves, which has passed its self-check.
+
+    Where it has not, the one before forecasts on and an incident says so. Raises NotEnoughHistory where there is none.
+    """
     current = baked.serving(run.settings, run.task)
     if current is None:
         judged = sorted(run.home.glob("runs/train-*/decision.json"))
@@ -289,7 +298,18 @@ def champion(run: Run) -> bundle.Bundle:
             reasons = " ".join(_load(judged[-1])["reasons"])
             found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
         raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
-    _examine(current.folder, current.version, current.digest)
+    try:
+        _examine(current.folder, current.version, current.digest)
+    except ForecastleError as error:
+        if (before := current.previous) is None:
+            raise
+        _examine(before.folder, before.version, before.digest)
+        told = f"{FORECASTS_ON} {before.version}: version {current.version} is refused, {error.found}"
+        run.journal.open_incident(run.task.name, incidents.REFUSED, told, run.now)
+        return bundle.load(before.folder, before.version)
+    for one in run.journal.incidents(run.task.name, open_only=True):
+        if one.kind == incidents.REFUSED and one.reason.startswith(FORECASTS_ON):  # not what a service refuses
+            run.journal.close_incident(one.task, one.kind, run.now, f"Version {current.version} forecasts.")
     return bundle.load(current.folder, current.version)
 
 

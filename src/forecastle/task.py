@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from forecastle.coherence import incoherent
+from forecastle.coherence import JUDGED, incoherent
 from forecastle.declaration import HttpJson
 from forecastle.duration import DAY as DAY  # noqa: F401  # where others look for these three
 from forecastle.duration import Duration
@@ -105,6 +105,7 @@ class Column(Part):
     maximum: float | None = None
     outside: Verdict = "mask"
     max_null_share: float | None = Field(default=None, ge=0, le=1)
+    flatline: Duration | None = None
     derived: Derived | None = None
     inputs: tuple[str, ...] = ()
     task: Name | None = None
@@ -147,7 +148,7 @@ class Source(Part):
     provider: Provider
     start: date | None = None
     step: Duration | None = None
-    window: Duration = timedelta(hours=48)
+    window: Duration = JUDGED
     publication_delay: Duration = timedelta(0)
     settles_after: Duration = timedelta(0)
     instantaneous: bool = False
@@ -191,7 +192,7 @@ class Source(Part):
 class Gate(Part):
     """How strict the mandatory quality gate is."""
 
-    window: Duration = timedelta(hours=48)
+    window: Duration = JUDGED
     max_null_share: float = Field(default=0.01, ge=0, le=1)
     max_missing_share: float = Field(default=0.25, ge=0, le=1)
     max_age: Duration = timedelta(hours=6)

@@ -1,22 +1,28 @@
 """Watching what is served: the last two steps of a live pass, score and watch.
 
-What they find goes into the journal alone; who acts on it, such as ``pipeline.retrain_if_wanted``, reads it there.
+What they find goes into the journal; who acts on it, such as ``pipeline.retrain_if_wanted``, reads it there. Only where
+an Airflow is at hand it is asked for the training that is wanted.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 
 import polars as pl
 
 from forecastle.data import roster
+from forecastle.delivery import airflow
+from forecastle.errors import ForecastleError
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP
 from forecastle.models import pointer
 from forecastle.monitoring import alerts, concept, metrics, outcomes, retraining, scraping, telling
 from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.run import Run, Summary
 
+LOG = logging.getLogger("forecastle.watch")
 AT_WORK = timedelta(hours=6)  # how long before a scoring a collection may have begun whose rows it did not see yet
 
 
@@ -46,6 +52,7 @@ def watch(run: Run) -> Summary:
     ]
     opened, closed = alerts.apply(run.journal, run.task, found, run.now)
     asked = retraining.consider(run.journal, run.task, newest, run.now)
+    training = _hand_over(run)
     told = telling.tell(run.journal, run.settings, run.task.name, run.now)
     run.journal.beat(run.task.name, "watch", run.now)
     read = {one.metric: one.value for one in found}
@@ -57,7 +64,23 @@ def watch(run: Run) -> Summary:
         "closed": list(closed),
         "told": told,
         "retrain_asked": asked,
+        "training": training,
     }
+
+
+def _hand_over(run: Run) -> str | None:
+    """Ask Airflow, where there is one, for the training that incidents want, note and return its run; one that cannot
+    be asked now is asked at the next look."""
+    if not run.settings.airflow_url or not (numbers := retraining.wanted(run.journal, run.task, run.now)):
+        return None
+    reason = f"incident {', '.join(map(str, numbers))}"
+    try:
+        made = airflow.request_retrain(run.settings, run.task.name, reason, run.now)
+    except ForecastleError as error:
+        LOG.warning("the training that %s wants could not be asked for: %s", reason, error)
+        return None
+    retraining.begin(run.journal, numbers, f"{made.id} of Airflow: {made.page}", run.now)
+    return made.id
 
 
 def newest_of(run: Run) -> datetime | None:
@@ -97,6 +120,9 @@ def _concept_drift(run: Run) -> str:
         return before.detail
     current = pointer.published(run.settings, run.task)
     if current is None or not (place := concept.place(run.home, current.version)).exists():
+        return ""
+    if find_spec("river") is None:
+        LOG.warning("the errors are not tested for a change: river is not installed here")
         return ""
     rows = run.journal.outcomes(run.task.name, run.now - concept.WINDOW, concept.COLUMNS)
     rows = rows.filter(pl.col("model_version") == current.version)

@@ -83,6 +83,12 @@ def test_three_mistakes_are_named_at_once_each_with_place_and_nearest_name(tmp_p
         ("America/New_York", "America/New_Yrok", "there is no time zone 'America/New_Yrok'; did you mean"),
         ('path = "table.csv"', "", "provider 'file' needs path"),
         ('unit = "min"', "minimum = 3\nmaximum = 1", "minimum 3.0 is not below maximum 1.0"),
+        (
+            'unit = "min"',
+            'flatline = "3d"',
+            "columns.delay.flatline: '3d' cannot be seen in the 2d that a live batch holds",
+        ),
+        ('unit = "min"', 'flatline = "0h"', "columns.delay.flatline: '0h' cannot be seen"),
         ('provider = "file"', 'provider = "fil"', "found 'fil'; did you mean 'file'"),
         ('name = "good"', 'name = "Good Name"', "name: string should match pattern"),
         ('domain = "logistics"', "", "domain: missing"),

@@ -19,6 +19,7 @@ from forecastle.settings import Settings
 from forecastle.task import nearest
 
 TOLD = "told"
+REFUSED = "champion-refused"
 RESOLVED = "The alert is resolved: the measure is back."
 MOST_ALERTS = 200  # of one webhook; Alertmanager's own default is no bound
 MOST_TEXT = 1000

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -30,7 +31,7 @@ from forecastle.monitoring.predictions import PredictionLog
 from forecastle.serving import pages, posting, problems, schemas
 from forecastle.serving.board import Board
 from forecastle.serving.keys import Doorkeeper, Keyring
-from forecastle.serving.lane import Lane
+from forecastle.serving.lane import STORED, Lane
 from forecastle.serving.snapshot import Snapshot
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text, nearest
@@ -91,7 +92,7 @@ def create_app(
     _tasks(app, board, clock)
     answering = posting.add_routes(app, settings, board, log, clock)
     pages.add_routes(app, board, keyring, clock, note)
-    lane = Lane(app.within, [task.name for task in tasks], answering)
+    lane = Lane(app.within, [task.name for task in tasks], answering, partial(_stored, board, clock))
     app.way_in = Envelope(Doorkeeper(lane, keyring))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -201,19 +202,10 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
         series = b",".join([await _forecasts(board, state, one, now, strict=False) for one in state.series_ids])
         return Response(head.removesuffix(b"[]}") + b"[" + series + b"]}", media_type="application/json")
 
-    @app.get(
-        "/v1/tasks/{task}/forecasts/{series_id:path}",
-        response_model=schemas.SeriesForecasts,
-        tags=["forecasts"],
-        responses=_NAMED,
-    )
+    @app.get(STORED, response_model=schemas.SeriesForecasts, tags=["forecasts"], responses=_NAMED)
     async def show_forecasts(task: str, series_id: str) -> Response:
         """Show the current forecasts of one series."""
-        now = clock()
-        state = await board.state(task, now)
-        if series_id not in state.bodies:
-            raise _unknown_series(state, series_id)
-        return Response(await _forecasts(board, state, series_id, now), media_type="application/json")
+        return Response(await _stored(board, clock, task, series_id), media_type="application/json")
 
     @app.get(
         "/v1/tasks/{task}/explain/{series_id:path}",
@@ -259,6 +251,14 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
                 live=details.live,
             )
         )
+
+
+async def _stored(board: Board, clock: Callable[[], datetime], task: str, series_id: str) -> bytes:
+    now = clock()
+    state = await board.state(task, now)
+    if series_id not in state.bodies:
+        raise _unknown_series(state, series_id)
+    return await _forecasts(board, state, series_id, now)
 
 
 async def _forecasts(board: Board, state: Snapshot, series_id: str, now: datetime, strict: bool = True) -> bytes:

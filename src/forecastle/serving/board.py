@@ -9,6 +9,7 @@ Where the stores do not answer, the last state is kept and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
@@ -31,12 +32,13 @@ from forecastle.models.bundle import Bundle, load, self_check
 from forecastle.models.pointer import Pointer
 from forecastle.models.untrained import of_models
 from forecastle.monitoring import drift, metrics
+from forecastle.monitoring.incidents import REFUSED
 from forecastle.monitoring.journal import FIGURES, OUTCOME, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
 from forecastle.serving.schemas import Model, Scores, SeriesForecasts
 from forecastle.serving import standing_in, workbench
-from forecastle.serving.snapshot import Details, Snapshot, build, window
+from forecastle.serving.snapshot import Details, Snapshot, bearable, build, window
 from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
@@ -46,7 +48,6 @@ RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
 MOST_DECISIONS = 8
 MOST_STAND_INS = 20_000
-REFUSED = "champion-refused"
 READING_POLLS = 5
 DRAWN = (*FIGURES, "timestamp", "issued_at", "forecast_id")  # of an outcome: what scores and the page are made of
 
@@ -298,7 +299,7 @@ class _Entry:
 
 def _observed(task: Task, history: History) -> pl.DataFrame:
     newest = history.newest()
-    start = None if newest is None else newest - window(task)
+    start = None if newest is None else newest - max(window(task), bearable(task))
     rows = roster.in_service(task, history.read(start=start))
     return rows.select(SERIES, TIMESTAMP, task.target).sort(SERIES, TIMESTAMP)
 
@@ -322,14 +323,21 @@ def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
     """Load the published champion if it is another, and have it examine itself.
 
     One that cannot be loaded, or does not forecast what it did when it was made, is refused: it is named, and the one
-    before stays.
+    before stays, or comes back where this process has not had it yet.
     """
     if pointer is None or (entry.champion is not None and entry.champion[0] == pointer):
         return None
     try:
-        champion = load(pointer.folder, pointer.version)
-        self_check(champion)
+        entry.champion = (pointer, _examined(pointer))
+        return None
     except ForecastleError as error:
+        if entry.champion is None and pointer.previous is not None:
+            with suppress(ForecastleError):
+                entry.champion = (pointer.previous, _examined(pointer.previous))
         return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
-    entry.champion = (pointer, champion)
-    return None
+
+
+def _examined(pointer: Pointer) -> Bundle:
+    found = load(pointer.folder, pointer.version)
+    self_check(found)
+    return found

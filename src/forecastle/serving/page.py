@@ -177,7 +177,7 @@ def _made(model: Model, task: Task) -> str:
 def _series(
     snapshot: Snapshot, details: Details, now: datetime, series_id: str, anchor: str, places: int
 ) -> dict[str, Any]:
-    task, answer = snapshot.task, snapshot.answers[series_id]
+    task, answer = snapshot.task, snapshot.shown(series_id, now)
     rows = snapshot.observed.filter(pl.col(SERIES) == series_id)
     observed = list(rows.select(TIMESTAMP, task.target).iter_rows())
     past = _past(task, details.outcomes, series_id, now - window(task))

@@ -223,6 +223,16 @@ def test_a_champion_that_fails_its_self_check_is_refused_with_an_incident_and_th
     assert ask("/v1/incidents?open_only=true").json()["incidents"] == []
 
 
+def test_a_service_that_starts_while_the_champion_is_refused_serves_the_one_before(ask, filled, task, made_up) -> None:
+    made_up.publish_champion(filled, task, version="4", promised=1.0)
+    info = ask(TASK).json()
+    assert info["model"]["version"] == "3"
+    assert info["degraded"] and "version 4, could not be loaded" in info["degraded_reason"]
+    assert ask("/ready").status_code == 200
+    assert [one["kind"] for one in ask("/v1/incidents?open_only=true").json()["incidents"]] == ["champion-refused"]
+    assert ask(f"{TASK}/forecasts/EWR").status_code == 200
+
+
 def test_a_journal_that_stops_answering_leaves_the_last_forecasts_marked(ask, filled) -> None:
     before = ask(f"{TASK}/forecasts/EWR").json()
     with sqlite3.connect(filled.home / "journal.db") as database:

@@ -17,7 +17,7 @@ from forecastle.data.panel import build_panel, micros
 from forecastle.models import bundle, pointer, predictor
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.predictions import asked
-from forecastle.serving import asking, bodies, schemas, workbench
+from forecastle.serving import asking, bodies, posting, schemas, workbench
 from forecastle.serving.app import create_app
 
 PREDICT = "/v1/tasks/nyc-temperature/predict"
@@ -106,6 +106,18 @@ def test_many_series_are_answered_in_the_order_they_were_asked_for_each_as_if_al
         if one["series_id"] in ("JFK", "S7", "EWR"):
             (alone,) = post(PREDICT, json={"series": [own]}).json()["predictions"]
             assert alone | {"prediction_id": ""} == one | {"prediction_id": ""}
+
+
+def test_a_long_body_is_read_aside_and_answered_as_a_short_one_and_its_mistakes_are_told(post, body) -> None:
+    long, short = body(hours=2500), body(hours=200)
+    assert len(json.dumps(long)) > posting.SMALL > len(json.dumps(short))
+    assert (
+        post(PREDICT, json=long).json()["predictions"][0]["forecasts"]
+        == post(PREDICT, json=short).json()["predictions"][0]["forecasts"]
+    )
+    long["series"][0]["timestamps"][7] = "yesterday"
+    answer = post(PREDICT, json=long)
+    assert (answer.status_code, "timestamps[7]" in answer.text) == (422, True)
 
 
 def test_the_order_of_the_observations_in_a_body_changes_nothing(post, body) -> None:
