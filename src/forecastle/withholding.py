@@ -8,6 +8,7 @@ from forecastle.data import intake, roster
 from forecastle.data.ingestion import Batch, load_batch
 from forecastle.data.quality_check import QualityReport
 from forecastle.data.quarantine import quarantined
+from forecastle.errors import StorageUnavailable
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.run import Run
 
@@ -28,7 +29,11 @@ def tell(run: Run, batch: Batch, report: QualityReport) -> list[str]:
             f"The other series go on without. {_remedy(run)} If the gate is wrong: forecastle quarantine release"
             f" {intake.name_of(batch)} --task FILE",
         ]
-    if lacking := _lacking(run):
+    try:
+        lacking = _lacking(run)
+    except StorageUnavailable as unread:  # of what was kept aside; the batch at hand has passed
+        return [f"Whether what was withheld is there by now could not be learnt: {unread}"]
+    if lacking:
         waits = "; ".join(f"{name} (forecastle quarantine show {batch} --task FILE)" for name, batch in lacking.items())
         return [f"Missing in the history since the gate withheld it: {waits}. {_remedy(run, past=True)}"]
     run.journal.close_incident(run.task.name, KIND, run.now, "Every series passes again, and its past is there.")

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from forecastle.data import intake
 from forecastle.pipeline import COLLECT, open_run, run_flow
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -27,15 +28,19 @@ def collect(tmp_path: Path, small_task: Callable[..., Task], observations) -> Ca
     rows = observations(hours=19 * 24 + 1).select("series_id", "timestamp", "y", "x")
     mad = (pl.col("series_id") == "b") & (pl.col("timestamp") < datetime(2024, 1, 10, tzinfo=UTC))
 
+    def task_of() -> Task:
+        return small_task(source={"provider": "file", "path": str(path)})
+
     def run(flow: str, sane: bool = False) -> tuple[Any, list[str]]:
         values = rows if sane else rows.with_columns(pl.when(~mad).then("y").alias("y"))
         values.write_parquet(path)
-        task = small_task(source={"provider": "file", "path": str(path)})
+        task = task_of()
         with open_run(task, settings, flow, NOW) as opened:
             *_, last = run_flow(opened, COLLECT)
             assert last.error is None, last.error
             return last.summary, [one.kind for one in opened.journal.incidents(task.name, open_only=True)]
 
+    run.task = task_of  # type: ignore[attr-defined]
     return run
 
 
@@ -55,6 +60,24 @@ def test_that_its_last_days_pass_does_not_end_the_incident_while_its_past_is_mis
     assert said["notes"][0].startswith(
         "Missing in the history since the gate withheld it: b (forecastle quarantine show"
     )
+
+
+def test_what_was_released_is_not_withheld_again_by_the_next_training(collect, tmp_path: Path) -> None:
+    said, _ = collect("train")
+    (batch,) = (tmp_path / "home" / "small" / "quarantine").iterdir()
+    task = collect.task()  # type: ignore[attr-defined]
+    intake.release(task, tmp_path / "home" / "small", batch.name, "ann", NOW)
+    said, incidents = collect("train")
+    assert said["withheld"] == [] and incidents == [] and "notes" not in said
+
+
+def test_quarantine_that_cannot_be_read_keeps_the_incident_open_and_stops_no_batch(collect, tmp_path: Path) -> None:
+    collect("train")
+    (batch,) = (tmp_path / "home" / "small" / "quarantine").iterdir()
+    (batch / "quality.json").write_text("{", encoding="utf-8")
+    said, incidents = collect("live")
+    assert said["new"] > 0 and incidents == [KIND]
+    assert "could not be learnt" in said["notes"][0]
 
 
 def test_a_table_that_was_mended_is_read_whole_by_the_next_training_and_ends_the_incident(collect) -> None:
