@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from forecastle.declaration import Budget
 from forecastle.errors import SettingsError
@@ -312,6 +318,25 @@ def load_settings(**overrides: object) -> Settings:
             f"{PREFIX}{'.'.join(map(str, entry['loc'])).upper()}: {entry['msg'].lower()}" for entry in error.errors()
         )
         raise SettingsError("valid settings", listing, "Mend the environment or the .env file.") from None
+
+
+def sealed_settings(**given: object) -> Settings:
+    """Return settings that neither the environment nor any file has a say in: what is run with them reaches nobody's
+    stores, alerts or services but those given."""
+    return _Sealed(**given)  # type: ignore[arg-type]
+
+
+class _Sealed(Settings):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
