@@ -20,7 +20,6 @@ from forecastle.cli.options import (
     flows as flow_names,
     moment,
     print_json,
-    working,
 )
 from forecastle.errors import WORSE_CHALLENGER_EXIT
 
@@ -59,7 +58,8 @@ def backtest(
     as_json: AsJson = False,
 ) -> None:
     """Back-test a task on its history (or its file): train on the past only, forecast, compare with what came true."""
-    from forecastle.backtesting import backtest_task
+    from forecastle.backtesting import backtest_task, doubt
+    from forecastle.console.progress import measured
     from forecastle.errors import TaskError
     from forecastle.frame import write_table
 
@@ -68,8 +68,8 @@ def backtest(
             "--output FILE.parquet in a folder that exists", f"{output}", "Back-tests are written as Parquet tables."
         )
     settings, loaded = enter(task)
-    with working("Back-testing: choosing, fitting and forecasting the past…"):
-        result = backtest_task(loaded, settings, moment(now), origins)
+    with measured("Back-testing: reading and computing features…") as tell:
+        result = backtest_task(loaded, settings, moment(now), origins, tell)
     if output is not None:
         write_table(output, result.rows)
     if as_json:
@@ -78,6 +78,8 @@ def backtest(
         from forecastle.console import print_scores
 
         print_scores(result.scores, loaded, f"{result.rows.height} forecasts" + (f" in {output}" if output else ""))
+    if (warning := doubt(loaded, result.scores)) is not None:
+        complain(warning)
 
 
 @app.command(epilog="Example: forecastle run train --task tasks/nyc-temperature.toml")
@@ -167,7 +169,7 @@ def compare(
     from forecastle.steps import judged
     from forecastle.reporting.comparison import markdown, save
 
-    with _open_run(task, "train", now, resume=True) as opened:
+    with _open_run(task, "train", now, resume=True, done="train") as opened:
         comparison = judged(opened)
     if as_json:
         print_json(comparison.decision.as_dict())
@@ -267,11 +269,11 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     print_outcome(outcome.step, outcome.seconds, outcome.summary, outcome.error)
 
 
-def _open_run(file: Path, flow: str, now: str | None, resume: bool = False) -> Any:
+def _open_run(file: Path, flow: str, now: str | None, resume: bool = False, done: str | None = None) -> Any:
     from forecastle.pipeline import open_run
 
     settings, task = enter(file)
-    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock)
+    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock, done=done)
 
 
 def _clock() -> datetime:
