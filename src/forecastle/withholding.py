@@ -10,20 +10,20 @@ from forecastle.data.quality_check import QualityReport
 from forecastle.data.quarantine import quarantined
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.monitoring import verdicts
 from forecastle.run import Run
 
-KIND = "series-withheld"  # of incident
+KIND = verdicts.WITHHELD  # of incident
 
 
 def tell(run: Run, batch: Batch, report: QualityReport) -> list[str]:
-    """Open an incident where the gate withholds series, and close it when nothing of them is missing in the history any
-    more; return what is to be said to whoever runs this.
+    """Close the incident of series that the gate withheld when nothing of them is missing in the history any more;
+    return what is to be said to whoever runs this.
 
     That a series passes again is not enough: of one that was withheld from a training the next answer brings two days.
     """
     if report.withheld:
         names = ", ".join(report.withheld)
-        run.journal.open_incident(run.task.name, KIND, f"Withheld by the gate: {names}. {report.reason}", run.now)
         return [
             f"Withheld: {names}, for {report.reason}.",
             f"The other series go on without. {_remedy(run)} If the gate is wrong: forecastle quarantine release"

@@ -24,10 +24,8 @@ def pushed(journal: Journal, task: str, report: QualityReport, now: datetime) ->
 
 
 def polled(journal: Journal, task: str, report: QualityReport, now: datetime) -> None:
-    """Note that a batch which was polled passed: it is of all series, and so tells when none is withheld any more."""
+    """Note that a batch which was polled passed; when what was withheld is back, ``withholding`` tells."""
     _passed(journal, task, report, now)
-    if not report.withheld:
-        journal.close_incident(task, WITHHELD, now, "Every series passes again.")
 
 
 def _passed(journal: Journal, task: str, report: QualityReport, now: datetime) -> None:
