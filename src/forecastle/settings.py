@@ -108,8 +108,14 @@ class Settings(BaseSettings):
     github_token: SecretStr = Field(
         default=SecretStr(""), description="Token with which reports are posted to pull requests."
     )
+    github_login: str = Field(
+        default="github-actions[bot]",
+        description="Login of that token's owner: only comments of theirs are taken for ours and brought up to date.",
+    )
     commit: str = Field(
-        default="", description="Git commit of the code, for the records of trainings; empty: that of the checkout."
+        default="",
+        description="Git commit of the code, for the records of trainings (empty: that of the checkout) and for "
+        "`/health`; images know theirs.",
     )
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")
@@ -206,6 +212,11 @@ class Settings(BaseSettings):
     )
     serve_without_keys: bool = Field(
         default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
+    )
+    hosts: str = Field(
+        default="",
+        description="Names, separated by commas, by which a service that is open to this machine alone may be asked "
+        "besides this machine's own, such as that of a proxy on it.",
     )
     max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
     keep_archive: int = Field(

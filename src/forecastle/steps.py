@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle import collecting
+from forecastle import collecting, withholding
 from forecastle.data import admissions, ahead, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data import backfill as backfills
 from forecastle.data import roster
@@ -49,7 +49,7 @@ from forecastle.models import (
 from forecastle.monitoring import concept, drift, incidents, metrics, retraining, verdicts
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
-from forecastle.run import Run, Summary
+from forecastle.run import Run, Summary, failure
 from forecastle.task import DAY
 from forecastle.watching import newest_of, seconds
 
@@ -95,6 +95,7 @@ def quality_check(run: Run) -> Summary:
         if batch.start <= run.task.start:
             roster.enrol(run.home, [name for name in run.task.series_ids if name not in withheld], run.now)
         write_json(run.home / collecting.BACKFILLED, {"from": min(batch.start, collecting.backfilled_from(run))})
+    notes = withholding.tell(run, batch, admitted.report)
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
@@ -102,6 +103,7 @@ def quality_check(run: Run) -> Summary:
         "new": admitted.appended.new,
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
+        **({"notes": notes} if notes else {}),
     }
 
 
@@ -207,9 +209,6 @@ def _promote(run: Run) -> Summary:
     if registry.REJECTED in challenger.tags:
         by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
         return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
-    note = run.folder / "decision.json"
-    if note.exists() and _load(note).get("serving") != _named(current):
-        note.unlink()  # it was decided against what serves no more
     comparison = judged(run)
     decision = comparison.decision
     promised = pl.read_parquet(_made(run.folder / "backtest.parquet"))
@@ -228,14 +227,14 @@ def judged(run: Run) -> Comparison:
     """Return how a run's model stands beside the champion that serves, which is scored again on the same rows.
 
     It is decided once a run and noted, so that what was promoted can still be read against what served before. Where
-    another champion serves by the time the model is to be promoted, ``promote`` lets it be decided anew.
+    another champion has come to serve since, it is decided anew, against that one.
     """
-    challenger = _load(run.folder / "model.json")
+    challenger, current = _load(run.folder / "model.json"), pointer.published(run.settings, run.task)
     met = run.folder / CONTEST
     rows = pl.read_parquet(met if met.exists() else _made(run.folder / "backtest.parquet"))
     note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
-    if not note.exists():
-        current = pointer.published(run.settings, run.task)
+    noted = read_note(note)
+    if noted is None or _named(current) not in (noted.get("serving"), challenger):
         champion, alone = None, promotion.NO_CHAMPION
         theirs.unlink(missing_ok=True)
         against = None if current is None or _named(current) == challenger else current.version
@@ -254,8 +253,18 @@ def judged(run: Run) -> Comparison:
     said = _load(note)
     champion = pl.read_parquet(theirs) if theirs.exists() else None
     decision = promotion.Decision.from_dict(said)
-    serves = _named(pointer.published(run.settings, run.task)) == challenger
-    return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion, serves)
+    serves = _named(current) == challenger
+    return Comparison(
+        run.task,
+        said["challenger"],
+        said["champion"],
+        decision,
+        rows,
+        champion,
+        serves,
+        challenger["run_id"],
+        run.pages.get("mlflow", ""),
+    )
 
 
 def forecast(run: Run) -> Summary:
@@ -426,6 +435,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _missing(path: Path) -> NotEnoughHistory:
-    return NotEnoughHistory(
-        f"{path.name} of run {path.parent.name}", "nothing there", "Run the flow's earlier steps with the same --now."
-    )
+    """Say that a run has not made a file: for a step of it failed, or none has come so far."""
+    wanted, failed = f"{path.name} of run {path.parent.name}", failure(path.parent)
+    if failed is None:
+        return NotEnoughHistory(wanted, "nothing there", "Run the flow's earlier steps with the same --now.")
+    return NotEnoughHistory(wanted, f"none, for its step {failed}", "Mend that, then run its flow again.")

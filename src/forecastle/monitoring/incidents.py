@@ -52,12 +52,15 @@ def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: 
         labels, annotations = _texts(alert.get("labels")), _texts(alert.get("annotations"))
         task, kind = labels.get("task", ""), labels.get("rule") or labels.get("alertname", "")
         status = alert.get("status")
-        if not kind or status not in ("firing", "resolved"):
+        if not (task + kind).isprintable():
+            ignored.append(f"alert {number}: its task or its rule is no text that can be printed")
+        elif not kind or status not in ("firing", "resolved"):
             ignored.append(f"alert {number}: it has no rule, or is neither firing nor resolved")
         elif task and task not in tasks:
             ignored.append(f"alert {number}: no task {task!r} here{nearest(task, tasks)}")
         elif status == "firing":
             reason = annotations.get("summary") or annotations.get("description") or f"The alert {kind} fires."
+            reason = reason.replace("\0", "\ufffd")  # which PostgreSQL does not hold
             is_new = journal.open_incident(task, kind, reason, now)
             for known in [one for one in journal.incidents(task, open_only=True) if one.kind == kind]:
                 if (said := to_json(dict(sorted(labels.items())))) not in _firing(journal, known):

@@ -104,6 +104,17 @@ def test_alerts_of_tasks_that_are_not_here_are_left_out_and_named(journal: Journ
     assert incidents.listing(journal) == []
 
 
+def test_an_alert_whose_rule_no_database_holds_is_left_out_and_the_others_are_taken(
+    journal: Journal, settings: Settings
+) -> None:
+    ill, well = webhook(rule="data\0drift"), webhook()
+    well["alerts"][0]["annotations"] = {"summary": "Much\0is new."}
+    received = incidents.receive(journal, settings, ["weather"], {"alerts": ill["alerts"] + well["alerts"]}, NOON)
+    assert received.opened == ("weather: data-drift",)
+    assert received.ignored == ("alert 0: its task or its rule is no text that can be printed",)
+    assert [one["reason"] for one in incidents.listing(journal)] == ["Much\ufffdis new."]
+
+
 @pytest.mark.parametrize(
     "body", [None, [], "alerts", {"alerts": None}, {"alerts": ["x"]}, {"alerts": webhook()["alerts"] * 201}]
 )

@@ -143,3 +143,12 @@ def test_every_exposed_name_and_label_is_declared(journal: Journal) -> None:
             assert (family.type, family.documentation) == (metric.kind, metric.help)
             for sample in family.samples:
                 assert set(sample.labels) - {"le"} == set(metric.labels)
+
+
+def test_a_batch_refused_at_a_later_time_does_not_count_for_a_run_that_acts_as_of_an_earlier_one(
+    journal: Journal,
+) -> None:
+    journal.beat("a", f"{metrics.GATE}pass", NOON)
+    journal.beat("a", f"{metrics.GATE}fail", NOON + timedelta(days=900))
+    for now, failing in ((NOON, 0.0), (NOON + timedelta(days=900), 1.0)):
+        assert samples(list(metrics.readings(journal, "a", now)))[("forecastle_gate_failing", ("a",))] == failing

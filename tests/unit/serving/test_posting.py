@@ -193,7 +193,12 @@ def test_new_observations_complete_the_next_request(post, body, filled, task, cl
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"timestamps": ["yesterday"]}, "a time such as 2013-12-16T19:00:00Z in series[0].timestamps[0]"),
+        (
+            {"timestamps": ["yesterday"]},
+            "a time such as 2013-12-16T19:00:00Z, not before 1970, in series[0].timestamps[0]",
+        ),
+        ({"timestamps": ["0001-01-01T00:00:00Z"]}, "a time such as 2013-12-16T19:00:00Z, not before 1970"),
+        ({"timestamps": ["1969-12-31T23:59:59Z"]}, "a time such as 2013-12-16T19:00:00Z, not before 1970"),
         ({"timestamps": [12]}, "a time such as"),
         ({"timestamps": []}, "a list of 1 to 10000 times"),
         ({"timestamps": ["2999-01-01T00:00:00Z"]}, "observations of what has been"),
@@ -205,6 +210,8 @@ def test_new_observations_complete_the_next_request(post, body, filled, task, cl
         ({"values": {"temperature_2m": [1.0, 2.0]}}, "1 numbers in series[0].values.temperature_2m"),
         ({"series_id": ""}, "text of 1 to 200 characters"),
         ({"series_id": 7}, "text of 1 to 200 characters"),
+        ({"series_id": "J\0K"}, "text of 1 to 200 characters that can be printed in series[0].series_id"),
+        ({"series_id": "JFK\n"}, "text of 1 to 200 characters that can be printed"),
         ({"horizon": 3}, "series_id, timestamps and values in series[0]"),
     ],
 )
