@@ -272,11 +272,10 @@ def test_features_the_training_never_held_raise_one_drift_incident(site) -> None
 def test_a_source_that_stands_still_makes_its_data_stale_and_says_so(site) -> None:
     site.pass_hours(1)
     recorded = site.weather
-    site.now += timedelta(hours=5)
-    stopped = recorded.filter(pl.col("timestamp") <= site.now - timedelta(hours=5))
+    stopped = recorded.filter(pl.col("timestamp") <= site.now)
     site = type(site)(site.task, site.settings, stopped, now=site.now)
-    said = site.must_run("live")
-    assert said["watch"]["opened"] == ["data-stale", "no-forecasts"]
+    opened = [site.pass_hours(1)["watch"]["opened"] for _ in range(4)]
+    assert sorted(sum(opened, [])) == ["data-stale", "no-forecasts"] and opened[:2] == [[], []]
     site = type(site)(site.task, site.settings, recorded, now=site.now)
     assert site.pass_hours(1)["watch"]["closed"] == ["data-stale", "no-forecasts"]
 
