@@ -108,8 +108,14 @@ class Settings(BaseSettings):
     github_token: SecretStr = Field(
         default=SecretStr(""), description="Token with which reports are posted to pull requests."
     )
+    github_login: str = Field(
+        default="github-actions[bot]",
+        description="Login of that token's owner: only comments of theirs are taken for ours and brought up to date.",
+    )
     commit: str = Field(
-        default="", description="Git commit of the code, for the records of trainings; empty: that of the checkout."
+        default="",
+        description="Git commit of the code, for the records of trainings (empty: that of the checkout) and for "
+        "`/health`; images know theirs.",
     )
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")
@@ -165,6 +171,10 @@ class Settings(BaseSettings):
         default="",
         description="Address of the running service, such as `http://127.0.0.1:8000`, whose metrics the embedded rules "
         "look at too (is it up, how long do predictions take); empty: Prometheus alone does.",
+    )
+    service_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key that may read there, where that service asks for keys; one of `forecastle new-key`.",
     )
     model_source: Literal["registry", "image"] = Field(
         default="registry",

@@ -26,7 +26,7 @@ from forecastle.duration import duration_text as duration_text  # noqa: F401
 from forecastle.duration import parse_duration as parse_duration  # noqa: F401
 from forecastle.errors import TaskError, plainly
 from forecastle.frame import to_json
-from forecastle.mistakes import describe
+from forecastle.mistakes import absent, describe, misspelt
 from forecastle.mistakes import nearest as nearest
 from forecastle.rule import CONTRACT, CheckName, CheckRule
 
@@ -391,8 +391,7 @@ class Task(Part):
         mistakes = list(incoherent(data, get_args(Provider))) if isinstance(data, dict) else []
         if not mistakes:
             return data
-        fields = list(_field_mistakes(cls, data))
-        raise ValueError("\n".join(dict.fromkeys([*fields, *mistakes])))
+        raise ValueError("\n".join(dict.fromkeys(_all_mistakes(cls, data, mistakes))))
 
 
 def load_task(path: Path | str) -> Task:
@@ -429,7 +428,7 @@ def make_task(data: dict[str, Any], where: str = "the task") -> Task:
     try:
         return Task.model_validate(data)
     except ValidationError as error:
-        mistakes = list(dict.fromkeys(line for entry in error.errors() for line in describe(Task, entry)))
+        mistakes = list(dict.fromkeys(describe(Task, error.errors())))
     count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     listing = "".join(f"\n  - {mistake}" for mistake in mistakes)
     raise TaskError(f"a valid task in {where}", f"{count}:{listing}\n", "Mend each line named above.")
@@ -467,8 +466,8 @@ def _mistakes_between(task: Task, tasks: dict[str, Task]) -> Iterable[str]:
             yield f"{task.name}: columns.{name}: {other.name} has no series {strange[0]!r}"
 
 
-def _field_mistakes(model: type[Task], data: dict[str, Any]) -> Iterable[str]:
-    """Yield the mistakes of single fields, by validating without the checks that span several."""
+def _all_mistakes(model: type[Task], data: dict[str, Any], spanning: list[str]) -> list[str]:
+    """Return the mistakes of single fields, found without the checks that span several, before these."""
     plain = {name: (field.annotation, field) for name, field in model.model_fields.items()}
     from pydantic import create_model
 
@@ -476,5 +475,6 @@ def _field_mistakes(model: type[Task], data: dict[str, Any]) -> Iterable[str]:
     try:
         shadow.model_validate(data)
     except ValidationError as error:
-        for entry in error.errors():
-            yield from describe(model, entry)
+        found = error.errors()
+        return [*describe(model, found), *absent(spanning, misspelt(model, found), data)]
+    return spanning

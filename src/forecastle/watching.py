@@ -44,9 +44,9 @@ def watch(run: Run) -> Summary:
     newest = newest_of(run)
     _measure_rarely(run)
     concept_drift = _concept_drift(run)
-    knowable = None if newest is None else newest + run.task.knowable_after
+    age = None if newest is None else run.task.age(newest, run.now)
     found = [
-        *metrics.readings(run.journal, run.task.name, run.now, knowable),
+        *metrics.readings(run.journal, run.task.name, run.now, age),
         *metrics.outer_readings(run.settings, run.task, run.now),
         *scraping.scrape(run.settings, run.task.name),
     ]
@@ -58,7 +58,7 @@ def watch(run: Run) -> Summary:
     read = {one.metric: one.value for one in found}
     return {
         "drift_ratio": read.get("forecastle_drift_ratio"),
-        "data_age_seconds": None if newest is None else seconds(run.task.age(newest, run.now)),
+        "data_age_seconds": None if age is None else seconds(age),
         "concept_drift": concept_drift,
         "opened": list(opened),
         "closed": list(closed),
@@ -116,7 +116,7 @@ def _revised_since(run: Run) -> datetime:
 def _concept_drift(run: Run) -> str:
     """Test the live errors of the champion for a change, every few hours, note what was found, and return it."""
     before = run.journal.heartbeats(run.task.name).get(metrics.CONCEPT_DRIFT)
-    if before is not None and timedelta(0) <= run.now - before.at < concept.EVERY:
+    if before is not None and run.now - before.at < concept.EVERY:
         return before.detail
     current = pointer.published(run.settings, run.task)
     if current is None or not (place := concept.place(run.home, current.version)).exists():
@@ -136,7 +136,7 @@ def _concept_drift(run: Run) -> str:
 def _measure_rarely(run: Run) -> None:
     """Note once a day how many bytes the stores of the task hold."""
     beat = run.journal.heartbeats(run.task.name).get(metrics.STORED)
-    if beat is None or beat.at.date() != run.now.date():
+    if beat is None or beat.at.date() < run.now.date():
         sizes = {name: sum(one.size for one in (run.stores / name).entries()) for name in ("archive", "history")}
         files = [path for path in (run.home / "quarantine").rglob("*") if path.is_file()]
         sizes["quarantine"] = sum(path.stat().st_size for path in files)

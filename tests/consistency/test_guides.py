@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecastle import withholding
 from forecastle.data import transformation
 from forecastle.data.examples import make_examples
 from forecastle.data.panel import build_panel
@@ -134,7 +135,7 @@ def test_every_kind_of_incident_has_its_chapter_in_the_handbook(root: Path, task
     from forecastle.pipeline import LIVE
 
     kinds = {rule.name for rule in rules_for(task)} | {f"{step.name}-failed" for step in LIVE}
-    kinds |= {WELCOME_FAILED, REFUSED, "series-withheld"}
+    kinds |= {WELCOME_FAILED, REFUSED, withholding.KIND}
     handbook = (root / "docs" / "incidents.md").read_text(encoding="utf-8")
     chapters = re.findall(r"^### ([a-z-]+)$", handbook, re.MULTILINE)
     assert set(chapters) == kinds and len(chapters) == len(set(chapters))

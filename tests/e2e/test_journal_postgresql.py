@@ -135,8 +135,9 @@ def test_incidents_heartbeats_and_samples_are_kept_on_postgresql(server: Path, t
         assert journal.heartbeats("weather")["watch"].count == 3
         one = samples.Sample("forecastle_gate_failing", (("task", "weather"),), NOON, 1.0)
         for _ in range(2):
-            samples.keep(journal, "weather", [one], rules_for(task), NOON)
-        assert samples.recall(journal, "weather", NOON + HOUR) == (one,)
+            samples.keep(journal, "weather", [one], rules_for(task), NOON - HOUR, NOON)
+        assert one in samples.recall(journal, "weather", NOON + HOUR)
+        assert samples.last_look(journal, "weather") == NOON
         assert journal.close_incident("weather", "data-drift", NOON + HOUR, "back")
         (told,) = incidents.listing(journal)
         assert [step["what"] for step in told["steps"]] == ["opened", "closed"]

@@ -90,7 +90,7 @@ def create_app(
     for kind, handler in problems.HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    _operations(app, board, clock)
+    _operations(app, board, clock, settings.commit or None)
     _tasks(app, board, clock)
     answering = posting.add_routes(app, settings, board, log, clock)
     pages.add_routes(app, board, keyring, clock, note)
@@ -145,14 +145,14 @@ class Envelope:
             metrics.observe_request(scope["method"], _route_of(scope), status, perf_counter() - started)
 
 
-def _operations(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
+def _operations(app: FastAPI, board: Board, clock: Callable[[], datetime], commit: str | None) -> None:
     reading: asyncio.Future[list[metrics.Reading]] | None = None
 
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=schemas.Health, tags=["operation"])
     async def health() -> Response:
-        """Say that the process is alive."""
-        return _json(schemas.Health(version=__version__))
+        """Say that the process is alive, and of which build it is: its version and, where it was told, its commit."""
+        return _json(schemas.Health(version=__version__, commit=commit))
 
     @app.head("/ready", include_in_schema=False)
     @app.get(

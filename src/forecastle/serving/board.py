@@ -224,8 +224,8 @@ class Board:
         if entry.readings is None or monotonic() - entry.readings[0] >= READING_POLLS * self._poll_every:
             snapshot = self.snapshot(name)
             newest = max(snapshot.newest.values(), default=None)
-            known = None if newest is None else newest + entry.task.knowable_after
-            found = [*metrics.readings(self.journal(), name, now, known)]
+            age = None if newest is None else entry.task.age(newest, now)
+            found = [*metrics.readings(self.journal(), name, now, age)]
             found += metrics.outer_readings(self._settings, entry.task, now)
             if snapshot.model is not None:
                 model = snapshot.model

@@ -19,9 +19,10 @@ from starlette.types import Receive, Scope
 
 from forecastle.data import intake
 from forecastle.data.store import task_stores
-from forecastle.errors import AnswerChanged, RequestError, SourceUnavailable
+from forecastle.errors import AnswerChanged, QualityGateFailed, RequestError, SourceUnavailable
 from forecastle.http import Answer
-from forecastle.monitoring import incidents, metrics
+from forecastle.monitoring import incidents, metrics, verdicts
+from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.predictions import PredictionLog, Row
 from forecastle.serving import answers, asking, bodies, schemas
 from forecastle.serving.asking import Asked
@@ -72,7 +73,9 @@ def add_routes(
     async def forecast(task: str, scope: Scope, receive: Receive) -> bytes:
         started, now = perf_counter(), clock()
         bench = await _bench(board, task, now)
+        ready = perf_counter()
         body = await bodies.read(scope, receive, settings.max_body)
+        started += perf_counter() - ready  # the time a client takes to send is none of ours
         asked = _asked(bench, body, now) if len(body) <= SMALL else None
         if asked is not None and len(asked) <= FEW:
             made = await together.predict(bench, asked, now)
@@ -109,7 +112,7 @@ def add_routes(
         """
         known = board.task(task)
         body = await bodies.read(request.scope, request.receive, settings.max_body, bodies.TABLES)
-        taken = await run_in_threadpool(_take_in, settings, known, body, clock())
+        taken = await run_in_threadpool(_take_in, settings, board.journal, known, body, clock())
         return _json(taken.model_dump_json())
 
     @app.post(
@@ -153,14 +156,21 @@ def _forecast(bench: Workbench, asked: bytes | Sequence[Asked], now: datetime) -
     return answers.tell(bench.task, bench.bundle, bench.predict(read, now), now)
 
 
-def _take_in(settings: Settings, task: Task, body: bytes, now: datetime) -> schemas.Accepted:
-    """Take in a table that was pushed. RequestError where it is none, QualityGateFailed where the gate says no."""
+def _take_in(
+    settings: Settings, journal: Callable[[], Journal], task: Task, body: bytes, now: datetime
+) -> schemas.Accepted:
+    """Take in a table that was pushed, and note the gate's verdict as of what is polled. RequestError where it is none,
+    QualityGateFailed where the gate says no."""
     answer = Answer(f"push://{task.name}", 200, {}, body)
     folder, stores = settings.task_folder(task.name), task_stores(settings, task.name)
     try:
         taken = intake.accept(task, folder, answer, now, stores)
     except (AnswerChanged, SourceUnavailable) as error:
         raise RequestError(error.expected, error.found, error.action) from error
+    except QualityGateFailed as refused:
+        verdicts.refused(journal(), task.name, str(refused), now)
+        raise
+    verdicts.pushed(journal(), task.name, taken.report, now)
     return schemas.Accepted(
         task=task.name,
         verdict=taken.report.verdict,

@@ -36,6 +36,7 @@ class Health(Answer):
 
     status: Literal["ok"] = "ok"
     version: str
+    commit: str | None = None
 
 
 class TaskReadiness(Answer):

@@ -34,6 +34,7 @@ def test_importing_the_service_loads_no_heavy_library() -> None:
 def test_health_says_that_the_process_is_alive(ask) -> None:
     answer = ask("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.json()["commit"] is None  # no image told it
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
@@ -247,6 +248,17 @@ def test_a_journal_that_stops_answering_leaves_the_last_forecasts_marked(ask, fi
     assert ask("/metrics").status_code == 200
 
 
+def test_scores_follow_truths_that_are_revised(ask, filled, task) -> None:
+    before = ask(f"{TASK}/scores").json()["live"]["rmse"]
+    with Journal(filled.journal_url) as journal:
+        revised = journal.outcomes(task.name).with_columns(pl.col("actual") + 50)
+        for again in (0, 1):
+            assert journal.rescore(revised.with_columns(pl.col("actual") + again)) == revised.height
+            after = ask(f"{TASK}/scores").json()["live"]["rmse"]
+            assert after > before
+            before = after
+
+
 def test_scores_put_promise_beside_delivery(ask) -> None:
     answer = ask(f"{TASK}/scores").json()
     assert answer["promise"]["rmse"] == pytest.approx(1.95)
@@ -379,6 +391,12 @@ def test_requests_are_counted_by_route_and_status_never_by_the_path_asked_for(as
     assert f'forecastle_requests_total{{method="GET",{route},status="404"}}' in text
     assert 'route="unmatched",status="404"' in text
     assert "stranger" not in text
+
+
+def test_the_age_of_data_begins_when_the_source_publishes_it(filled, task, clock, get) -> None:
+    later = task.source.model_copy(update={"publication_delay": timedelta(minutes=4)})
+    app = create_app(filled, [task.model_copy(update={"source": later})], clock, poll_every=0)
+    assert 'forecastle_data_age_seconds{task="nyc-temperature"} 360.0' in get(app, "/metrics").text
 
 
 def test_metrics_tell_what_the_stores_know(ask) -> None:

@@ -15,6 +15,7 @@ from forecastle.data.derivation import open_history
 from forecastle.data.examples import make_examples
 from forecastle.data.panel import build_panel, micros
 from forecastle.models import bundle, pointer, predictor
+from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.predictions import asked
 from forecastle.serving import asking, bodies, posting, schemas, workbench
@@ -315,6 +316,45 @@ def test_a_pushed_batch_that_the_gate_refuses_is_409_and_goes_into_quarantine(
     answer = post(PUSH, content=rows.write_csv().encode(), headers={"content-type": "text/csv"})
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:forecastle:problem:quality-gate-failed")
     assert list((filled.task_folder(task.name) / "quarantine").iterdir())
+
+
+def test_the_gates_verdict_on_what_is_pushed_counts_and_opens_and_ends_the_incident(
+    post, ask, filled, task, clock, made_up
+) -> None:
+    def known() -> list[str]:
+        found = ask("/v1/incidents", params={"open_only": True}).json()["incidents"]
+        return [one["kind"] for one in found]
+
+    rows = table(task, made_up, 48, clock).with_columns(
+        *(pl.lit(50.0).alias(name) for name in task.columns if name != task.target)
+    )
+    rows = rows.with_columns(pl.lit(1000.0).alias("pressure_msl"))
+    bad = rows.with_columns(pl.lit(None, dtype=pl.Float64).alias(task.target))
+    assert post(PUSH, content=bad.write_csv().encode(), headers={"content-type": "text/csv"}).status_code == 409
+    text = ask("/metrics").text
+    assert 'forecastle_gate_verdicts_total{task="nyc-temperature",verdict="fail"} 1.0' in text
+    assert 'forecastle_gate_failing{task="nyc-temperature"} 1.0' in text
+    assert "quality-check-failed" in known()
+    clock.advance(minutes=1)
+    assert post(PUSH, content=rows.write_csv().encode(), headers={"content-type": "text/csv"}).status_code == 200
+    assert 'forecastle_gate_failing{task="nyc-temperature"} 0.0' in ask("/metrics").text
+    assert "quality-check-failed" not in known()
+
+
+def test_the_time_a_client_takes_to_send_its_body_is_not_the_services(post, body, monkeypatch) -> None:
+    spent, seconds = [], 0.0
+    monkeypatch.setattr(metrics, "observe_prediction", lambda task, version, took: spent.append(took))
+    monkeypatch.setattr(posting, "perf_counter", lambda: seconds)
+
+    async def chunks():
+        nonlocal seconds
+        content = json.dumps(body()).encode()
+        yield content[:10]
+        seconds = 4.0
+        yield content[10:]
+
+    assert post(PREDICT, content=chunks(), headers={"content-type": "application/json"}).status_code == 200
+    assert spent == [0.0]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ SCHEME = "file://"
 MOST_VALUES = 5_000_000  # of a table that others send; a file of one's own is as large as it is
 MOST_BYTES = 100_000_000  # that its columns take, unpacked
 
-_MISSING = ("", "na", "n/a", "nan", "null", "none")
+MISSING = ("", "na", "n/a", "nan", "null", "none")
 _ROW = "row of the file"
 _CONTROL = r"[\x00-\x1f\x7f]"
 _KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
@@ -36,6 +36,12 @@ _KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 def requests(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> tuple[Request, ...]:
     """Return the requests for the task's file, and that of forecasts if it has one, whatever the time."""
     return tuple(Request(_uri(path)) for path in (task.source.path or "", task.source.issued) if path is not None)
+
+
+def observations(task: Task) -> pl.DataFrame:
+    """Return the observations in a task's table, as it is now. Raises as ``read`` and ``parse``."""
+    request = Request(_uri(task.source.path or ""))
+    return parse(task.measured, request, read(request).body)
 
 
 def read(request: Request) -> Answer:
@@ -210,7 +216,7 @@ def _numbers(request: Request, table: pl.DataFrame, times: pl.Series, name: str)
     given = table[name]
     if given.dtype == pl.String:
         given = given.str.strip_chars()
-        given = given.set(given.str.to_lowercase().is_in(_MISSING), None)
+        given = given.set(given.str.to_lowercase().is_in(MISSING), None)
     elif not (given.dtype.is_numeric() or given.dtype in (pl.Boolean, pl.Null)):
         raise AnswerChanged(f"numbers in {name} of {request.source}", f"{given.dtype}", "Convert the column.")
     numbers = given.cast(pl.Float64, strict=False)
