@@ -124,6 +124,6 @@ def _let_it_win(site, run) -> None:
 
 
 def test_the_service_in_front_of_stores_that_are_not_there_yet_starts(site, tmp_path) -> None:
-    empty = replace(site, settings=site.settings.model_copy(update={"home": tmp_path / "nothing"}))
+    empty = replace(site, settings=site.settings.model_copy(update={"home": tmp_path / "nothing", "port": 0}))
     with running(empty.settings, [empty.task], lambda: empty.now) as address:
         assert address.startswith("http")

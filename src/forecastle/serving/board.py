@@ -94,14 +94,17 @@ class Board:
         """
         if self.is_due(name, now):
             entry = self._entry(name)
-            if not entry.hangs and not self._is_refreshing(name):
+            silent = entry.hangs
+            if not silent and not self._is_refreshing(name):
                 asking = begin(self.refresh, name, now)
                 await asyncio.wait([asking], timeout=patience if entry.snapshot is None else PATIENCE)
                 if asking.done():
                     asking.result()
+                else:
+                    silent = not entry.reads
             if entry.snapshot is None:
                 raise _silent(patience)
-            if entry.hangs and entry.snapshot.fault is None:
+            if silent and entry.snapshot.fault is None:
                 entry.snapshot = replace(entry.snapshot, fault=_fault(_silent(PATIENCE)))
         return self.snapshot(name)
 
@@ -132,7 +135,7 @@ class Board:
         try:
             entry.until = monotonic() + PATIENCE
             revision = self._revision(entry)
-            entry.until = monotonic() + FIRST_PATIENCE
+            entry.until, entry.reads = monotonic() + FIRST_PATIENCE, True
             again = monotonic() - entry.read > RELOAD_SECONDS
             if entry.snapshot is None or entry.revision != revision or entry.snapshot.fault or again:
                 entry.snapshot = self._read(entry, revision, now)
@@ -142,7 +145,7 @@ class Board:
                 raise
             entry.snapshot = replace(entry.snapshot, fault=_fault(error))
         finally:
-            entry.checked, entry.until = (now, monotonic()), None
+            entry.checked, entry.until, entry.reads = (now, monotonic()), None, False
             entry.lock.release()
 
     def details(self, name: str, now: datetime) -> Details:
@@ -306,6 +309,7 @@ class _Entry:
     lock: Lock = field(default_factory=Lock)
     checked: tuple[datetime, float] | None = None
     until: float | None = None  # when stores that are being asked count as hanging
+    reads: bool = False  # whether they said that something changed, and are asked what
     read: float = float("-inf")
     revision: _Revision | None = None
     snapshot: Snapshot | None = None
