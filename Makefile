@@ -93,7 +93,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export TASK IMAGE COMMIT VERSION
 
 .PHONY: unit
-unit: setup  ## the everyday tests, with their coverage
+unit: setup alerting  ## the everyday tests, with their coverage
 	@$(BIN)/coverage erase
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= --cov-fail-under=0 $(EVERYDAY)
 	$(PYTEST) -q -m alone $(EVERYDAY) || [ "$$? $(origin EVERYDAY)" = "5 environment" ] # a part of them may hold none
