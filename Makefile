@@ -92,6 +92,10 @@ COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 export TASK IMAGE COMMIT VERSION
 
+.PHONY: order
+order:  ## fail where a pull request leaves out a branch of the way: BASE, HEAD, REPOSITORY, HEAD_REPOSITORY
+	@tools/order
+
 .PHONY: unit
 unit: setup alerting  ## the everyday tests, with their coverage
 	@$(BIN)/coverage erase
@@ -107,7 +111,7 @@ champion: setup  ## fetch the registry's champion to where the service and the c
 	$(BIN)/forecastle bake --task $(TASK) --to "$${FORECASTLE_HOME:-data}" || [ $$? = 3 ]
 
 .PHONY: retrain
-retrain: setup airflow  ## trigger the TRAIN DAG: of the Airflow that FORECASTLE_AIRFLOW_URL names, else of one started for it
+retrain: setup airflow  ## train a challenger by the Airflow that FORECASTLE_AIRFLOW_URL names, else by one started for it
 	@tools/retrain $(TASK)
 
 .PHONY: comparison

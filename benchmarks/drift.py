@@ -24,7 +24,10 @@ Evidently's data-drift preset is given what suits it best, the errors alone: a c
 seven days against the back-test's, every twelve hours. (With forecasts and truths among the columns it sees the season
 and nothing else.) Its alarm is drift in half of the columns, its own default, by the Kolmogorov-Smirnov test it takes
 for so few rows, below the p-value at which it raises no more false alarms than ours on the same data, looked at once a
-day; alarms of one week are one. It runs on the shift alone: a look takes it most of a second.
+day; alarms of one week are one.
+
+What is measured passes the gate before it can be forecast from, so of changes of the observations the hours are
+counted, too, until the gate says of a live batch what it does not say of the same batch unchanged.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ import polars as pl
 
 from forecastle.data.examples import Examples, make_examples
 from forecastle.data.panel import build_panel, micros
+from forecastle.data.quality_check import judge
 from forecastle.data.replay import load_nyc_weather
 from forecastle.data.transformation import make_recipe
 from forecastle.frame import conform
@@ -57,6 +61,7 @@ HOUR = timedelta(hours=1)
 BEFORE, AFTER = 240, 336  # hours of a window before and after the change
 ONSETS = 10
 EVERY, LAST = 12, 168  # Evidently looks every so many hours at so many
+JUDGED_EVERY, KNOWN = 6, 168  # hours between the gate's looks, and of history it has beside a batch
 NEVER = 9999
 YEAR = 8760
 BAR_FALSE, BAR_DELAY = 2.0, 48
@@ -119,7 +124,7 @@ class Model:
         past = make_examples(self.recipe, panel, np.arange(panel.size))
         cut = int(np.quantile(past.origins, 1 - task.training.backtest_share))
         options = estimators.Options(seed=task.training.seed)
-        self.fitted = estimators.fit("ridge", past, cut, options)
+        self.fitted = estimators.fit_all(["ridge"], past, cut, options)["ridge"]
         self.backtest = self.rows(past.take(past.origins > cut))
         self.profile = concept.profile(task, self.backtest)
 
@@ -210,6 +215,24 @@ class Evidently:
         return self.dataset.from_pandas(rows.select(self.columns).to_pandas(), data_definition=self.definition)
 
 
+def noticed(task: Task, observed: pl.DataFrame, changed: pl.DataFrame, series: str, since: datetime) -> int:
+    """Return after how many hours the gate says of changed observations what it does not say of these; or NEVER."""
+    before, after = (one.filter(pl.col("series_id") == series) for one in (observed, changed))
+    for hours in range(JUDGED_EVERY, AFTER + 1, JUDGED_EVERY):
+        if gate_says(task, after, since + hours * HOUR) - gate_says(task, before, since + hours * HOUR):
+            return hours
+    return NEVER
+
+
+def gate_says(task: Task, rows: pl.DataFrame, now: datetime) -> frozenset[str]:
+    """Return the checks of the gate that a live batch of now does not pass."""
+    start = now - task.gate.window
+    batch = rows.filter((pl.col("timestamp") >= start) & (pl.col("timestamp") < now))
+    known = rows.filter((pl.col("timestamp") >= start - KNOWN * HOUR) & (pl.col("timestamp") < now - HOUR))
+    report, _ = judge(task, batch, start, now, now, known)
+    return frozenset(one.check for one in report.findings if one.verdict != "pass")
+
+
 def errors_by_step(rows: pl.DataFrame) -> pl.DataFrame:
     """Return for each series and time the errors of the forecasts made for it, a column for each step ahead."""
     wide = rows.with_columns((pl.col("actual") - pl.col("value")).alias("error")).pivot(
@@ -226,20 +249,23 @@ def study(with_evidently: bool = True) -> dict[str, Any]:
     live = model.live(observed, CUT, datetime(2013, 12, 30, tzinfo=UTC))
     every = concept.standardised(task, model.profile, live)
     means = {str(name): one for (name,), one in every.group_by("series_id", maintain_order=True)}
-    found: dict[str, Any] = {"false": _false_alarms(model, means), "delays": {}, "evidently": {}}
+    found: dict[str, Any] = {"false": _false_alarms(model, means), "delays": {}, "evidently": {}, "gate": {}}
     limit, evidently = 0.0, Evidently(model.backtest) if with_evidently else None
     if evidently is not None:
         quiet = sorted(evidently.quiet(live))
         limit = quiet[found["false"]["alarms"]]
         rate = sum(one < limit for one in quiet) / found["false"]["series_years"]
-        found["evidently"] = {"p_value": limit, "false_per_year": rate, "shift": []}
+        found["evidently"] = {"p_value": limit, "false_per_year": rate}
     for name, one in means.items():
         for onset in onsets(one["timestamp"]):
             since = one["timestamp"][onset]
             for change, rows in _changed(model, observed, live, since, name):
                 found["delays"].setdefault(change, []).append(delay(model, name, rows, since))
-                if evidently is not None and change == "shift":
-                    found["evidently"]["shift"].append(evidently.delay(name, rows, since, limit))
+                if evidently is not None:
+                    found["evidently"].setdefault(change, []).append(evidently.delay(name, rows, since, limit))
+            for change, applied in OF_OBSERVATIONS.items():
+                hours = noticed(task, observed, applied(observed, since), name, since)
+                found["gate"].setdefault(change, []).append(hours)
     return found
 
 
@@ -286,14 +312,18 @@ def told(found: dict[str, Any]) -> Iterator[str]:
         rate = f"{theirs['false_per_year']:.1f}"
         yield f"| the same by Evidently, with {rate} false alarms a series-year | {_hours(median)} | not sooner |"
     yield ""
-    yield "| change | found within 14 days | median delay | Evidently: found | median delay |"
-    yield "|---|---:|---:|---:|---:|"
+    sides = ("by the errors", "by Evidently", "by the gate")
+    yield f"| change | {' | '.join(f'{side}, in 14 days | median delay' for side in sides)} |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     for name, hours in found["delays"].items():
-        other = theirs.get(name)
-        shares = [f"{sum(one < NEVER for one in each)} of {len(each)}" for each in (hours, other) if each]
-        medians = [_hours(statistics.median(each)) for each in (hours, other) if each]
-        beside = f"{shares[1]} | {medians[1]}" if other else "- | -"
-        yield f"| {name} | {shares[0]} | {medians[0]} | {beside} |"
+        yield f"| {name} | {' | '.join(_found(one) for one in (hours, theirs.get(name), found['gate'].get(name)))} |"
+
+
+def _found(hours: list[int] | None) -> str:
+    """Return how often something was found, and how soon, as two cells."""
+    if not hours:
+        return "- | -"
+    return f"{sum(one < NEVER for one in hours)} of {len(hours)} | {_hours(statistics.median(hours))}"
 
 
 def _hours(one: float) -> str:

@@ -7,7 +7,6 @@ times Pandera's five.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ import polars as pl
 
 from benchmarks.race import Bar, Race, Side, Work
 from benchmarks.tables import HOUR, START, hourly, hourly_task
-from forecastle.data.quality_check import CHECKS, Window, judge
+from forecastle.data.quality_check import CHECKS, judge
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP
 
 HOURS = 500
@@ -88,13 +87,8 @@ def _window() -> tuple[datetime, datetime, datetime]:
 def _forecastle(table: pl.DataFrame, names: Iterable[str]) -> set[str]:
     """Return the names of the checks that had something to say."""
     task = hourly_task(gate={"max_null_share": NULL_SHARE, "max_missing_share": MISSING_SHARE})
-    if "checks" in inspect.signature(judge).parameters:
-        chosen = {name: CHECKS[name] for name in names}
-        report, _ = judge(task, table, *_window(), checks=chosen)
-        return {one.check for one in report.findings if one.verdict != "pass"}
-    old = {name.replace(" ", "-"): one for name, one in CHECKS.items()}
-    window = Window(*_window(), table.schema)
-    return {name for name in names if old[name](task, table, window)[0] != "pass"}
+    report, _ = judge(task, table, *_window(), checks={name: CHECKS[name] for name in names})
+    return {one.check for one in report.findings if one.verdict != "pass"}
 
 
 def _all(table: pl.DataFrame) -> set[str]:

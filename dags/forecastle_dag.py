@@ -68,7 +68,7 @@ class Forecastle(BaseOperator):
         now = f"{run.logical_date or run.run_after:%Y-%m-%dT%H:%M:%SZ}"
         command = [str(BIN), *(now if word == "{now}" else word for word in self.words)]
         self.log.info("%s", " ".join(command))
-        self.process = subprocess.Popen(command, cwd=TASKS.parent, env=environment(), stdout=subprocess.PIPE, text=True)
+        self.process = start(command)
         output = self.process.communicate()[0]
         self.log.info("Exit code %s\n%s", self.process.returncode, output)
         said = last_line(output) | {"exit_code": self.process.returncode}
@@ -84,6 +84,17 @@ class Forecastle(BaseOperator):
     def on_kill(self) -> None:
         if self.process is not None:
             self.process.terminate()
+
+
+def start(command: list[str]) -> subprocess.Popen[str]:
+    """Start a command; one that is not there or may not be run is not tried again, which would not help it."""
+    try:
+        return subprocess.Popen(command, cwd=TASKS.parent, env=environment(), stdout=subprocess.PIPE, text=True)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise AirflowFailException(
+            f"expected to start {command[0]} (FORECASTLE_BIN) in {TASKS.parent}; found: {error}. Mend the setting or"
+            " the installation on this worker, then clear the task"
+        ) from error
 
 
 def environment() -> dict[str, str]:

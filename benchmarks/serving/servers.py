@@ -62,6 +62,11 @@ class Server:
             total += times.user + times.system
         return total
 
+    def own_mib(self) -> float:
+        """Return the memory that is the server's alone, whoever else on the machine maps the same libraries."""
+        infos = [one.memory_info() for one in (self.process, *self.process.children(recursive=True))]
+        return sum(info.rss - info.shared for info in infos) / 2**20
+
     def mib(self) -> float:
         """Return the resident memory of the server and its children, shared pages counted once (PSS)."""
         every = (self.process, *self.process.children(recursive=True))

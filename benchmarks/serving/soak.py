@@ -1,7 +1,8 @@
 """Half the peak for as long as asked, champions swapped meanwhile: ``python -m benchmarks.serving.soak --minutes 60``.
 
 Two champions forecast different numbers from one request; every answer must be one of the two as a whole, none may
-fail, and all must be in the journal at the end. Memory is looked at after the first tenth and at the end.
+fail, and all must be in the journal at the end. Memory, without what others share, is
+looked at after the first tenth and at the end.
 
 Meanwhile the source is at fault: every few seconds it pushes what is no table, another kind, or what the gate refuses,
 and must be told so. Where the journal is a database of its own (FORECASTLE_JOURNAL), ``--restart`` is the command that
@@ -73,7 +74,7 @@ def soak(home: Path, seconds: float, swap_every: float, restart: Sequence[str] =
         while (passed := time.monotonic() - began) < seconds:
             time.sleep(min(1.0, seconds / 10))
             if passed >= seconds / 10 and not memory:
-                memory = server.mib()
+                memory = server.own_mib()
             if restart and not restarts and passed >= seconds / 2:
                 subprocess.run(restart, check=True, stdout=subprocess.DEVNULL)
                 restarts += 1
@@ -84,7 +85,7 @@ def soak(home: Path, seconds: float, swap_every: float, restart: Sequence[str] =
         stop.set()
         for thread in threads:
             thread.join()
-        grown = server.mib() / (memory or server.mib()) - 1
+        grown = server.own_mib() / (memory or server.own_mib()) - 1
     with Journal(settings.journal_url) as journal:
         kept = journal.predictions(one.name) - before
     answered = told.count + round(peak.per_second * 3)

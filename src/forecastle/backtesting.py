@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -24,8 +27,12 @@ from forecastle.data.transformation import make_recipe
 from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError, plainly
 from forecastle.frame import AVAILABLE_AT, SERIES, TIMESTAMP
 from forecastle.http import Client
-from forecastle.models.evaluation import FORECAST_COLUMNS, scores, scores_by_series, skill_interval
+from forecastle.models import estimators
+from forecastle.models.estimators import candidates
+from forecastle.models.evaluation import FORECAST_COLUMNS, scored_rows, scores, scores_by_series, skill_interval
 from forecastle.models.learning import Options
+from forecastle.models.promotion import MIN_ORIGINS
+from forecastle.models.selection import FOLDS
 from forecastle.models.training import chosen_origins, judge
 from forecastle.settings import Settings
 from forecastle.task import Task
@@ -39,22 +46,70 @@ class Backtest:
     scores: dict[str, Any]
 
 
-def backtest_task(task: Task, settings: Settings, now: datetime, origins: Path | None = None) -> Backtest:
+def backtest_task(
+    task: Task,
+    settings: Settings,
+    now: datetime,
+    origins: Path | None = None,
+    tell: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> Backtest:
     """Forecast a task's past with a model that ended before it, and compare with what came true.
 
     ``origins`` names a Parquet table with series_id and origin: exactly those are forecast, each H steps ahead, by a
     model trained on what was available before the first of them. Default: the last ``training.backtest_share``.
+    ``tell`` is told how many of the fits are done, and of how many.
     """
     past, test = past_and_test(task, settings, now, origins)
-    judged = judge(task, past, test, int(past.origins.max()), Options(seed=task.training.seed))
+    with _counted_fits((len(FOLDS) + 1) * len(candidates(past.recipe)), tell):
+        judged = judge(task, past, test, int(past.origins.max()), Options(seed=task.training.seed))
+    origins_of = {
+        "scored": scored_rows(judged.rows)["origin"].n_unique(),
+        "forecast": judged.rows["origin"].n_unique(),
+        "possible": len(np.unique(np.concatenate([past.origins, test.origins]))),
+    }
     figures = {
         **scores(judged.rows),
+        "origins": origins_of,
         "skill_interval": skill_interval(judged.rows),
         "series": scores_by_series(judged.rows),
         "candidates": judged.candidates,
         "weights": judged.choice.weights,
     }
     return Backtest(judged.rows.select(FORECAST_COLUMNS), figures)
+
+
+def doubt(task: Task, figures: dict[str, Any]) -> str | None:
+    """Say by how few origins a back-test was judged, and which steps ahead by none; None where there are enough."""
+    origins, judged = figures["origins"], {one["horizon"] for one in figures["horizons"]}
+    unjudged = [f"{step}" for step in range(1, task.steps + 1) if step not in judged]
+    if origins["scored"] >= MIN_ORIGINS and not unjudged:
+        return None
+    said = f"Few origins to judge by: {origins['scored']} of {origins['forecast']} that were forecast from, of"
+    said += f" {origins['possible']} that were possible; below {MIN_ORIGINS} figures say little."
+    said += f" Of {', '.join(unjudged)} steps ahead no truth is there." if unjudged else ""
+    return f"{said} Give more history, or a shorter horizon."
+
+
+@contextmanager
+def _counted_fits(count: int, tell: Callable[[str, int, int], None]) -> Iterator[None]:
+    """Tell of every fit that begins while the block runs, by what the estimators log; those before it count as done."""
+    logger, begun = estimators.LOG, 0
+
+    def emit(record: logging.LogRecord) -> None:
+        nonlocal begun
+        if record.msg == estimators.FITTING:
+            tell(f"Back-testing: {record.getMessage()}…", begun, count)
+            begun += 1
+
+    handler, level = logging.Handler(logging.INFO), logger.level
+    handler.emit = emit  # type: ignore[method-assign]
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def past_and_test(task: Task, settings: Settings, now: datetime, origins: Path | None) -> tuple[Examples, Examples]:

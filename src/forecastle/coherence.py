@@ -9,6 +9,9 @@ from typing import Any
 from forecastle.duration import DAY, duration_text, parse_duration
 from forecastle.mistakes import nearest
 
+JUDGED = timedelta(hours=48)
+"""The stretch of time that a live batch holds, and the gate judges, where a task does not say."""
+
 LAST_SEEN = timedelta(minutes=10)
 """How long before a stop is passed a prediction may have been seen, and still be an observation of the passing."""
 
@@ -27,6 +30,7 @@ def incoherent(data: dict[str, Any], providers: Container[str]) -> Iterable[str]
         yield f"target: {data['target']!r} is not one of [columns]{nearest(data['target'], columns)}"
     yield from _derivation_mistakes(columns if isinstance(columns, dict) else {}, data, frequency)
     yield from _ahead_mistakes(columns if isinstance(columns, dict) else {}, data)
+    yield from _flatline_mistakes(columns if isinstance(columns, dict) else {}, data)
     series = [one for one in data.get("series") or () if isinstance(one, dict)]
     ids = [one["id"] for one in series if isinstance(one.get("id"), str)]
     for twice in sorted({one for one in ids if ids.count(one) > 1}):
@@ -85,6 +89,16 @@ def _ahead_mistakes(columns: dict[str, Any], data: dict[str, Any]) -> Iterable[s
         yield f"columns.{ahead[0]}.ahead: the source's rows are not the task's steps; leave out step or events"
     if source.get("provider") == "file" and bool(ahead) != bool(source.get("issued")):
         yield "source.issued: a table of forecasts, and columns with ahead = true that it holds, belong together"
+
+
+def _flatline_mistakes(columns: dict[str, Any], data: dict[str, Any]) -> Iterable[str]:
+    both = [data[name] if isinstance(data.get(name), dict) else {} for name in ("gate", "source")]
+    window = max(_duration_or_none(part.get("window")) or JUDGED for part in both)
+    for place, part in {"gate": both[0], **{f"columns.{name}": one for name, one in columns.items()}}.items():
+        limit = _duration_or_none(part.get("flatline")) if isinstance(part, dict) else None
+        if limit is not None and not timedelta(0) < limit < window:
+            told = duration_text(window)
+            yield f"{place}.flatline: {part['flatline']!r} cannot be seen in the {told} that a live batch holds"
 
 
 def _duration_or_none(value: object) -> timedelta | None:

@@ -18,6 +18,7 @@ from forecastle.errors import INTERRUPTED_EXIT
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FAREWELL = "forecastle: Stopped. What was written is whole; the same command may be run again.\n"
 SHOW_CURSOR = "\x1b[?25h"
+MOMENT = 0.2  # seconds for which whoever is told second waits for the first to have ended the process
 
 _leaving = threading.Lock()
 
@@ -43,7 +44,8 @@ def _listen(reader: int) -> None:
 
 
 def _leave(*_: object) -> NoReturn:
-    with _leaving:  # never released: whoever comes second waits for the end
+    # never released; but the first may be this very thread, or one that the interpreter's own end has stopped
+    if _leaving.acquire(timeout=MOMENT):
         said = (SHOW_CURSOR if sys.stderr.isatty() else "") + FAREWELL
         os.write(2, said.encode())
-        os._exit(INTERRUPTED_EXIT)
+    os._exit(INTERRUPTED_EXIT)

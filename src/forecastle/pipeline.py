@@ -4,8 +4,8 @@
                                       └────→ version ───┴→ train → promote
     LIVE   ingest → quality-check → forecast → score → watch
 
-What a step does stands in ``steps``. A step that fails ends its flow: nothing after it may start, in a process of its
-own either.
+CHALLENGE is TRAIN without its last step: a model is trained and registered, and what serves stays. What a step does
+stands in ``steps``. A step that fails ends its flow: nothing after it may start, in a process of its own either.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from forecastle.http import Client, Transport
 from forecastle.models import bundle, pointer
 from forecastle.monitoring import retraining
 from forecastle.monitoring.journal import Journal
-from forecastle.run import Run, Summary
+from forecastle.run import Run, Summary, failure, note_of
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text
 
@@ -71,6 +71,7 @@ TRAIN = (
     Step("train", steps.train, ("profile", "version")),
     Step("promote", steps.promote, ("train",)),
 )
+CHALLENGE = TRAIN[:-1]
 LIVE = (
     *COLLECT,
     Step("forecast", steps.forecast, ("quality-check",)),
@@ -88,8 +89,10 @@ def open_run(
     now: datetime | None,
     transport: Transport | None = None,
     clock: Callable[[], datetime] | None = None,
+    done: str | None = None,
 ) -> Iterator[Run]:
-    """Open a run of a flow as of ``now``; None takes up the newest run that exists. Closes what it opened.
+    """Open a run of a flow as of ``now``; None takes up the newest run that exists, or of those whose step ``done`` has
+    succeeded. Closes what it opened.
 
     The transport is the seam for a source that is not reached over the network (replay); default: the network.
     ``clock`` tells the real time to whoever collects from a real source: only then are budgets and failures counted.
@@ -98,7 +101,7 @@ def open_run(
     """
     formats.open_home(settings.home)
     _require_identity(task, settings)
-    moment = now or _newest_run(settings.task_folder(task.name), flow)
+    moment = now or _newest_run(settings.task_folder(task.name), flow, done)
     guard = None
     if clock is not None and task.source.provider != "file":
         if flow == "live":
@@ -146,23 +149,25 @@ def look(run: Run) -> None:
 
 
 def retrain_if_wanted(run: Run) -> Iterator[Outcome]:
-    """Run TRAIN where an incident asks for it, as of the run's moment, and note on the incident what came of it.
+    """Run TRAIN where an incident asks for it, as of the run's moment; what came of it the flow notes itself, that it
+    failed is noted here.
 
-    One that was cut off is begun again; one that failed is asked for again after the task's cooldown.
+    One that was cut off is begun again; one that failed is asked for again after the task's cooldown. Where there is an
+    Airflow to be asked, ``watch`` has asked it.
     """
-    if not (numbers := retraining.wanted(run.journal, run.task.name)):
+    if run.settings.airflow_url or not (numbers := retraining.wanted(run.journal, run.task, run.now)):
         return
     training = replace(run, flow="train")
-    retraining.note(run.journal, numbers, retraining.STARTED, training.id, run.now)
+    retraining.begin(run.journal, numbers, training.id, run.now)
     last: Outcome | None = None
-    for last in run_flow(training):
-        yield last
-    assert last is not None
-    what, said = retraining.FAILED, str(last.error)
-    if last.error is None:
-        what = retraining.PROMOTED if last.summary["promoted"] else retraining.KEPT_OUT
-        said = f"Version {last.summary['version']}. {' '.join(last.summary['reasons'])}"
-    retraining.note(run.journal, numbers, what, said, run.now)
+    try:
+        for last in run_flow(training):
+            yield last
+    except Exception as fault:
+        retraining.note(run.journal, numbers, retraining.FAILED, f"{type(fault).__name__}: {fault}", run.now)
+        raise
+    if last is not None and last.error is not None:
+        retraining.note(run.journal, numbers, retraining.FAILED, str(last.error), run.now)
 
 
 def run_flow(run: Run, steps: Sequence[Step] | None = None) -> Iterator[Outcome]:
@@ -270,8 +275,8 @@ def _locked(run: Run) -> FileLock:
 def _require_success(run: Run, names: Sequence[str]) -> None:
     """Raise GateError unless each of these steps has succeeded in this run."""
     for name in names:
-        said = read_note(_note(run, name))
-        if said is None or not said["ok"]:
+        if not _has_done(run.folder, name):
+            said = read_note(_note(run, name))
             raise GateError(
                 f"step {name} of run {run.id} to have succeeded",
                 "it has not run" if said is None else "it failed; its own message says why",
@@ -285,7 +290,7 @@ def _of_flow(run: Run, name: str) -> str:
 
 
 def _note(run: Run, step: str) -> Path:
-    return run.folder / "steps" / f"{step}.json"
+    return note_of(run.folder, step)
 
 
 def _tell_of_failure(run: Run, step: Step, error: ForecastleError | None) -> None:
@@ -297,8 +302,26 @@ def _tell_of_failure(run: Run, step: Step, error: ForecastleError | None) -> Non
         run.journal.open_incident(run.task.name, kind, str(error), run.now)
 
 
-def _newest_run(home: Path, flow: str) -> datetime:
-    runs = sorted((home / "runs").glob(f"{flow}-*"))
+def _newest_run(home: Path, flow: str, done: str | None) -> datetime:
+    runs = sorted((home / "runs").glob(f"{flow}-*"), reverse=True)
     if not runs:
         raise NotEnoughHistory(f"a {flow} run to go on with in {home}", "none", "Start one with: forecastle ingest")
-    return datetime.strptime(runs[-1].name, f"{flow}-%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    chosen = runs[0] if done is None else next((one for one in runs if _has_done(one, done)), None)
+    failed = failure(runs[0])
+    newest = f"the newest is {runs[0].name}" + (f", whose step {failed}" if failed else ", which has not ended")
+    if chosen is None:
+        raise NotEnoughHistory(
+            f"a {flow} run in {home} whose step {done} has succeeded",
+            f"none; {newest}",
+            f"Mend what hindered it, then run the flow again: forecastle run {flow} --task FILE",
+        )
+    if chosen != runs[0]:
+        LOG.warning(
+            "Of the %s runs %s. Taken up is %s, the newest whose step %s succeeded", flow, newest, chosen.name, done
+        )
+    return datetime.strptime(chosen.name, f"{flow}-%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def _has_done(folder: Path, step: str) -> bool:
+    said = read_note(note_of(folder, step))
+    return said is not None and bool(said["ok"])

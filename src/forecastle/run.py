@@ -13,6 +13,7 @@ from typing import Any
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
 from forecastle.data.store import Store, task_stores
+from forecastle.frame import read_note
 from forecastle.http import Client, without_password
 from forecastle.monitoring.journal import Journal
 from forecastle.settings import Settings
@@ -74,3 +75,17 @@ class Run:
 
     def _history_of(self, task: str) -> Store:
         return task_stores(self.settings, task) / "history"
+
+
+def note_of(folder: Path, step: str) -> Path:
+    """Return where a run's folder says how a step of it ended."""
+    return folder / "steps" / f"{step}.json"
+
+
+def failure(folder: Path) -> str | None:
+    """Say which step of a run failed, and why; None where none did."""
+    for path in sorted(note_of(folder, "any").parent.glob("*.json")):
+        said = read_note(path)
+        if said is not None and not said["ok"]:
+            return f"{said['step']} failed: {said['error']['message']}"
+    return None

@@ -1,8 +1,9 @@
 """What a scheduler has to know: which steps of which task it starts when, after what, and by which words.
 
-    TRAIN    daily
-    LIVE     at the task's frequency, and the leeway after the full step
-    COLLECT  the head of LIVE, where the task asks its source more often than it forecasts
+    TRAIN      daily
+    LIVE       at the task's frequency, and the leeway after the full step
+    COLLECT    the head of LIVE, where the task asks its source more often than it forecasts
+    CHALLENGE  TRAIN without ``promote``, which only somebody who asks for it starts: a pull request's check
 
 A ``Job`` is plain data, so that a scheduler which lives in another environment needs to know nothing of forecastle.
 """
@@ -18,10 +19,11 @@ from pathlib import Path
 
 from forecastle.errors import TaskError
 from forecastle.frame import iso
-from forecastle.pipeline import COLLECT, FLOWS, LEEWAY, Step
+from forecastle.pipeline import CHALLENGE, COLLECT, FLOWS, LEEWAY, Step
 from forecastle.task import Task, duration_text, load_task
 
 DAILY = "15 0 * * *"  # UTC; a quarter of an hour into the day, when the last step of the day before is published
+HEAD_OF = {"collect": "live", "challenge": "train"}  # jobs that are the head of a flow
 ASKS_FOR_FLOW = frozenset(step.name for step in COLLECT)  # steps that stand in both flows
 TABLE_OF = "version"  # the step that puts the training table under version control
 NOW = "{now}"
@@ -42,7 +44,7 @@ class Call:
 class Job:
     """One flow of one task: its cron expression (UTC; seconds last, where it has six fields), first moment, steps.
 
-    ``flow`` is train, live, collect or mistake. Without a cron expression nothing starts it by itself.
+    ``flow`` is train, live, challenge, collect or mistake. Without a cron expression nothing starts it by itself.
     """
 
     id: str
@@ -106,6 +108,7 @@ def _of_task(task: Task, file: Path) -> list[Job]:
     made = [
         _job(task, file, "train", FLOWS["train"], DAILY, "daily"),
         _job(task, file, "live", FLOWS["live"], cron(task.frequency, LEEWAY), f"every {duration_text(task.frequency)}"),
+        _job(task, file, "challenge", CHALLENGE, None, "when asked for"),
     ]
     if task.source.every is not None and task.source.every < task.frequency:
         every = task.source.every
@@ -113,17 +116,16 @@ def _of_task(task: Task, file: Path) -> list[Job]:
     return made
 
 
-def _job(task: Task, file: Path, name: str, steps: Sequence[Step], when: str, said: str) -> Job:
-    flow = name if name in FLOWS else "live"
-    calls = tuple(_call(task, file, flow, step) for step in steps)
+def _job(task: Task, file: Path, name: str, steps: Sequence[Step], when: str | None, said: str) -> Job:
+    calls = tuple(_call(task, file, name, step) for step in steps)
     description = f"{name.upper()} of {task.name}, {said}: {' → '.join(step.name for step in steps)}"
     return Job(f"{task.name}-{name}", task.name, name, str(file), description, when, iso(task.start), calls)
 
 
-def _call(task: Task, file: Path, flow: str, step: Step) -> Call:
-    of_flow = ("--flow", flow) if step.name in ASKS_FOR_FLOW else ()
+def _call(task: Task, file: Path, job: str, step: Step) -> Call:
+    of_flow = ("--flow", HEAD_OF.get(job, job)) if step.name in ASKS_FOR_FLOW else ()
     words = (step.name, "--task", str(file), *of_flow, "--now", NOW, "--json")
-    table = f"forecastle://{task.name}/training-table" if step.name == TABLE_OF else None
+    table = f"forecastle://{task.name}/training-table" if (job, step.name) == ("train", TABLE_OF) else None
     return Call(step.name, words, step.after, table)
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from forecastle.declaration import Budget
 from forecastle.errors import SettingsError
@@ -102,8 +108,14 @@ class Settings(BaseSettings):
     github_token: SecretStr = Field(
         default=SecretStr(""), description="Token with which reports are posted to pull requests."
     )
+    github_login: str = Field(
+        default="github-actions[bot]",
+        description="Login of that token's owner: only comments of theirs are taken for ours and brought up to date.",
+    )
     commit: str = Field(
-        default="", description="Git commit of the code, for the records of trainings; empty: that of the checkout."
+        default="",
+        description="Git commit of the code, for the records of trainings (empty: that of the checkout) and for "
+        "`/health`; images know theirs.",
     )
     git_name: str = Field(default="forecastle", description="Author name of the commits that version data.")
     git_email: str = Field(default="forecastle@localhost", description="Author address of those commits.")
@@ -160,6 +172,10 @@ class Settings(BaseSettings):
         description="Address of the running service, such as `http://127.0.0.1:8000`, whose metrics the embedded rules "
         "look at too (is it up, how long do predictions take); empty: Prometheus alone does.",
     )
+    service_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key that may read there, where that service asks for keys; one of `forecastle new-key`.",
+    )
     model_source: Literal["registry", "image"] = Field(
         default="registry",
         description="Which champion serves: `registry` the published one, and the baked one where that cannot be "
@@ -196,6 +212,11 @@ class Settings(BaseSettings):
     )
     serve_without_keys: bool = Field(
         default=False, description="Let the service listen beyond this machine though it asks nobody for a key."
+    )
+    hosts: str = Field(
+        default="",
+        description="Names, separated by commas, by which a service that is open to this machine alone may be asked "
+        "besides this machine's own, such as that of a proxy on it.",
     )
     max_body: int = Field(default=10_000_000, gt=0, description="Largest body of a request to the service, in bytes.")
     keep_archive: int = Field(
@@ -312,6 +333,25 @@ def load_settings(**overrides: object) -> Settings:
             f"{PREFIX}{'.'.join(map(str, entry['loc'])).upper()}: {entry['msg'].lower()}" for entry in error.errors()
         )
         raise SettingsError("valid settings", listing, "Mend the environment or the .env file.") from None
+
+
+def sealed_settings(**given: object) -> Settings:
+    """Return settings that neither the environment nor any file has a say in: what is run with them reaches nobody's
+    stores, alerts or services but those given."""
+    return _Sealed(**given)  # type: ignore[arg-type]
+
+
+class _Sealed(Settings):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:

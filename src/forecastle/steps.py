@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from forecastle import collecting
+from forecastle import collecting, withholding
 from forecastle.data import admissions, ahead, ingestion, intake, profile_page, profiling, versioning
 from forecastle.data import backfill as backfills
 from forecastle.data import roster
 from forecastle.data.examples import Examples, from_table, make_examples, to_table
 from forecastle.data.history import History
 from forecastle.data.panel import Panel, build_panel, micros
-from forecastle.data.quality_check import QualityReport
 from forecastle.data.recipe import Recipe
 from forecastle.data.transformation import make_recipe
 from forecastle.errors import (
+    ForecastleError,
     NotEnoughHistory,
     OutsideError,
     QualityGateFailed,
@@ -46,13 +46,14 @@ from forecastle.models import (
     training,
     untrained,
 )
-from forecastle.monitoring import concept, drift, metrics
+from forecastle.monitoring import concept, drift, incidents, metrics, retraining, verdicts
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
-from forecastle.run import Run, Summary
+from forecastle.run import Run, Summary, failure
 from forecastle.task import DAY
 from forecastle.watching import newest_of, seconds
 
+FORECASTS_ON = "What forecasts on is version"
 CONTEST = "contest.parquet"  # in a training's folder: its forecasts that a champion is met on, if not the back-test's
 
 
@@ -86,15 +87,15 @@ def quality_check(run: Run) -> Summary:
         if run.flow != "train":
             raise
         raise _with_its_report_logged(run, refused) from None
-    run.journal.beat(run.task.name, f"{metrics.GATE}{admitted.report.verdict}", run.now)
+    verdicts.polled(run.journal, run.task.name, admitted.report, run.now)
     withheld = admitted.report.withheld
     if not withheld:  # what a series lacks still has to be asked for
         backfills.note(run.task, run.settings, batch.start, batch.end, run.now)
-    _tell_of_withheld(run, admitted.report)
     if run.flow == "train":
         if batch.start <= run.task.start:
             roster.enrol(run.home, [name for name in run.task.series_ids if name not in withheld], run.now)
         write_json(run.home / collecting.BACKFILLED, {"from": min(batch.start, collecting.backfilled_from(run))})
+    notes = withholding.tell(run, batch, admitted.report)
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,
@@ -102,6 +103,7 @@ def quality_check(run: Run) -> Summary:
         "new": admitted.appended.new,
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
+        **({"notes": notes} if notes else {}),
     }
 
 
@@ -190,9 +192,13 @@ def train(run: Run) -> Summary:
 
 
 def promote(run: Run) -> Summary:
-    """Let the challenger serve if it beats the champion and both naive methods on the same rows."""
+    """Let the challenger serve if it beats the champion and both naive methods on the same rows; tell the incidents
+    that wait for a training what came of it."""
     with publishing.alone(run.settings, run.task):  # what it is judged by is what it takes the place of
-        return _promote(run)
+        summary = _promote(run)
+    version, promoted, why = summary["version"], summary["promoted"], " ".join(summary["reasons"])
+    retraining.settle(run.journal, run.task, version, promoted, why, run.now)
+    return summary
 
 
 def _promote(run: Run) -> Summary:
@@ -203,9 +209,6 @@ def _promote(run: Run) -> Summary:
     if registry.REJECTED in challenger.tags:
         by, why = (challenger.tags.get(name, "") for name in registry.REJECTION[1:])
         return {"promoted": False, "version": challenger.version, "reasons": [f"{by} has rejected it: {why}"]}
-    note = run.folder / "decision.json"
-    if note.exists() and _load(note).get("serving") != _named(current):
-        note.unlink()  # it was decided against what serves no more
     comparison = judged(run)
     decision = comparison.decision
     promised = pl.read_parquet(_made(run.folder / "backtest.parquet"))
@@ -224,14 +227,14 @@ def judged(run: Run) -> Comparison:
     """Return how a run's model stands beside the champion that serves, which is scored again on the same rows.
 
     It is decided once a run and noted, so that what was promoted can still be read against what served before. Where
-    another champion serves by the time the model is to be promoted, ``promote`` lets it be decided anew.
+    another champion has come to serve since, it is decided anew, against that one.
     """
-    challenger = _load(run.folder / "model.json")
+    challenger, current = _load(run.folder / "model.json"), pointer.published(run.settings, run.task)
     met = run.folder / CONTEST
     rows = pl.read_parquet(met if met.exists() else _made(run.folder / "backtest.parquet"))
     note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
-    if not note.exists():
-        current = pointer.published(run.settings, run.task)
+    noted = read_note(note)
+    if noted is None or _named(current) not in (noted.get("serving"), challenger):
         champion, alone = None, promotion.NO_CHAMPION
         theirs.unlink(missing_ok=True)
         against = None if current is None or _named(current) == challenger else current.version
@@ -250,8 +253,18 @@ def judged(run: Run) -> Comparison:
     said = _load(note)
     champion = pl.read_parquet(theirs) if theirs.exists() else None
     decision = promotion.Decision.from_dict(said)
-    serves = _named(pointer.published(run.settings, run.task)) == challenger
-    return Comparison(run.task, said["challenger"], said["champion"], decision, rows, champion, serves)
+    serves = _named(current) == challenger
+    return Comparison(
+        run.task,
+        said["challenger"],
+        said["champion"],
+        decision,
+        rows,
+        champion,
+        serves,
+        challenger["run_id"],
+        run.pages.get("mlflow", ""),
+    )
 
 
 def forecast(run: Run) -> Summary:
@@ -282,7 +295,10 @@ def forecast(run: Run) -> Summary:
 
 
 def champion(run: Run) -> bundle.Bundle:
-    """Return the champion that serves, which has passed its self-check. Raises NotEnoughHistory where there is none."""
+    """Return the champion that serves, which has passed its self-check.
+
+    Where it has not, the one before forecasts on and an incident says so. Raises NotEnoughHistory where there is none.
+    """
     current = baked.serving(run.settings, run.task)
     if current is None:
         judged = sorted(run.home.glob("runs/train-*/decision.json"))
@@ -292,7 +308,18 @@ def champion(run: Run) -> bundle.Bundle:
             reasons = " ".join(_load(judged[-1])["reasons"])
             found, action = f"none, for the newest model was not promoted. {reasons}", "Train again with more history."
         raise NotEnoughHistory(f"a champion of task {run.task.name!r}", found, action)
-    _examine(current.folder, current.version, current.digest)
+    try:
+        _examine(current.folder, current.version, current.digest)
+    except ForecastleError as error:
+        if (before := current.previous) is None:
+            raise
+        _examine(before.folder, before.version, before.digest)
+        told = f"{FORECASTS_ON} {before.version}: version {current.version} is refused, {error.found}"
+        run.journal.open_incident(run.task.name, incidents.REFUSED, told, run.now)
+        return bundle.load(before.folder, before.version)
+    for one in run.journal.incidents(run.task.name, open_only=True):
+        if one.kind == incidents.REFUSED and one.reason.startswith(FORECASTS_ON):  # not what a service refuses
+            run.journal.close_incident(one.task, one.kind, run.now, f"Version {current.version} forecasts.")
     return bundle.load(current.folder, current.version)
 
 
@@ -328,15 +355,6 @@ def _with_its_report_logged(run: Run, refused: QualityGateFailed) -> QualityGate
         action = f"{refused.action} The report could not be logged to MLflow: {down}"
         return QualityGateFailed(refused.expected, refused.found, action)
     return refused
-
-
-def _tell_of_withheld(run: Run, report: QualityReport) -> None:
-    """Open an incident while the gate withholds a series, and close it when it withholds none."""
-    if report.withheld:
-        reason = f"Withheld by the gate: {', '.join(report.withheld)}. {report.reason}"
-        run.journal.open_incident(run.task.name, "series-withheld", reason, run.now)
-    else:
-        run.journal.close_incident(run.task.name, "series-withheld", run.now, "Every series passes again.")
 
 
 @lru_cache(maxsize=16)
@@ -417,6 +435,8 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _missing(path: Path) -> NotEnoughHistory:
-    return NotEnoughHistory(
-        f"{path.name} of run {path.parent.name}", "nothing there", "Run the flow's earlier steps with the same --now."
-    )
+    """Say that a run has not made a file: for a step of it failed, or none has come so far."""
+    wanted, failed = f"{path.name} of run {path.parent.name}", failure(path.parent)
+    if failed is None:
+        return NotEnoughHistory(wanted, "nothing there", "Run the flow's earlier steps with the same --now.")
+    return NotEnoughHistory(wanted, f"none, for its step {failed}", "Mend that, then run its flow again.")

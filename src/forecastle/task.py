@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from forecastle.coherence import incoherent
+from forecastle.coherence import JUDGED, incoherent
 from forecastle.declaration import HttpJson
 from forecastle.duration import DAY as DAY  # noqa: F401  # where others look for these three
 from forecastle.duration import Duration
@@ -26,7 +26,7 @@ from forecastle.duration import duration_text as duration_text  # noqa: F401
 from forecastle.duration import parse_duration as parse_duration  # noqa: F401
 from forecastle.errors import TaskError, plainly
 from forecastle.frame import to_json
-from forecastle.mistakes import describe
+from forecastle.mistakes import absent, describe, misspelt
 from forecastle.mistakes import nearest as nearest
 from forecastle.rule import CONTRACT, CheckName, CheckRule
 
@@ -105,6 +105,7 @@ class Column(Part):
     maximum: float | None = None
     outside: Verdict = "mask"
     max_null_share: float | None = Field(default=None, ge=0, le=1)
+    flatline: Duration | None = None
     derived: Derived | None = None
     inputs: tuple[str, ...] = ()
     task: Name | None = None
@@ -147,7 +148,7 @@ class Source(Part):
     provider: Provider
     start: date | None = None
     step: Duration | None = None
-    window: Duration = timedelta(hours=48)
+    window: Duration = JUDGED
     publication_delay: Duration = timedelta(0)
     settles_after: Duration = timedelta(0)
     instantaneous: bool = False
@@ -191,7 +192,7 @@ class Source(Part):
 class Gate(Part):
     """How strict the mandatory quality gate is."""
 
-    window: Duration = timedelta(hours=48)
+    window: Duration = JUDGED
     max_null_share: float = Field(default=0.01, ge=0, le=1)
     max_missing_share: float = Field(default=0.25, ge=0, le=1)
     max_age: Duration = timedelta(hours=6)
@@ -390,8 +391,7 @@ class Task(Part):
         mistakes = list(incoherent(data, get_args(Provider))) if isinstance(data, dict) else []
         if not mistakes:
             return data
-        fields = list(_field_mistakes(cls, data))
-        raise ValueError("\n".join(dict.fromkeys([*fields, *mistakes])))
+        raise ValueError("\n".join(dict.fromkeys(_all_mistakes(cls, data, mistakes))))
 
 
 def load_task(path: Path | str) -> Task:
@@ -428,7 +428,7 @@ def make_task(data: dict[str, Any], where: str = "the task") -> Task:
     try:
         return Task.model_validate(data)
     except ValidationError as error:
-        mistakes = list(dict.fromkeys(line for entry in error.errors() for line in describe(Task, entry)))
+        mistakes = list(dict.fromkeys(describe(Task, error.errors())))
     count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     listing = "".join(f"\n  - {mistake}" for mistake in mistakes)
     raise TaskError(f"a valid task in {where}", f"{count}:{listing}\n", "Mend each line named above.")
@@ -466,8 +466,8 @@ def _mistakes_between(task: Task, tasks: dict[str, Task]) -> Iterable[str]:
             yield f"{task.name}: columns.{name}: {other.name} has no series {strange[0]!r}"
 
 
-def _field_mistakes(model: type[Task], data: dict[str, Any]) -> Iterable[str]:
-    """Yield the mistakes of single fields, by validating without the checks that span several."""
+def _all_mistakes(model: type[Task], data: dict[str, Any], spanning: list[str]) -> list[str]:
+    """Return the mistakes of single fields, found without the checks that span several, before these."""
     plain = {name: (field.annotation, field) for name, field in model.model_fields.items()}
     from pydantic import create_model
 
@@ -475,5 +475,6 @@ def _field_mistakes(model: type[Task], data: dict[str, Any]) -> Iterable[str]:
     try:
         shadow.model_validate(data)
     except ValidationError as error:
-        for entry in error.errors():
-            yield from describe(model, entry)
+        found = error.errors()
+        return [*describe(model, found), *absent(spanning, misspelt(model, found), data)]
+    return spanning

@@ -1,22 +1,28 @@
 """Watching what is served: the last two steps of a live pass, score and watch.
 
-What they find goes into the journal alone; who acts on it, such as ``pipeline.retrain_if_wanted``, reads it there.
+What they find goes into the journal; who acts on it, such as ``pipeline.retrain_if_wanted``, reads it there. Only where
+an Airflow is at hand it is asked for the training that is wanted.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 
 import polars as pl
 
 from forecastle.data import roster
+from forecastle.delivery import airflow
+from forecastle.errors import ForecastleError
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP
 from forecastle.models import pointer
 from forecastle.monitoring import alerts, concept, metrics, outcomes, retraining, scraping, telling
 from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.run import Run, Summary
 
+LOG = logging.getLogger("forecastle.watch")
 AT_WORK = timedelta(hours=6)  # how long before a scoring a collection may have begun whose rows it did not see yet
 
 
@@ -38,26 +44,43 @@ def watch(run: Run) -> Summary:
     newest = newest_of(run)
     _measure_rarely(run)
     concept_drift = _concept_drift(run)
-    knowable = None if newest is None else newest + run.task.knowable_after
+    age = None if newest is None else run.task.age(newest, run.now)
     found = [
-        *metrics.readings(run.journal, run.task.name, run.now, knowable),
+        *metrics.readings(run.journal, run.task.name, run.now, age),
         *metrics.outer_readings(run.settings, run.task, run.now),
         *scraping.scrape(run.settings, run.task.name),
     ]
     opened, closed = alerts.apply(run.journal, run.task, found, run.now)
     asked = retraining.consider(run.journal, run.task, newest, run.now)
+    training = _hand_over(run)
     told = telling.tell(run.journal, run.settings, run.task.name, run.now)
     run.journal.beat(run.task.name, "watch", run.now)
     read = {one.metric: one.value for one in found}
     return {
         "drift_ratio": read.get("forecastle_drift_ratio"),
-        "data_age_seconds": None if newest is None else seconds(run.task.age(newest, run.now)),
+        "data_age_seconds": None if age is None else seconds(age),
         "concept_drift": concept_drift,
         "opened": list(opened),
         "closed": list(closed),
         "told": told,
         "retrain_asked": asked,
+        "training": training,
     }
+
+
+def _hand_over(run: Run) -> str | None:
+    """Ask Airflow, where there is one, for the training that incidents want, note and return its run; one that cannot
+    be asked now is asked at the next look."""
+    if not run.settings.airflow_url or not (numbers := retraining.wanted(run.journal, run.task, run.now)):
+        return None
+    reason = f"incident {', '.join(map(str, numbers))}"
+    try:
+        made = airflow.request_retrain(run.settings, run.task.name, reason, run.now)
+    except ForecastleError as error:
+        LOG.warning("the training that %s wants could not be asked for: %s", reason, error)
+        return None
+    retraining.begin(run.journal, numbers, f"{made.id} of Airflow: {made.page}", run.now)
+    return made.id
 
 
 def newest_of(run: Run) -> datetime | None:
@@ -93,10 +116,13 @@ def _revised_since(run: Run) -> datetime:
 def _concept_drift(run: Run) -> str:
     """Test the live errors of the champion for a change, every few hours, note what was found, and return it."""
     before = run.journal.heartbeats(run.task.name).get(metrics.CONCEPT_DRIFT)
-    if before is not None and timedelta(0) <= run.now - before.at < concept.EVERY:
+    if before is not None and run.now - before.at < concept.EVERY:
         return before.detail
     current = pointer.published(run.settings, run.task)
     if current is None or not (place := concept.place(run.home, current.version)).exists():
+        return ""
+    if find_spec("river") is None:
+        LOG.warning("the errors are not tested for a change: river is not installed here")
         return ""
     rows = run.journal.outcomes(run.task.name, run.now - concept.WINDOW, concept.COLUMNS)
     rows = rows.filter(pl.col("model_version") == current.version)
@@ -110,7 +136,7 @@ def _concept_drift(run: Run) -> str:
 def _measure_rarely(run: Run) -> None:
     """Note once a day how many bytes the stores of the task hold."""
     beat = run.journal.heartbeats(run.task.name).get(metrics.STORED)
-    if beat is None or beat.at.date() != run.now.date():
+    if beat is None or beat.at.date() < run.now.date():
         sizes = {name: sum(one.size for one in (run.stores / name).entries()) for name in ("archive", "history")}
         files = [path for path in (run.home / "quarantine").rglob("*") if path.is_file()]
         sizes["quarantine"] = sum(path.stat().st_size for path in files)

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecastle import withholding
 from forecastle.data import transformation
 from forecastle.data.examples import make_examples
 from forecastle.data.panel import build_panel
@@ -129,12 +130,12 @@ def test_a_guide_names_where_its_code_goes(name: str, root: Path) -> None:
 
 def test_every_kind_of_incident_has_its_chapter_in_the_handbook(root: Path, task) -> None:
     from forecastle.collecting import WELCOME_FAILED
+    from forecastle.monitoring.incidents import REFUSED
     from forecastle.monitoring.rules import rules_for
     from forecastle.pipeline import LIVE
-    from forecastle.serving.board import REFUSED
 
     kinds = {rule.name for rule in rules_for(task)} | {f"{step.name}-failed" for step in LIVE}
-    kinds |= {WELCOME_FAILED, REFUSED, "series-withheld"}
+    kinds |= {WELCOME_FAILED, REFUSED, withholding.KIND}
     handbook = (root / "docs" / "incidents.md").read_text(encoding="utf-8")
     chapters = re.findall(r"^### ([a-z-]+)$", handbook, re.MULTILINE)
     assert set(chapters) == kinds and len(chapters) == len(set(chapters))

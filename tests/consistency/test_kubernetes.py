@@ -92,6 +92,12 @@ def test_every_pod_is_locked_down_and_uses_what_exists(objects, base) -> None:
             assert {one["configMapRef"]["name"] for one in container["envFrom"]} <= generated
 
 
+def test_flows_run_in_the_image_that_holds_all_they_need(objects) -> None:
+    flows = [one for one in objects if one["kind"] == "CronJob"]
+    pods = [one["spec"]["jobTemplate"]["spec"]["template"]["spec"] for one in flows]
+    assert [pod["containers"][0]["image"] for pod in pods] == ["forecastle-jobs"] * 2
+
+
 def test_selectors_select_what_is_labelled_so(objects) -> None:
     labels = [one["spec"]["template"]["metadata"]["labels"] for one in objects if one["kind"] == "Deployment"]
     labels += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -82,6 +83,55 @@ def test_no_step_may_fail_unseen_and_no_secret_stands_in_a_command(workflow) -> 
     for job in workflow["jobs"].values():
         for step in job["steps"]:
             assert "${{" not in step.get("run", "")
+
+
+@pytest.mark.parametrize(
+    ("way", "may"),
+    [
+        ("feature/x → dev", True),
+        ("dev → test", True),
+        ("test → master", True),
+        ("test → dev", True),
+        ("feature/x → test", False),
+        ("master → test", False),
+        ("dev → master", False),
+        ("feature/x → master", False),
+        ("a fork's dev → test", False),
+        ("$(touch pwned);test → master", False),
+    ],
+)
+def test_a_pull_request_that_leaves_out_a_branch_of_the_way_fails(root: Path, way: str, may: bool) -> None:
+    read = yaml.safe_load((root / ".github" / "workflows" / "ci-dev.yml").read_text(encoding="utf-8"))
+    (step,) = [step for step in read["jobs"]["order"]["steps"] if "run" in step]
+    head, base = way.removeprefix("a fork's ").split(" → ")
+    given = {
+        "${{ github.base_ref }}": base,
+        "${{ github.head_ref }}": head,
+        "${{ github.repository }}": "alice/weather",
+        "${{ github.event.pull_request.head.repo.full_name }}": "mallory/weather" if "fork" in way else "alice/weather",
+    }
+    told = {name: given[text] for name, text in step["env"].items()}
+    done = subprocess.run(step["run"].split(), cwd=root, env=os.environ | told, capture_output=True, text=True)
+    assert (done.returncode == 0) == may, done.stdout + done.stderr
+    assert not (root / "pwned").exists()
+
+
+def test_a_pull_request_that_is_to_another_branch_now_is_checked_again(root: Path) -> None:
+    read = yaml.safe_load((root / ".github" / "workflows" / "ci-dev.yml").read_text(encoding="utf-8"))
+    assert "edited" in read[True]["pull_request"]["types"]
+
+
+def test_of_a_pull_request_s_steps_only_the_one_that_fetches_the_champion_knows_production_s_registry(
+    root: Path,
+) -> None:
+    production = ("secrets.FORECASTLE_MLFLOW_URI", "FORECASTLE_DAGSHUB", "FORECASTLE_STORES", "FORECASTLE_DVC")
+    for name in ("ci-dev", "ci-test"):
+        text = (root / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+        read = yaml.safe_load(text)
+        places = [read, *read["jobs"].values(), *(step for job in read["jobs"].values() for step in job["steps"])]
+        knowing = [one for one in places if any(word in str(one.get("env", {})) for word in production)]
+        assert [one.get("run") for one in knowing] == (["make champion"] if name == "ci-test" else [])
+    assert "promote" not in (root / "tools" / "retrain").read_text(encoding="utf-8").partition('"""\n\n')[2]
 
 
 def test_the_checks_that_the_branches_require_exist(root: Path) -> None:

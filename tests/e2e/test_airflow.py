@@ -32,7 +32,7 @@ from forecastle.data.history import History
 from forecastle.data.replay import load_nyc_weather, replay_app
 from forecastle.delivery.airflow import request_retrain
 from forecastle.monitoring.journal import Journal
-from forecastle.pipeline import FLOWS
+from forecastle.pipeline import CHALLENGE, FLOWS
 from forecastle.schedule import cron
 from forecastle.serving.server import listen
 from forecastle.settings import Settings
@@ -284,14 +284,15 @@ def test_the_dags_are_the_flows_and_are_imported_without_an_error_or_a_warning(h
     found = house.ask(parse=True)
     broken.unlink()
     assert (found["errors"], found["warnings"]) == ({}, [])
-    assert sorted(found["dags"]) == ["broken-mistake", "small-live", "small-train"]
-    for flow, steps in FLOWS.items():
+    assert sorted(found["dags"]) == ["broken-mistake", "small-challenge", "small-live", "small-train"]
+    for flow, steps in {**FLOWS, "challenge": CHALLENGE}.items():
         dag = found["dags"][f"small-{flow}"]
         assert dag["steps"] == {step.name: sorted(step.after) for step in steps}
         assert (dag["max_active_runs"], dag["catchup"]) == (1, False)
     assert found["dags"]["small-live"]["schedule"] == cron(HOUR, timedelta(seconds=30)) == "0 * * * * 30"
     assert found["dags"]["small-train"]["schedule"] == "15 0 * * *"
     assert found["dags"]["small-train"]["assets"] == {"version": ["forecastle://small/training-table"]}
+    assert found["dags"]["small-challenge"]["schedule"] is None
     assert "domain" in found["dags"]["broken-mistake"]["description"]
     assert found["dags"]["broken-mistake"]["schedule"] is None
 
@@ -300,7 +301,7 @@ def test_forecastle_is_asked_for_its_flows_only_when_something_has_changed(house
     house.ask(parse=True)
     answer = house.folder / "airflow" / "forecastle-flows.json"
     asked = answer.stat().st_mtime_ns
-    assert sorted(house.ask(parse=True)["dags"]) == ["small-live", "small-train"]
+    assert sorted(house.ask(parse=True)["dags"]) == ["small-challenge", "small-live", "small-train"]
     assert answer.stat().st_mtime_ns == asked
     house.task_file.write_text(TASK + "# a word more\n", encoding="utf-8")
     house.ask(parse=True)
@@ -350,6 +351,17 @@ def test_a_source_that_is_down_is_asked_again_and_the_run_heals(hour: House) -> 
     assert ended["state"] == "success"
     assert ended["tasks"]["ingest"] == ["success", 2]
     assert {ended["tasks"][name][1] for name in ("quality-check", "forecast", "score", "watch")} == {1}
+
+
+@pytest.mark.parametrize("what", ["none", "not to be run"])
+def test_a_command_that_cannot_be_started_fails_at_once(house: House, tmp_path: Path, what: str) -> None:
+    command = tmp_path / "forecastle"
+    if what != "none":
+        command.write_text("#!/bin/sh\n")
+        command.chmod(0o644)
+    failed = house.ask(start=[str(command), "ingest"])
+    assert failed["kind"] == "AirflowFailException"
+    assert str(command) in failed["said"] and "FORECASTLE_BIN" in failed["said"]
 
 
 def test_a_flow_is_triggered_by_the_api_and_waited_for_and_its_exit_code_is_the_step_s(hour: House, servers) -> None:

@@ -42,3 +42,22 @@ def test_a_side_that_answers_otherwise_ends_the_race_before_it_is_timed(root, tm
         [sys.executable, "-c", f"{broken}; {ask % tmp_path}"], cwd=root, capture_output=True, text=True, timeout=120
     )
     assert answer.returncode == 1 and "AssertionError" in answer.stderr
+
+
+def test_the_study_of_drift_finds_a_shift_by_its_errors_and_a_lost_covariate_by_the_gate(root):
+    ask = """
+from datetime import UTC, datetime
+from benchmarks import drift
+task = drift.load_task(drift.ROOT / "tasks" / "nyc-temperature.toml")
+observed = drift.observations(task)
+model, since = drift.Model(task, observed), datetime(2013, 8, 20, tzinfo=UTC)
+live = model.live(observed, since - drift.BEFORE * drift.HOUR, since + drift.AFTER * drift.HOUR)
+name, rows = next(drift._changed(model, observed, live, since, "JFK"))
+print(name, drift.delay(model, "JFK", rows, since))
+print("lost", drift.noticed(task, observed, drift.lost_covariate(observed, since), "JFK", since))
+"""
+    answer = subprocess.run([sys.executable, "-c", ask], cwd=root, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stderr
+    found = dict(line.rsplit(" ", 1) for line in answer.stdout.splitlines())
+    assert found.keys() == {"shift", "lost"}
+    assert int(found["shift"]) <= 72 and 24 <= int(found["lost"]) <= 30

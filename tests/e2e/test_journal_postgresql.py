@@ -7,10 +7,12 @@ import os
 import pwd
 import runpy
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,10 @@ from sqlalchemy.schema import CreateTable
 from forecastle.errors import StorageUnavailable
 from forecastle.monitoring import incidents, migrations, samples
 from forecastle.monitoring.journal import Journal
-from forecastle.monitoring.predictions import asked
+from forecastle.monitoring.predictions import FOLDER, REFUSED, PredictionLog, asked
 from forecastle.monitoring.rules import rules_for
 from forecastle.task import Task
-from forecastle.monitoring.tables import TABLES
+from forecastle.monitoring.tables import BUSY_SECONDS, TABLES
 
 NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -133,26 +135,78 @@ def test_incidents_heartbeats_and_samples_are_kept_on_postgresql(server: Path, t
         assert journal.heartbeats("weather")["watch"].count == 3
         one = samples.Sample("forecastle_gate_failing", (("task", "weather"),), NOON, 1.0)
         for _ in range(2):
-            samples.keep(journal, "weather", [one], rules_for(task), NOON)
-        assert samples.recall(journal, "weather", NOON + HOUR) == (one,)
+            samples.keep(journal, "weather", [one], rules_for(task), NOON - HOUR, NOON)
+        assert one in samples.recall(journal, "weather", NOON + HOUR)
+        assert samples.last_look(journal, "weather") == NOON
         assert journal.close_incident("weather", "data-drift", NOON + HOUR, "back")
         (told,) = incidents.listing(journal)
         assert [step["what"] for step in told["steps"]] == ["opened", "closed"]
         assert journal.forget("weather", NOON + 2 * HOUR, [])["incidents"] == 1 and incidents.listing(journal) == []
 
 
-def test_what_requests_were_answered_is_kept_once_on_postgresql(server: Path) -> None:
-    row = {
-        **{"prediction_id": "1", "task": "weather", "series_id": "JFK", "origin": NOON, "issued_at": NOON + HOUR},
+def prediction(name: str) -> dict[str, Any]:
+    return {
+        **{"prediction_id": name, "task": "weather", "series_id": "JFK", "origin": NOON, "issued_at": NOON + HOUR},
         **{"model_version": "1", "data_version": "abc", "estimator": "blend", "drifted": True, "degraded": False},
         **{"data_age": 600.0, "feature_digest": "d", "forecasts": "[]"},
     }
+
+
+def test_what_requests_were_answered_is_kept_once_on_postgresql(server: Path) -> None:
+    row = prediction("1")
     with Journal(url(server, "asked")) as journal:
         journal.record_predictions([row, row | {"prediction_id": "2", "drifted": False}])
         journal.record_predictions([row | {"data_age": 0.0}])
         kept = sorted(asked(journal, "weather"), key=lambda one: str(one["prediction_id"]))
         assert kept == [row, row | {"prediction_id": "2", "drifted": False}]
         assert journal.drift_flags("weather", 10, NOON + HOUR) == (True, False)
+
+
+def test_one_row_that_postgresql_cannot_hold_keeps_no_other_out_of_it(server: Path, tmp_path: Path) -> None:
+    with Journal(url(server, "poisoned")) as journal:
+        log = PredictionLog(lambda: journal, tmp_path, every=3600)
+        log.add([prediction("a"), prediction("b"), prediction("ill") | {"series_id": "J\0K"}, prediction("c")])
+        log.flush()
+        log.add([prediction("d")])
+        log.close()
+        assert {one["prediction_id"] for one in asked(journal, "weather")} == {"a", "b", "c", "d"}
+    assert [one.suffix for one in (tmp_path / FOLDER).iterdir()] == [REFUSED]
+
+
+def test_while_postgresql_hangs_what_is_answered_is_on_the_disk_and_comes_in_when_it_goes_on(
+    server: Path, tmp_path: Path
+) -> None:
+    with Journal(url(server, "hanging")) as journal:
+        log = PredictionLog(lambda: journal, tmp_path, every=0.05)
+        log.add([prediction("a")])
+        assert until(lambda: len(asked(journal, "weather")) == 1)
+        processes = [int((server / "data" / "postmaster.pid").read_text().split()[0])]
+        processes += map(int, ask(server, "SELECT pid FROM pg_stat_activity WHERE datname = 'hanging'"))
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            log.add([prediction("b")])
+            assert until(lambda: len(list((tmp_path / FOLDER).glob("*.jsonl"))) == 1)
+            log.add([prediction("c")])
+            assert until(lambda: len(list((tmp_path / FOLDER).glob("*.jsonl"))) == 2)
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+        assert until(lambda: len(asked(journal, "weather")) == 3 and not list((tmp_path / FOLDER).iterdir()))
+        log.close()
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 60
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_it_waits_for_other_writers_on_postgresql_only_so_long(server: Path) -> None:
+    with Journal(url(server, "bounded")) as journal, journal.engine.connect() as connection:
+        connection.rollback()
+        assert connection.execute(sql.text("SHOW lock_timeout")).scalar_one() == f"{BUSY_SECONDS}s"
 
 
 def test_many_that_open_one_journal_of_postgresql_at_once_make_it_once(server: Path) -> None:

@@ -186,6 +186,17 @@ def test_the_page_fits_any_width_without_scrolling_sideways(open_page, width: in
     assert window.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [320, 375])
+def test_on_a_phone_no_table_is_wider_than_its_card(open_page, width: int) -> None:
+    window = open_page(viewport={"width": width, "height": 800})
+    window.locator("summary").first.click()
+    tables = window.locator(".scroll:visible")
+    assert tables.count() == 3
+    assert tables.evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)") == [0, 0, 0]
+    scores = window.get_by_role("row", name="1 hour", exact=False).last.inner_text().split()
+    assert "+11.0" in scores and "+42.4" in scores  # what was promised, and below it what came
+
+
 def test_the_keyboard_reaches_the_forecasts_first_and_their_numbers(open_page) -> None:
     window = open_page()
     window.keyboard.press("Tab")

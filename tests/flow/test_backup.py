@@ -40,7 +40,7 @@ def at(site, home: Path):
 
 def answers(site) -> list[object]:
     """Return what the service says of the site's forecasts and scores."""
-    client = TestClient(create_app(site.settings, [site.task], lambda: site.now))
+    client = TestClient(create_app(site.settings, [site.task], lambda: site.now), base_url="http://127.0.0.1")
     paths = ("", "/forecasts", "/scores")
     return [client.get(f"/v1/tasks/{site.task.name}{path}").json() for path in paths]
 

@@ -68,6 +68,33 @@ def test_a_champion_that_fails_its_self_check_forecasts_nothing(site) -> None:
     assert ended.step == "forecast" and "to forecast what it did when it was made" in str(ended.error)
 
 
+def test_where_a_champion_fails_its_self_check_the_one_before_forecasts_on_and_an_incident_says_so(
+    site, tmp_path
+) -> None:
+    current = pointer.published(site.settings, site.task)
+    good = bundle.load(current.folder, current.version)
+    wrong = replace(good, model=replace(good.model, weights=tuple(0.5 * one for one in good.model.weights)))
+
+    def publish(version: str, made: bundle.Bundle) -> None:
+        known = pointer.ModelVersion(site.task.name, version, f"run-{version}", current.data_version)
+        pointer.publish(site.settings, site.task, known, bundle.save(made, tmp_path / version), site.now)
+        site.now += timedelta(hours=1)
+        site.must_run("live")
+
+    def refusals() -> list[tuple[str, bool]]:
+        with site.journal() as journal:
+            known = journal.incidents(site.task.name)
+        return [(one.reason, one.closed_at is not None) for one in known if one.kind == "champion-refused"]
+
+    publish("2", wrong)
+    ((reason, closed),) = refusals()
+    assert reason.startswith("What forecasts on is version 1: version 2 is refused") and not closed
+    with site.journal() as journal:
+        assert set(journal.latest(site.task.name)["model_version"]) == {"1"}
+    publish("3", good)
+    assert refusals() == [(reason, True)]
+
+
 def test_the_command_explains_as_a_table_and_as_json(site, root, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("FORECASTLE_HOME", str(site.settings.home))
     call = ["explain", "--task", str(root / "tasks" / "nyc-temperature.toml"), "--series", "JFK", "--now"]

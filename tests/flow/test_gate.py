@@ -109,9 +109,12 @@ def test_a_series_withheld_from_the_first_training_gets_its_past_later(empty_sit
     site.source.change = _of_newark(lambda value: 55 + value)
     said = site.must_run("train", until="quality-check")
     assert said["quality-check"]["withheld"] == ["EWR"]
+    assert "Live runs ask for the past once a day" in said["quality-check"]["notes"][1]
     site.source.change = None
     site.now += timedelta(days=2)
     site.must_run("live", until="quality-check")
+    with site.journal() as journal:
+        assert list(journal.incidents(site.task.name, open_only=True)) == []
     first = dict(site.history.read().group_by("series_id").agg(pl.col("timestamp").min()).iter_rows())
     assert first["EWR"] == first["JFK"] == site.task.start
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+
+import pytest
+from pydantic import SecretStr
 
 from forecastle import pipeline
 from forecastle.monitoring import alert_log, incidents
@@ -39,17 +47,17 @@ def test_an_alarm_from_outside_is_answered_by_a_training_as_soon_as_there_is_eno
     site.now += timedelta(hours=30)
     alarm(site)
     assert live_pass(site) == {}, "a day of new data is too little"
-    assert steps_of(site) == ["opened", "told", "retrain waits"]
+    assert steps_of(site) == ["opened", "alert fires", "told", "retrain waits"]
     site.now += timedelta(days=2)
     ended = live_pass(site)
     assert [*ended] == [step.name for step in pipeline.TRAIN]
     done = steps_of(site)
-    assert done[:5] == ["opened", "told", "retrain waits", "retrain asked", "training started"]
-    assert done[5:] == ["challenger promoted" if ended["promote"].summary["promoted"] else "challenger kept out"]
+    assert done[:6] == ["opened", "alert fires", "told", "retrain waits", "retrain asked", "training started"]
+    assert done[6:] == ["challenger promoted" if ended["promote"].summary["promoted"] else "challenger kept out"]
     assert live_pass(site) == {}, "asked once"
     known = incident(site)
     assert known["closed_at"] is None, "it ends when its measure is back, and no sooner"
-    assert "Version 2." in known["steps"][5]["detail"]
+    assert "Version 2." in known["steps"][6]["detail"]
     assert '"kind": "data-drift"' in alert_log.place(site.settings).read_text(encoding="utf-8")
 
 
@@ -66,3 +74,83 @@ def test_a_training_that_fails_is_said_and_asked_for_again_after_the_cooldown(si
     assert live_pass(site) == {}
     site.now += timedelta(days=1)
     assert "promote" in live_pass(site)
+
+
+def test_a_training_that_breaks_is_noted_as_failed_and_not_begun_at_every_pass(site, monkeypatch) -> None:
+    def breaks(run: Any) -> None:
+        raise MemoryError("no more")
+
+    site.now += timedelta(days=3)
+    alarm(site)
+    site.must_run("live")
+    broken = [replace(step, work=breaks) if step.name == "train" else step for step in pipeline.TRAIN]
+    monkeypatch.setitem(pipeline.FLOWS, "train", broken)
+    with pipeline.open_run(site.task, site.settings, "live", site.now, site.source) as run:
+        with pytest.raises(MemoryError):
+            list(pipeline.retrain_if_wanted(run))
+        assert steps_of(site)[-2:] == ["training started", "training failed"]
+        assert list(pipeline.retrain_if_wanted(run)) == [], "it is asked for again after the cooldown"
+
+
+@pytest.fixture
+def airflow() -> Iterator[Any]:
+    """A small Airflow that notes which runs it was asked to start; they wait."""
+    runs: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer({"dag_runs": runs} if "/dagRuns" in self.path else {"is_paused": False})
+
+        def do_POST(self) -> None:
+            given = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.path == "/auth/token":
+                return self._answer({"access_token": "token"}, 201)
+            runs.append({"dag_id": "small-train", "dag_run_id": given["dag_run_id"], "state": "queued"})
+            return self._answer(runs[-1])
+
+        def log_message(self, *_: Any) -> None: ...
+
+        def _answer(self, said: Any, status: int = 200) -> None:
+            body = json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    server.runs = runs  # type: ignore[attr-defined]
+    yield server
+    server.shutdown()
+
+
+def test_where_there_is_an_airflow_it_is_asked_once_and_its_training_answers_the_incident(site, airflow) -> None:
+    address = f"http://127.0.0.1:{airflow.server_port}"
+    asking = {"airflow_url": address, "airflow_password": SecretStr("pass phrase")}
+    site.settings = site.settings.model_copy(update=asking)
+    site.now += timedelta(days=3)
+    alarm(site)
+    for _ in range(2):
+        assert live_pass(site) == {}, "the loop leaves the training to Airflow"
+    assert len(airflow.runs) == 1
+    assert steps_of(site) == ["opened", "told", "retrain asked", "training started"]
+    assert f"{airflow.runs[0]['dag_run_id']} of Airflow: {address}/dags/" in incident(site)["steps"][3]["detail"]
+    site.must_run("train")  # as the DAG does
+    airflow.runs.clear()
+    assert steps_of(site)[4:] in (["challenger promoted"], ["challenger kept out"])
+    live_pass(site)
+    assert airflow.runs == [], "it is answered"
+
+
+def test_an_airflow_that_does_not_answer_is_asked_again_at_the_next_pass(site, airflow) -> None:
+    nowhere = {"airflow_url": "http://127.0.0.1:9", "airflow_password": SecretStr("pass phrase"), "http_attempts": 1}
+    settings = site.settings
+    site.settings = settings.model_copy(update=nowhere)
+    site.now += timedelta(days=3)
+    alarm(site)
+    live_pass(site)
+    assert steps_of(site)[-1] == "retrain asked"
+    site.settings = settings.model_copy(update=nowhere | {"airflow_url": f"http://127.0.0.1:{airflow.server_port}"})
+    live_pass(site)
+    assert steps_of(site)[-1] == "training started"

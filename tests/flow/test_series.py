@@ -82,7 +82,7 @@ def test_what_the_stand_in_scores_is_not_counted_as_the_champions(site, root) ->
         outcomes = journal.outcomes(wider.task.name)
     ours = scores(outcomes.filter(pl.col("series_id") != LGA))
     assert scores(outcomes)["n"] > ours["n"]
-    answers = TestClient(create_app(wider.settings, [wider.task], lambda: wider.now))
+    answers = TestClient(create_app(wider.settings, [wider.task], lambda: wider.now), base_url="http://127.0.0.1")
     live = answers.get(f"/v1/tasks/{plain.task.name}/scores").json()["live"]
     assert (live["n"], live["rmse"]) == (ours["n"], ours["rmse"])
     text = answers.get("/metrics").text
@@ -95,7 +95,7 @@ def test_what_the_stand_in_scores_is_not_counted_as_the_champions(site, root) ->
 def test_the_service_says_which_series_no_model_has_learnt(site, root) -> None:
     wider = with_series(site, root, EWR, JFK, LGA)
     wider.pass_hours(1)
-    answers = TestClient(create_app(wider.settings, [wider.task], lambda: wider.now))
+    answers = TestClient(create_app(wider.settings, [wider.task], lambda: wider.now), base_url="http://127.0.0.1")
     path = f"/v1/tasks/{wider.task.name}/forecasts"
     marks = {one["series_id"]: (one["trained"], one["estimator"]) for one in answers.get(path).json()["series"]}
     assert marks[LGA] == (False, "seasonal_naive")
@@ -177,7 +177,9 @@ def test_a_removed_series_is_collected_forecast_and_shown_no_more_and_keeps_its_
     with narrower.journal() as journal:
         assert journal.incidents(narrower.task.name) == ()
         assert set(journal.outcomes(narrower.task.name)["series_id"]) == {EWR, JFK}
-    answers = TestClient(create_app(narrower.settings, [narrower.task], lambda: narrower.now))
+    answers = TestClient(
+        create_app(narrower.settings, [narrower.task], lambda: narrower.now), base_url="http://127.0.0.1"
+    )
     info = answers.get(f"/v1/tasks/{narrower.task.name}").json()
     assert info["series"] == [EWR] and info["degraded"] is False
     page = answers.get("/").text

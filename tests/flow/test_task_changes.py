@@ -108,7 +108,7 @@ def test_a_description_is_no_change_and_neither_is_a_default_written_out(site) -
 
 def _told(site) -> tuple[bool, str, bool]:
     """Return what the API, the metrics and the page say of a changed task."""
-    client = TestClient(create_app(site.settings, [site.task], lambda: site.now))
+    client = TestClient(create_app(site.settings, [site.task], lambda: site.now), base_url="http://127.0.0.1")
     info = client.get(f"/v1/tasks/{site.task.name}").json()
     (line,) = [one for one in client.get("/metrics").text.splitlines() if one.startswith("forecastle_task_changed{")]
     return info["model"]["task_changed"], line.rpartition(" ")[2], "the task has changed since" in client.get("/").text

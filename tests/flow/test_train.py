@@ -131,6 +131,8 @@ def test_what_was_decided_against_a_champion_that_serves_no_more_is_decided_anew
             "reasons": ["It is better than 7."],
         }
         note.write_text(json.dumps(stale))
+        assert "It is better than 7." not in judged(run).decision.reasons
+        note.write_text(json.dumps(stale))
     said = _promote(contest)
     assert "It is better than 7." not in said["reasons"]
     assert any("better than the champion on the same rows" in reason for reason in said["reasons"])

@@ -282,7 +282,7 @@ def test_values_after_the_first_asked_origin_never_change_the_model_it_is_foreca
     rows = []
     for content in (table, other):
         content.write_parquet(tmp_path / "table.parquet")
-        text = file_task("law", tmp_path / "table.parquet", tmp_path, "y", "1h", "3h", covariates=["x"])
+        text, _ = file_task("law", tmp_path / "table.parquet", tmp_path, "y", "1h", "3h", covariates=["x"])
         (tmp_path / "law.toml").write_text(text)
         task = load_task(tmp_path / "law.toml")
         result = backtest_task(task, Settings(home=tmp_path / "home"), NOW, tmp_path / "origins.parquet")

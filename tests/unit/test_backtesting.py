@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from forecastle.backtesting import Backtest, backtest_task
+from forecastle.backtesting import Backtest, backtest_task, doubt
 from forecastle.data.history import History
 from forecastle.data.starter import file_task
 from forecastle.errors import NotEnoughHistory, QualityGateFailed, TaskError
@@ -71,8 +71,8 @@ def task_of(tmp_path: Path) -> Callable[..., Task]:
     ) -> Task:
         path = tmp_path / "table.parquet"
         table.write_parquet(path)
-        text = file_task("small", path, tmp_path, "y", frequency, horizon, **options) + more  # type: ignore[arg-type]
-        (tmp_path / "small.toml").write_text(text)
+        text, _ = file_task("small", path, tmp_path, "y", frequency, horizon, **options)  # type: ignore[arg-type]
+        (tmp_path / "small.toml").write_text(text + more)
         return load_task(tmp_path / "small.toml")
 
     return make
@@ -346,6 +346,21 @@ def test_a_target_that_never_varies_is_forecast_to_the_point(run):
 def test_however_short_a_table_is_what_can_be_forecast_is(run, hours):
     result = run(made_up().group_by("series_id", maintain_order=True).head(hours))
     assert_whole(result, 3)
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [
+        (12, "Few origins to judge by: 1 of 2 that were forecast from, of 12 that were possible;"),
+        (12, "Of 2, 3 steps ahead no truth is there."),
+        (60, "Few origins to judge by: 8 of 9 that were forecast from, of 60 that were possible;"),
+        (400, None),
+    ],
+)
+def test_a_back_test_says_how_few_origins_it_was_judged_by_of_how_many_were_possible(run, task_of, hours, said):
+    table = made_up().group_by("series_id", maintain_order=True).head(hours)
+    found = doubt(task_of(table), run(table).scores)
+    assert found is None if said is None else said in (found or "")
 
 
 def test_a_table_of_one_row_and_one_without_any_value_are_too_little(run):

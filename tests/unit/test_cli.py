@@ -25,7 +25,9 @@ from typer.main import get_command
 from forecastle import pipeline
 from forecastle.cli import app, main
 from forecastle.cli.flows import STEPS
+from forecastle.monitoring.journal import Journal
 from forecastle.pipeline import FLOWS
+from forecastle.settings import load_settings
 from forecastle.task import load_task
 
 COLUMNS = ["series_id", "origin", "horizon", "timestamp", "value", "lower", "upper", "actual"]
@@ -125,6 +127,7 @@ def test_the_version_is_printed(call) -> None:
         (["ingest", "--tsk", "a.toml"], "--tsk"),
         (["demo", "--days", "3"], "14"),
         (["run", "tarin", "--task", "mine.toml"], "did you mean 'train'"),
+        (["run", "train", "--task", "mine.toml", "--until", "trian"], "did you mean 'train'"),
         (["quality-check", "--task", "mine.toml", "--flow", "liv"], "did you mean 'live'"),
         (["run", "live", "--task", "mime.toml"], "did you mean 'mine.toml'"),
         (["run", "live", "--task", "mine.toml", "--now", "yesterday"], "ISO 8601"),
@@ -193,7 +196,9 @@ def test_init_takes_everything_a_table_of_ones_own_needs(call, table) -> None:
     options = ("--timezone", "Europe/Dublin", "--covariates", "x", "--season", 48, "--grid", "observed")
     more = ("--holidays", "IE", "--domain", "logistics", "--frequency", "30m")
     ended = call("init", "mine", *INIT, "--path", table.name, *options, *more)
-    assert ended.out == "Wrote mine.toml. Next: forecastle backtest --task mine.toml\n"
+    *notes, last = ended.out.splitlines()
+    assert last == "Wrote mine.toml. Next: forecastle backtest --task mine.toml"
+    assert "mostly lie 1h apart" in notes[0] and "ended" in notes[1]
     task = load_task("mine.toml")
     assert (task.target, task.covariates, task.timezone, task.domain) == ("y", ("x",), "Europe/Dublin", "logistics")
     assert (task.features.season, task.grid, task.features.holidays, task.steps) == (48, "observed", "IE", 4)
@@ -343,6 +348,14 @@ def test_live_ends_after_the_passes_it_was_given_with_the_code_of_the_last(call,
 def test_live_says_why_a_pass_failed(call, task_file) -> None:
     ended = call("live", "--task", task_file, "--passes", 1)
     assert "ingest" in ended.out and "Expected observations of task" in ended.err
+
+
+def test_incidents_are_listed_by_a_tasks_name_or_its_file(call, task_file) -> None:
+    with Journal(load_settings().journal_url) as journal:
+        journal.open_incident("mine", "data-stale", "Nothing comes.", datetime(2024, 1, 1, tzinfo=UTC))
+    for given, said in (("mine", "data-stale"), (task_file, "data-stale"), ("other", "No incidents")):
+        assert said in call("incidents", "list", "--task", given).out
+    assert call("incidents", "list", "--task", "gone.toml").code == 2
 
 
 def test_init_takes_a_path_for_the_file_provider(call, task_file, tmp_path) -> None:

@@ -24,6 +24,12 @@ def test_a_step_that_succeeded_is_one_line_with_what_it_found(capsys) -> None:
     assert said == "✓ forecast       new 18, model version 1, share 0.1235, reasons a; b (0.04 s)\n"
 
 
+def test_sentences_are_said_one_after_the_other_and_notes_stand_below_the_line(capsys) -> None:
+    print_outcome("promote", 1.0, {"reasons": ["It is better.", "It covers."], "notes": ["b [x] is withheld."]}, None)
+    said = "✓ promote        reasons It is better. It covers. (1.00 s)\n                 b [x] is withheld.\n"
+    assert capsys.readouterr().out == said
+
+
 def test_a_step_that_failed_is_marked_and_an_empty_list_is_called_none(capsys) -> None:
     print_outcome("ingest", 1.0, {}, SourceUnavailable("an answer", "none", "Ask again."))
     print_outcome("watch", 1.0, {"opened": []}, None)

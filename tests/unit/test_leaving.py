@@ -27,9 +27,36 @@ while True:
 def test_it_leaves_with_130_and_says_how_to_go_on(doing: str, number: signal.Signals) -> None:
     process = _start(BUSY[doing])
     process.send_signal(number)
-    said, complaints = process.communicate(timeout=10)
-    assert process.returncode == 130
+    code, said, complaints = _ended(process)
+    assert code == 130
     assert said == "" and complaints.count("may be run again") == 1 and "Traceback" not in complaints
+
+
+def test_told_twice_it_leaves_though_the_first_time_it_did_not_come_to_its_end() -> None:
+    process = _start("""
+import os, signal, threading
+from forecastle import leaving
+write = leaving.os.write
+def tell_again(where, what):
+    leaving.os.write = write
+    os.kill(os.getpid(), signal.SIGTERM)  # heard before the next line
+    return write(where, what)
+leaving.os.write = tell_again
+signal.set_wakeup_fd(-1)  # so that both are heard by the main thread
+while True: pass""")
+    process.send_signal(signal.SIGINT)
+    assert _ended(process)[0] == 130
+
+
+def test_a_thread_that_ended_while_it_left_holds_up_nobody() -> None:
+    process = _start("""
+import threading
+from forecastle import leaving
+thread = threading.Thread(target=leaving._leaving.acquire)  # as the interpreter's end stops a thread at any line
+thread.start(); thread.join()
+while True: pass""")
+    process.send_signal(signal.SIGINT)
+    assert _ended(process)[0] == 130
 
 
 def test_a_server_that_takes_the_signals_ends_in_its_own_way() -> None:
@@ -39,8 +66,7 @@ def test_a_server_that_takes_the_signals_ends_in_its_own_way() -> None:
     )
     assert process.stdout is not None and process.stdout.readline() == "serving\n"
     process.send_signal(signal.SIGINT)
-    said, complaints = process.communicate(timeout=10)
-    assert (process.returncode, said, complaints) == (0, "served\n", "")
+    assert _ended(process) == (0, "served\n", "")
 
 
 def _start(doing: str) -> subprocess.Popen[str]:
@@ -49,3 +75,12 @@ def _start(doing: str) -> subprocess.Popen[str]:
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     return process
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Return how a process ended and what it said; one that does not end is not left behind."""
+    try:
+        said, complaints = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    return process.returncode, said, complaints

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 from filelock import FileLock
 
-from forecastle import pipeline
+from forecastle import pipeline, steps
 from forecastle.errors import GateError, NotEnoughHistory, SourceUnavailable, StorageUnavailable, UserError
+from forecastle.frame import write_json
 from forecastle.monitoring.journal import Journal
 from forecastle.pipeline import FLOWS, LIVE, TRAIN, Step, open_run, passages, run_flow, run_step
 from forecastle.settings import Settings
@@ -75,6 +76,39 @@ def test_without_a_moment_the_newest_run_of_the_flow_is_taken_up(filed, settings
     (settings.home / "small" / "runs" / "train-20240110T000000Z").mkdir()
     with open_run(filed, settings, "live", None) as run:
         assert run.now == datetime(2024, 1, 3, tzinfo=UTC)
+
+
+def _ended(home: Path, run: str, **steps: str | None) -> None:
+    """Leave a run's folder in which these steps have succeeded (None) or failed (with this message)."""
+    for name, message in steps.items():
+        said = {"step": name, "ok": message is None} | ({"error": {"message": message}} if message else {})
+        write_json(home / "small" / "runs" / run / "steps" / f"{name}.json", said)
+
+
+def test_where_a_step_must_have_succeeded_the_newest_such_run_is_taken_up_and_what_came_of_newer_ones_is_told(
+    filed, settings, caplog
+) -> None:
+    _ended(settings.home, "train-20240110T000000Z", ingest=None, train=None)
+    _ended(settings.home, "train-20240111T000000Z", ingest="the file is gone")
+    with open_run(filed, settings, "train", None, done="train") as run:
+        assert run.id == "train-20240110T000000Z"
+    assert "the newest is train-20240111T000000Z, whose step ingest failed: the file is gone" in caplog.text
+
+
+def test_where_no_run_has_come_so_far_the_newest_is_named_with_the_step_that_failed(filed, settings) -> None:
+    _ended(settings.home, "train-20240111T000000Z", ingest="the file is gone")
+    with pytest.raises(NotEnoughHistory, match="step train has succeeded.*train-20240111.*ingest failed: the file"):
+        with open_run(filed, settings, "train", None, done="train"):
+            pass
+
+
+def test_what_a_failed_run_has_not_made_is_missing_because_of_the_step_that_failed(filed, settings) -> None:
+    _ended(settings.home, "train-20240111T000000Z", ingest="the file is gone")
+    with open_run(filed, settings, "train", datetime(2024, 1, 11, tzinfo=UTC)) as run:
+        with pytest.raises(
+            NotEnoughHistory, match="model.json of run train-2024.*step ingest failed: the file is gone"
+        ):
+            steps.judged(run)
 
 
 def test_without_a_moment_and_without_a_run_there_is_nothing_to_take_up(filed, settings) -> None:

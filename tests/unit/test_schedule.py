@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forecastle.cli import main
-from forecastle.pipeline import COLLECT, FLOWS, LEEWAY
+from forecastle.pipeline import CHALLENGE, COLLECT, FLOWS, LEEWAY
 from forecastle.schedule import NOW, cron, jobs
 
 
@@ -43,17 +43,25 @@ def test_every_shipped_task_has_the_steps_of_its_flows_in_their_order(root: Path
 
 def test_the_words_of_a_step_are_a_command_that_names_its_file_flow_and_moment(root: Path, commands_known) -> None:
     file = root / "tasks" / "nyc-temperature.toml"
-    train, live = jobs([file])
+    train, live, challenge = jobs([file])
     assert train.steps[0].words == ("ingest", "--task", str(file), "--flow", "train", "--now", NOW, "--json")
     assert live.steps[2].words == ("forecast", "--task", str(file), "--now", NOW, "--json")
-    assert {step.words[0] for job in (train, live) for step in job.steps} <= commands_known
+    assert challenge.steps[0].words == train.steps[0].words
+    assert {step.words[0] for job in (train, live, challenge) for step in job.steps} <= commands_known
 
 
 def test_the_training_table_is_what_train_makes_and_live_makes_none(root: Path) -> None:
-    train, live = jobs([root / "tasks" / "nyc-temperature.toml"])
+    train, *others = jobs([root / "tasks" / "nyc-temperature.toml"])
     made = {step.name: step.table for step in train.steps if step.table}
     assert made == {"version": "forecastle://nyc-temperature/training-table"}
-    assert not any(step.table for step in live.steps)
+    assert not any(step.table for job in others for step in job.steps)
+
+
+def test_a_challenge_trains_and_promotes_nothing_and_starts_by_itself_never(root: Path) -> None:
+    (challenge,) = [job for job in jobs([root / "tasks" / "nyc-temperature.toml"]) if job.flow == "challenge"]
+    assert [(one.name, one.after) for one in challenge.steps] == [(step.name, step.after) for step in CHALLENGE]
+    assert "promote" not in [one.name for one in challenge.steps] and challenge.cron is None
+    assert (challenge.id, challenge.start is None) == ("nyc-temperature-challenge", False)
 
 
 def test_a_task_that_asks_more_often_than_it_forecasts_collects_in_between(root: Path) -> None:
@@ -68,7 +76,11 @@ def test_a_mistaken_file_stops_no_other_and_says_what_is_wrong(root: Path, tmp_p
     (tmp_path / "b.toml").write_text(good.replace('"1h"', '"7m"'), encoding="utf-8")
     (tmp_path / "c.toml").write_text(good, encoding="utf-8")
     found = {job.id: job for job in jobs([tmp_path])}
-    assert list(found) == ["nyc-temperature-train", "nyc-temperature-live", "b-mistake", "c-mistake"]
+    assert list(found) == [
+        *(f"nyc-temperature-{flow}" for flow in ("train", "live", "challenge")),
+        "b-mistake",
+        "c-mistake",
+    ]
     assert "does not divide the day" in found["b-mistake"].description and found["b-mistake"].cron is None
     assert str(tmp_path / "a.toml") in found["c-mistake"].description
 

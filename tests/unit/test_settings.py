@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecastle.errors import SettingsError
-from forecastle.settings import load_settings
+from forecastle.settings import load_settings, sealed_settings
 
 
 def test_the_defaults_need_nothing_and_lie_in_the_home_folder(tmp_path, monkeypatch):
@@ -95,3 +95,14 @@ def test_a_dagshub_repository_that_cannot_be_is_refused(name):
 def test_dagshub_without_a_token_is_refused_by_name():
     with pytest.raises(SettingsError, match="FORECASTLE_DAGSHUB_TOKEN"):
         _ = load_settings(dagshub="alice/weather").dvc_login
+
+
+def test_sealed_settings_are_told_nothing_by_the_environment_or_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("FORECASTLE_STORES=s3://production/forecastle\n")
+    monkeypatch.setenv("FORECASTLE_ALERT_URLS", "slack://production")
+    monkeypatch.setenv("FORECASTLE_AIRFLOW_URL", "https://airflow.example.org")
+    found = sealed_settings(home=tmp_path, port=0)
+    assert (found.home, found.port, found.stores, found.airflow_url) == (tmp_path, 0, "", "")
+    assert found.alert_addresses == ()
+    assert load_settings().stores == "s3://production/forecastle"

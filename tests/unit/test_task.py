@@ -83,15 +83,34 @@ def test_three_mistakes_are_named_at_once_each_with_place_and_nearest_name(tmp_p
         ("America/New_York", "America/New_Yrok", "there is no time zone 'America/New_Yrok'; did you mean"),
         ('path = "table.csv"', "", "provider 'file' needs path"),
         ('unit = "min"', "minimum = 3\nmaximum = 1", "minimum 3.0 is not below maximum 1.0"),
+        (
+            'unit = "min"',
+            'flatline = "3d"',
+            "columns.delay.flatline: '3d' cannot be seen in the 2d that a live batch holds",
+        ),
+        ('unit = "min"', 'flatline = "0h"', "columns.delay.flatline: '0h' cannot be seen"),
         ('provider = "file"', 'provider = "fil"', "found 'fil'; did you mean 'file'"),
         ('name = "good"', 'name = "Good Name"', "name: string should match pattern"),
         ('domain = "logistics"', "", "domain: missing"),
+        ('horizon = "6h"', 'horizn = "6h"', "horizn: there is no such field; did you mean 'horizon'?"),
+        ('provider = "file"', 'providr = "file"', "source.providr: there is no such field; did you mean 'provider'?"),
+        ("[columns.", "[colums.", "colums: there is no such field; did you mean 'columns'?"),
     ],
 )
 def test_each_mistake_is_named_with_its_place(tmp_path, old, new, expected):
     with pytest.raises(TaskError, match="one mistake") as caught:
         load_task(write(tmp_path, GOOD.replace(old, new)))
     assert expected in str(caught.value)
+
+
+def test_what_a_misspelt_name_leaves_missing_is_not_counted_as_another_mistake(task):
+    data = task.model_dump(mode="json")
+    data["serie"] = data.pop("series")
+    with pytest.raises(TaskError, match="one mistake.*\n.*serie: there is no such field; did you mean 'series'"):
+        make_task(data)
+    data["series"] = []
+    with pytest.raises(TaskError, match="2 mistakes.*\n.*serie: there is no such field.*\n.*series: provider"):
+        make_task(data)
 
 
 def test_a_place_without_coordinates_and_a_series_listed_twice_are_mistakes(task):

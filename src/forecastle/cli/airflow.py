@@ -23,7 +23,7 @@ def airflow() -> None:
 
 @app.command(epilog="Example: forecastle airflow trigger train --task tasks/nyc-temperature.toml --wait")
 def trigger(
-    flow: Annotated[str, typer.Argument(help="train or live.", autocompletion=flows)],
+    flow: Annotated[str, typer.Argument(help="train, live, challenge or collect.", autocompletion=flows)],
     task: TaskFile,
     wait: Annotated[
         bool, typer.Option(help="Stay until the run has ended, and exit as the step that failed it.")

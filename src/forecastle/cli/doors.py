@@ -72,7 +72,7 @@ def init(
     file = Path(f"{starter.make_name(name)}.toml")
     if file.exists() and not force:
         raise TaskError(f"no file {file} yet", "one", "Choose another name, or overwrite it with --force.")
-    found = ""
+    found, notes = "", list[str]()
     if from_url is not None:
         text, rows = _proposed(name, from_url)
         found = f", which reads {rows} rows of that answer. Look at every line of it"
@@ -86,9 +86,8 @@ def init(
                 "Give the table and the column to forecast.",
             )
         listed = [one.strip() for one in covariates.split(",") if one.strip()]
-        text = starter.file_task(
-            name, path, Path(), target, frequency, horizon, timezone, listed, season, grid, holidays, domain.value
-        )
+        asked = (target, frequency, horizon, timezone, listed, season, grid, holidays, domain.value)
+        text, notes = starter.file_task(name, path, Path(), *asked, moment(None))
     else:
         raise TaskError(
             "provider open-meteo or file",
@@ -99,8 +98,10 @@ def init(
     load_task(file)
     following = f"forecastle {'backtest' if provider == 'file' else 'run train'} --task {file}"
     if as_json:
-        print_json({"file": str(file), "next": following})
+        print_json({"file": str(file), "next": following, "notes": notes})
     else:
+        for note in notes:
+            typer.echo(f"- {note}")
         typer.echo(f"Wrote {file}{found}. Next: {following}")
 
 

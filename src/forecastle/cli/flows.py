@@ -20,7 +20,6 @@ from forecastle.cli.options import (
     flows as flow_names,
     moment,
     print_json,
-    working,
 )
 from forecastle.errors import WORSE_CHALLENGER_EXIT
 
@@ -59,7 +58,8 @@ def backtest(
     as_json: AsJson = False,
 ) -> None:
     """Back-test a task on its history (or its file): train on the past only, forecast, compare with what came true."""
-    from forecastle.backtesting import backtest_task
+    from forecastle.backtesting import backtest_task, doubt
+    from forecastle.console.progress import measured
     from forecastle.errors import TaskError
     from forecastle.frame import write_table
 
@@ -68,8 +68,8 @@ def backtest(
             "--output FILE.parquet in a folder that exists", f"{output}", "Back-tests are written as Parquet tables."
         )
     settings, loaded = enter(task)
-    with working("Back-testing: choosing, fitting and forecasting the past…"):
-        result = backtest_task(loaded, settings, moment(now), origins)
+    with measured("Back-testing: reading and computing features…") as tell:
+        result = backtest_task(loaded, settings, moment(now), origins, tell)
     if output is not None:
         write_table(output, result.rows)
     if as_json:
@@ -78,24 +78,32 @@ def backtest(
         from forecastle.console import print_scores
 
         print_scores(result.scores, loaded, f"{result.rows.height} forecasts" + (f" in {output}" if output else ""))
+    if (warning := doubt(loaded, result.scores)) is not None:
+        complain(warning)
 
 
 @app.command(epilog="Example: forecastle run train --task tasks/nyc-temperature.toml")
 def run(
     flow: Annotated[str, typer.Argument(help="train or live.", autocompletion=flow_names)],
     task: TaskFile,
+    until: Annotated[str | None, typer.Option(help="The step to stop after; default: the flow's last.")] = None,
     now: Now = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a whole flow, step by step, stopping at the first step that fails."""
+    """Run a flow, whole or up to one of its steps, stopping at the first step that fails."""
     from forecastle.errors import TaskError
     from forecastle.pipeline import FLOWS, run_flow
     from forecastle.task import nearest
 
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
+    names = [step.name for step in FLOWS[flow]]
+    if until not in (None, *names):
+        found = f"{until!r}{nearest(str(until), names)}"
+        raise TaskError(f"a step of flow {flow} ({', '.join(names)})", found, "Name one of them.")
+    steps = FLOWS[flow][: None if until is None else names.index(until) + 1]
     with _open_run(task, flow, now) as opened:
-        _report(opened, FLOWS[flow], run_flow(opened), as_json)
+        _report(opened, steps, run_flow(opened, steps), as_json)
 
 
 @app.command(epilog="Example: forecastle live --task tasks/nyc-temperature.toml")
@@ -161,7 +169,7 @@ def compare(
     from forecastle.steps import judged
     from forecastle.reporting.comparison import markdown, save
 
-    with _open_run(task, "train", now, resume=True) as opened:
+    with _open_run(task, "train", now, resume=True, done="train") as opened:
         comparison = judged(opened)
     if as_json:
         print_json(comparison.decision.as_dict())
@@ -183,13 +191,14 @@ def flows(
     from forecastle.schedule import jobs
 
     found = jobs(tasks)
-    mistakes = [job for job in found if job.cron is None]
+    mistakes = [job for job in found if job.flow == "mistake"]
     if as_json:
         print_json([asdict(job) for job in found])
     else:
         for job in found:
-            if job.cron is not None:
-                typer.echo(f"{job.id:<32} {job.cron:<18} {' → '.join(step.name for step in job.steps)}")
+            if job not in mistakes:
+                when, steps = job.cron or "when asked for", " → ".join(step.name for step in job.steps)
+                typer.echo(f"{job.id:<32} {when:<18} {steps}")
     for job in mistakes:
         complain(f"{job.file}: {job.description}")
     return TaskError.exit_code if mistakes else 0
@@ -260,11 +269,11 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     print_outcome(outcome.step, outcome.seconds, outcome.summary, outcome.error)
 
 
-def _open_run(file: Path, flow: str, now: str | None, resume: bool = False) -> Any:
+def _open_run(file: Path, flow: str, now: str | None, resume: bool = False, done: str | None = None) -> Any:
     from forecastle.pipeline import open_run
 
     settings, task = enter(file)
-    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock)
+    return open_run(task, settings, flow, None if now is None and resume else moment(now), clock=_clock, done=done)
 
 
 def _clock() -> datetime:

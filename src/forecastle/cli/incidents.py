@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, moment, print_json
+from forecastle.cli.options import AsJson, Now, moment, named, print_json
 
 app = typer.Typer(
     help="List, show and close incidents.", epilog="Example: forecastle incidents list --open", no_args_is_help=True
@@ -23,7 +23,7 @@ Number = Annotated[int, typer.Argument(help="The incident, as list numbers it.",
 
 @app.command("list", epilog="Example: forecastle incidents list --open")
 def list_(
-    task: Annotated[str | None, typer.Option(help="The name of a task; default: every task of the journal.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task's name or its file; default: every task there is.")] = None,
     open_only: Annotated[bool, typer.Option("--open", help="Only those that are open.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
     as_json: AsJson = False,
@@ -33,8 +33,9 @@ def list_(
     from forecastle.monitoring.journal import Journal
     from forecastle.settings import load_settings
 
+    name = named(task)
     with Journal(load_settings().journal_url) as journal:
-        found = incidents.listing(journal, task, open_only, limit)
+        found = incidents.listing(journal, name, open_only, limit)
     if as_json:
         print_json(found)
     else:

@@ -30,6 +30,15 @@ def enter(file: Path) -> tuple[Settings, Task]:
     return load_settings(), task
 
 
+def named(task: str | None) -> str | None:
+    """Return the name of a task that was given by its name, or by its file as most commands want it."""
+    if task is None or not (task.endswith(".toml") or "/" in task):
+        return task
+    from forecastle.task import load_task
+
+    return load_task(Path(task)).name
+
+
 def moment(text: str | None) -> datetime:
     """Read the moment to act as (UTC where it names no zone); None is the clock. Raises TaskError for anything else."""
     if text is None:

@@ -52,7 +52,10 @@ def report(
     if written.without_pdf:
         OUT.print(f"No PDF: {written.without_pdf}", soft_wrap=True)
     if written.unmeasured:
-        OUT.print(f"Not measured: {', '.join(written.unmeasured)}", style="dim", soft_wrap=True)
+        missing, of = sum(written.measures.values()), len(written.facts.names())
+        OUT.print(f"{missing} of {of} facts are not measured or told yet; this would, so many of them:", soft_wrap=True)
+    for how, count in written.measures.items():
+        OUT.print(f"  {count:>3}  {how}", style="dim", markup=False, soft_wrap=True)
 
 
 def _made(file: Path, output: Path | None, screenshots: bool, now: str | None) -> Any:

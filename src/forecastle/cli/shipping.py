@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from forecastle.cli.options import AsJson, print_json
+from forecastle.cli.options import AsJson, complain, print_json
 
 app = typer.Typer()
 
@@ -39,13 +39,19 @@ def comment(
         with summary.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
     found = pull_request_of(repository, ref)
-    posted = None if found is None else post(load_settings(), found, text, name)
+    settings = load_settings()
+    posted = None if found is None else post(settings, found, text, name)
     if as_json:
         print_json({"url": posted.url, "created": posted.created} if posted else {"url": None, "created": False})
     elif posted is None:
         typer.echo(f"{ref or 'No ref'} is no pull request: nothing was posted")
     else:
         typer.echo(f"{'Posted' if posted.created else 'Updated'} {posted.url}")
+    if posted is not None and posted.by.casefold() != settings.github_login.casefold():
+        complain(
+            f"the comment is {posted.by or 'somebody'}'s, not {settings.github_login}'s, so the next one will stand"
+            " beside it: set FORECASTLE_GITHUB_LOGIN to its author"
+        )
 
 
 @app.command(epilog="Example: forecastle bake --task tasks/nyc-temperature.toml --to build/model")

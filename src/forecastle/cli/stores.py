@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from forecastle.cli.options import AsJson, Now, moment, print_json, working
+from forecastle.cli.options import AsJson, Now, moment, print_json
 
 app = typer.Typer()
 
@@ -72,11 +72,12 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Copy all stores, history and archive in a bucket too, while live runs go on."""
+    from forecastle.console.progress import measured
     from forecastle.operations.backup import back_up
     from forecastle.settings import load_settings
 
-    with working("Copying the stores…"):
-        made = back_up(load_settings(), to, datetime.now(UTC), lambda *_: None if as_json else _tell(*_))
+    with measured("Looking what there is…") as tell:
+        made = back_up(load_settings(), to, datetime.now(UTC), lambda *_: None if as_json else _tell(*_), tell)
     if as_json:
         print_json(made.__dict__)
         return
@@ -92,12 +93,13 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Put a backup into an empty home folder, every file verified. Stop what runs on it first."""
+    from forecastle.console.progress import measured
     from forecastle.operations.restoring import restore as restore_stores
     from forecastle.settings import load_settings
 
-    with working("Verifying and copying…"):
+    with measured("Opening the backup…") as tell:
         done = restore_stores(
-            load_settings(), source, datetime.now(UTC), force, lambda *_: None if as_json else _tell(*_)
+            load_settings(), source, datetime.now(UTC), force, lambda *_: None if as_json else _tell(*_), tell
         )
     if as_json:
         print_json(done.__dict__)

@@ -25,10 +25,12 @@ OUT = make_console()
 
 
 def print_outcome(step: str, seconds: float, summary: dict[str, Any], error: Exception | None) -> None:
-    """Print how a step ended, in one line: what it found, or that it failed."""
+    """Print how a step ended, in one line: what it found, or that it failed; below it, what else is to be known."""
     mark = "[green]✓[/green]" if error is None else "[red]✗[/red]"
-    said = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in summary.items())
+    said = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in summary.items() if name != "notes")
     OUT.print(f"{mark} [bold]{step:<14}[/bold] {escape(said) or 'failed'} [dim]({seconds:.2f} s)[/dim]", soft_wrap=True)
+    for note in summary.get("notes", ()):
+        OUT.print(f"  {'':<14} {note}", style="yellow", markup=False, soft_wrap=True)
 
 
 def score_table(scores: dict[str, Any], task: Task, title: str) -> Table:
@@ -70,7 +72,8 @@ def _short(value: object) -> str:
     if isinstance(value, float):
         return figure(value)
     if isinstance(value, list):
-        return "; ".join(map(str, value)) or "none"
+        sentences = all(str(one).endswith(".") for one in value)
+        return (" " if sentences else "; ").join(map(str, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value) if value not in (None, "") else "none"

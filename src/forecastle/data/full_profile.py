@@ -108,7 +108,10 @@ def _profile(place: Path, enough: float) -> None:
     began = time.monotonic()
     import pandas as pd
     from data_profiling import ProfileReport  # type: ignore[import-untyped]  # it ships no types
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    # Each drawing that is saved would be drawn once more, for a window that is not there.
+    FigureCanvasAgg.draw_idle = lambda canvas, *args, **kwargs: None  # type: ignore[method-assign]
     titles = json.loads((place / TITLES).read_text(encoding="utf-8"))
     for number, title in enumerate(titles):
         if number and time.monotonic() - began > enough:

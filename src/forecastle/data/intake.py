@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.data import admissions, ahead, identity, quality_check, quarantine, roster
+from forecastle.data import admissions, ahead, first_look, identity, quality_check, quarantine, roster
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
@@ -75,7 +75,7 @@ def admit(
             f"a batch of task {task.name!r} that passes every check",
             report.reason,
             f"The batch is in quarantine in {place}, the report in {saved}; the next good answer heals the gap. If the "
-            f"gate is wrong: forecastle quarantine release {name}, with the same --task.",
+            f"gate is wrong: forecastle quarantine release {name}, with the same --task.{_recorded(task, batch, now)}",
         )
     since = now if released is None else released["at"]
     identity.hold(task, folder)
@@ -122,6 +122,15 @@ def accept(task: Task, folder: Path, answer: Answer, now: datetime, stores: Plac
     )
     batch = make_batch(task, [parsed], span["start"], min(span["end"], now), now, True, [archived])
     return admit(task, folder, batch, now, stores=stores)
+
+
+def _recorded(task: Task, batch: Batch, now: datetime) -> str:
+    """Say, of a table of one's own that ended too long ago, how it is used all the same."""
+    if task.source.provider != "file" or batch.rows.is_empty():
+        return ""
+    newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]
+    said = first_look.ended(task, newest, now)
+    return "" if said is None else f" {said}"
 
 
 def _history(task: Task, stores: Place) -> History:

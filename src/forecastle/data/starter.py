@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
+from forecastle.data import first_look
+from forecastle.data.providers import file
 from forecastle.errors import TaskError, plainly
-from forecastle.frame import KEYS
+from forecastle.frame import KEYS, TIMESTAMP
 from forecastle.task import duration_text, make_task, nearest
 
 Line = tuple[str, str]  # what the file says, and the comment beside it
@@ -86,17 +89,20 @@ def file_task(
     grid: str = "regular",
     holidays: str | None = None,
     domain: str = "environmental",
-) -> str:
-    """Return a commented task file for a CSV or Parquet table, to be written into ``folder``.
+    now: datetime | None = None,
+) -> tuple[str, list[str]]:
+    """Return a commented task file for a CSV or Parquet table, to be written into ``folder``, and what is to be known
+    of the table besides; of its end, where ``now`` is given.
 
     Covariates default to none. The null share the gate accepts is what the table shows, rounded up. Raises TaskError
-    where a column is not in the table (naming the nearest) or a value cannot be.
+    where a column is not in the table (naming the nearest) or a value cannot be, AnswerChanged where a time or value of
+    the table is none.
     """
-    table = _scan(path)
-    numbers = [column for column in table.collect_schema().names() if column not in KEYS]
+    schema = _schema(path)
+    numbers = [column for column in schema if column not in KEYS]
     chosen = [target, *(one for one in covariates or () if one != target)]
     wrong = [f"{one!r}{nearest(one, numbers)}" for one in chosen if one not in numbers]
-    missing = [f"column {key!r}" for key in KEYS if key not in table.collect_schema().names()]
+    missing = [f"column {key!r}" for key in KEYS if key not in schema]
     if wrong or missing:
         raise TaskError(
             f"columns of {path} (it has {', '.join((*KEYS, *numbers)) if not missing else ', '.join(numbers)})",
@@ -118,7 +124,8 @@ def file_task(
         "columns": {one: {} for one in chosen},
     }
     task = make_task(data, where="the arguments of forecastle init")
-    shares = table.select(pl.col(one).is_null().mean() for one in chosen).collect().row(0)
+    rows = file.observations(task)
+    shares = rows.select(pl.col(one).is_null().mean() for one in chosen).row(0)
     shown = str(absolute.relative_to(folder.resolve()) if inside else absolute)
     lines: list[Line] = [
         (f"name = {_quoted(name)}", ""),
@@ -140,7 +147,16 @@ def file_task(
         ("# Every measured column; give it a minimum and a maximum and the gate masks what lies outside.", ""),
         *(line for one, share in zip(chosen, shares, strict=True) for line in _column(one, share)),
     ]
-    return FILE_HEAD + "".join(f"{value:<36} # {why}\n" if why else f"{value}\n" for value, why in lines[:-1])
+    text = FILE_HEAD + "".join(f"{value:<36} # {why}\n" if why else f"{value}\n" for value, why in lines[:-1])
+    ended = first_look.ended(task, rows[TIMESTAMP].max(), now) if now is not None else None  # type: ignore[arg-type]
+    found = (
+        first_look.unused(task, schema),
+        first_look.zoneless(task, _times(path)),
+        *first_look.spacing(task, rows),
+        first_look.short(task, rows),
+        ended,
+    )
+    return text, [one for one in found if one is not None]
 
 
 def make_name(name: str) -> str:
@@ -152,20 +168,25 @@ def make_name(name: str) -> str:
     return name
 
 
-def _scan(path: Path) -> pl.LazyFrame:
+def _schema(path: Path) -> dict[str, pl.DataType]:
     if path.suffix not in (".csv", ".parquet") or not path.is_file():
         found = "no such file" if path.suffix in (".csv", ".parquet") else f"a file named {path.name}"
         raise TaskError(f"a .csv or .parquet table at {path}", found, "Give its path with --path FILE.")
     try:
-        table = (
-            pl.scan_parquet(path, glob=False)
-            if path.suffix == ".parquet"
-            else pl.scan_csv(path, infer_schema_length=None, glob=False)
-        )
-        table.collect_schema()
+        if path.suffix == ".parquet":
+            return dict(pl.read_parquet_schema(path))
+        missing = [written for one in file.MISSING for written in {one, one.upper(), one.title(), "NaN"}]
+        return dict(pl.scan_csv(path, infer_schema_length=None, glob=False, null_values=missing).collect_schema())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise TaskError(f"a readable table at {path}", plainly(error), "Mend the file.") from None
-    return table
+
+
+def _times(path: Path) -> pl.Series:
+    """Return the times as the table writes them."""
+    table = pl.scan_parquet(path, glob=False)
+    if path.suffix == ".csv":
+        table = pl.scan_csv(path, infer_schema=False, glob=False)
+    return table.select(TIMESTAMP).collect().to_series()
 
 
 def _column(name: str, null_share: float | None) -> Iterator[Line]:

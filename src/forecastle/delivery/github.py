@@ -1,15 +1,16 @@
 """GitHub's comments: one comment of ours on a pull request, made once and brought up to date in place.
 
-What is documented at https://docs.github.com/en/rest/issues/comments. Ours is known by a marker that Markdown does not
-show. Making a comment is not repeatable, so it is asked for once, and what came of it is looked up before it is asked
-for again.
+What is documented at https://docs.github.com/en/rest/issues/comments. Ours is known by who wrote it and by a marker
+that Markdown does not show: anybody may copy the marker, nobody the author. A job's token may not ask whose it is, so
+the settings say it. Making a comment is not repeatable, so it is asked for once, and what came of it is looked up
+before it is asked for again.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ class Posted:
 
     url: str
     created: bool
+    by: str
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,11 @@ def post(
         github = _GitHub(settings, pull_request, patient, single)
         for attempt in range(settings.http_attempts):
             for known in github.ours(marker(name)):
-                if (url := github.update(known, body)) is not None:
-                    return Posted(url, created=False)
+                if (there := github.update(known, body)) is not None:
+                    return Posted(str(there["html_url"]), False, _author(there))
             try:
-                return Posted(github.create(body), created=True)
+                made = github.create(body)
+                return Posted(str(made["html_url"]), True, _author(made))
             except SourceUnavailable:
                 if attempt == settings.http_attempts - 1:
                     raise
@@ -88,23 +91,27 @@ class _GitHub:
     single: Client
 
     def ours(self, mark: str) -> Iterator[int]:
-        """Yield the ids of comments that begin with our marker, the oldest first."""
+        """Yield the ids of comments of the settings' login that begin with our marker, the oldest first."""
+        login = self.settings.github_login.casefold()
         for page in range(1, MOST_PAGES + 1):
             query = {"per_page": str(PAGE), "page": str(page)}
             comments = self._ask(self.patient, "GET", f"issues/{self.pull_request.number}/comments", params=query)
-            yield from (int(one["id"]) for one in comments if (one.get("body") or "").startswith(mark))
+            written = (one for one in comments if (one.get("body") or "").startswith(mark))
+            yield from (int(one["id"]) for one in written if _author(one).casefold() == login)
             if len(comments) < PAGE:
                 return
 
-    def update(self, comment: int, body: str) -> str | None:
+    def update(self, comment: int, body: str) -> dict[str, Any] | None:
         """Give a comment another text; None where it is not ours to change, or gone."""
         path, text = f"issues/comments/{comment}", {"body": body}
-        answer = self._ask(self.patient, "PATCH", path, text, may_refuse=True)
-        return None if answer is None else str(answer["html_url"])
+        found: dict[str, Any] | None = self._ask(self.patient, "PATCH", path, text, may_refuse=True)
+        return found
 
-    def create(self, body: str) -> str:
+    def create(self, body: str) -> dict[str, Any]:
+        """Make a comment and return it."""
         path = f"issues/{self.pull_request.number}/comments"
-        return str(self._ask(self.single, "POST", path, {"body": body})["html_url"])
+        made: dict[str, Any] = self._ask(self.single, "POST", path, {"body": body})
+        return made
 
     def _ask(
         self,
@@ -134,6 +141,11 @@ class _GitHub:
         if not 200 <= answer.status < 300:
             raise UserError(f"{method} {request.source} to be done", _said(answer), _advice(answer.status))
         return json.loads(answer.body)
+
+
+def _author(comment: Mapping[str, Any]) -> str:
+    """Return the login of who wrote a comment; empty where the account is gone."""
+    return str((comment.get("user") or {}).get("login") or "")
 
 
 def _said(answer: Answer) -> str:

@@ -41,6 +41,7 @@ from forecastle.models.learning import (  # noqa: F401  # where others look for 
 from forecastle.models.trees import Trees
 
 LOG = logging.getLogger("forecastle.training")
+FITTING = "fitting %s on %s origins"  # is logged where a fit begins
 
 DAY_MINUTES = 1440
 DAY_HOURS = 24
@@ -170,7 +171,7 @@ def fit_all(names: Iterable[str], examples: Examples, until: int, options: Optio
         LOG.info("binned %s pairs", f"{lesson.binned.num_data():,}")
 
     def learn(name: str) -> Fitted:
-        LOG.info("fitting %s on %s origins", name, f"{len(examples):,}")
+        LOG.info(FITTING, name, f"{len(examples):,}")
         return ESTIMATORS[name].learn(lesson)
 
     return dict(zip(chosen, at_once(learn, chosen), strict=True))

@@ -1,6 +1,6 @@
 """What serves: a small file that names the published champion, with the model's bundle beside it. No registry needed.
 
-    <home>/<task>/models/champion.json              the pointer, replaced in one move
+    <home>/<task>/models/champion.json              the pointer, replaced in one move; it names the one before, too
     <home>/<task>/models/<version>-<digest>/        the bundle it points to, complete before the pointer says so
 
 Only ``publish`` writes here. The service and the live forecasts read only the pointer and the bundle, so neither needs
@@ -19,21 +19,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from forecastle.data import formats
 from forecastle.data.store import Store, task_stores
-from forecastle.errors import StorageUnavailable
+from forecastle.errors import OutsideError, StorageUnavailable
 from forecastle.frame import to_json, write_bytes
 from forecastle.settings import Settings
 from forecastle.task import Task
 
 POINTER = "champion.json"
 FORMAT = 1
+_SAID = ("task", "version", "run_id", "data_version", "digest")
 _AGAIN = "Publish the champion again: forecastle registry sync --task FILE"
 
 
@@ -58,7 +61,7 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Pointer:
-    """The published champion: which version, where its bundle lies, since when."""
+    """The published champion: which version, where its bundle lies, since when, and which one it took the place of."""
 
     task: str
     version: str
@@ -67,6 +70,7 @@ class Pointer:
     digest: str
     published_at: datetime
     folder: Path
+    previous: Pointer | None = None
 
     def names(self, version: ModelVersion) -> bool:
         """Tell whether it is this version that serves: another registry counts from one again, so the run decides."""
@@ -84,6 +88,7 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
         if shared is None or shared.exists(POINTER):  # what the home folder has follows it
             return current
     models = _models(settings, task)
+    before = None if current is None else current if current.digest != digest else current.previous
     content = {
         "format": FORMAT,
         "task": task.name,
@@ -92,7 +97,8 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
         "data_version": model_version.data_version,
         "digest": digest,
         "published_at": now,
-        "files": sorted(path.relative_to(bundle_folder).as_posix() for path in _files(bundle_folder)),
+        "files": _names(bundle_folder),
+        "previous": None if before is None else _told(before),
     }
     _copy_whole(bundle_folder, models / _folder_of(content), digest)
     said = (to_json(content, indent=2) + "\n").encode()
@@ -119,11 +125,8 @@ def published(settings: Settings, task: Task) -> Pointer | None:
     try:
         content = json.loads((models / POINTER).read_text(encoding="utf-8"))
         formats.require(int(content.get("format", 1)), FORMAT, f"the pointer at {models / POINTER}")
-        return Pointer(
-            **{name: content[name] for name in ("task", "version", "run_id", "data_version", "digest")},
-            published_at=datetime.fromisoformat(content["published_at"]),
-            folder=_folder_in(models, content),
-        )
+        before = content.get("previous")
+        return _pointer(models, content, None if before is None else _pointer(models, before))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -198,7 +201,35 @@ def _follow(shared: Store, models: Path) -> None:
         if folder_digest(Path(aside) / "bundle") != digest:
             raise StorageUnavailable(f"champion {version} at {shared.uri} as it was published", "other bytes", _AGAIN)
         _copy_whole(Path(aside) / "bundle", models / _folder_of(content), digest)
+        if before := content.get("previous"):
+            _follow_one(shared, models, before)
         write_bytes(models / POINTER, said)
+
+
+def _follow_one(shared: Store, models: Path, before: Mapping[str, Any]) -> None:
+    """Fetch the bundle of the champion before, for the day on which the newest cannot be loaded; without it, go on."""
+    target, names = models / _folder_of(before), before["files"]
+    if target.is_dir():
+        return
+    with tempfile.TemporaryDirectory(dir=models, prefix=".follow.") as aside, suppress(OSError, OutsideError):
+        for name, one in zip(names, (shared / _folder_of(before)).get(names), strict=True):
+            write_bytes(Path(aside) / "bundle" / name, one)
+        if folder_digest(Path(aside) / "bundle") == before["digest"]:
+            _copy_whole(Path(aside) / "bundle", target, before["digest"])
+
+
+def _pointer(models: Path, content: Mapping[str, Any], previous: Pointer | None = None) -> Pointer:
+    return Pointer(
+        **{name: content[name] for name in _SAID},
+        published_at=datetime.fromisoformat(content["published_at"]),
+        folder=_folder_in(models, content),
+        previous=previous,
+    )
+
+
+def _told(pointer: Pointer) -> dict[str, Any]:
+    said = {name: getattr(pointer, name) for name in (*_SAID, "published_at")}
+    return {**said, "files": _names(pointer.folder)}
 
 
 def _is(path: Path, content: bytes) -> bool:
@@ -216,6 +247,10 @@ def _folder_in(models: Path, content: Mapping[str, str]) -> Path:
     """Return where a pointer's bundle lies; the first versions published under the number alone."""
     folder = models / _folder_of(content)
     return folder if folder.is_dir() or not (models / content["version"]).is_dir() else models / content["version"]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in _files(folder))
 
 
 def _files(folder: Path) -> list[Path]:

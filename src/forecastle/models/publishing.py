@@ -228,28 +228,38 @@ def reject(settings: Settings, task: Task, name: str, now: datetime, why: str, b
 def rollback(settings: Settings, task: Task, now: datetime, why: str, by: str, to: str | None = None) -> Pointer:
     """Let the version serve again that served before, or the one named; the one that serves now is turned down.
 
-    So a second rollback goes further back, never forth; one that ended halfway is finished. Raises UserError where
-    nothing served before, and where the registry names another champion than serves.
+    So a second rollback goes further back, never forth; one that ended halfway is finished. Where the alias names a
+    version that does not serve here, that is turned down too, and going back starts from what serves all the same
+    (where nothing was published, from the alias); naming what serves brings the alias back to it. Raises UserError
+    where nothing served before, and where what serves is none of the registry's.
     """
     known = registry.versions(settings, task, with_aliases=True)
-    leaving = next((one for one in known if "champion" in one.aliases), None)
+    named = next((one for one in known if "champion" in one.aliases), None)
     serving = pointer.published(settings, task)
     turned_down = _left_halfway(known, serving)
-    if turned_down and leaving and not _serves(leaving, serving) and to in (None, leaving.version):
-        return _publish_registered(settings, task, leaving, now, why, by, "rollback", turned_down)
-    if leaving is None or not _serves(leaving, serving):
+    if turned_down and named and not _serves(named, serving) and to in (None, named.version):
+        return _publish_registered(settings, task, named, now, why, by, "rollback", turned_down)
+    leaving = named if serving is None else next((one for one in known if _serves(one, serving)), None)
+    if leaving is None:
         raise UserError(
             f"a champion in the registry that serves (version {serving.version if serving else 'none'})",
-            f"version {leaving.version}" if leaving else "none",
+            f"version {named.version}" if named else "none",
             "Bring them in step first: forecastle registry sync --task FILE",
         )
-    target = find(settings, task, to) if to else registry.served_before(known)
+    target = find(settings, task, to) if to else registry.served_before(known, leaving)
+    stray = named if named is not None and named.version != leaving.version else None
+    if stray is not None and target is not None and target.version == leaving.version:
+        return _publish_registered(settings, task, target, now, why, by, "rollback", stray)
     if target is None or target.version == leaving.version:
         raise UserError(
             "a version that served before and was not rejected",
             f"version {target.version}, which serves" if target else "none",
             "Name one of those that forecastle registry list shows: --to VERSION.",
         )
+    if stray is not None:
+        registry.tag(settings, task, stray, dict(zip(registry.REJECTION, (iso(now), by, why), strict=True)))
+    if named is None or stray is not None:  # from here on a crash leaves what it does where the alias was in step
+        registry.set_alias(settings, task, "champion", leaving)
     return _publish_registered(settings, task, target, now, why, by, "rollback", leaving)
 
 

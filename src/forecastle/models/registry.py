@@ -238,13 +238,18 @@ def reject(settings: Settings, task: Task, model_version: ModelVersion, at: str,
         _mend_stages(client, task)
 
 
-def served_before(known: Sequence[ModelVersion]) -> ModelVersion | None:
-    """Return to which of these versions (with their aliases) one would go back: the last that was promoted, is not the
-    champion any more, and was not turned down; None where there is none."""
+def served_before(known: Sequence[ModelVersion], leaving: ModelVersion | None) -> ModelVersion | None:
+    """Return to which of these versions (with their aliases) one would go back from the one that serves: the last that
+    was promoted before it, is not the champion, and was not turned down; None where there is none."""
+    latest = leaving.tags.get("promoted_at") if leaving else None
     before = [
         one
         for one in known
-        if one.tags.get("promoted_at") and "champion" not in one.aliases and REJECTED not in one.tags
+        if (at := one.tags.get("promoted_at"))
+        and at <= (latest or at)
+        and one != leaving
+        and "champion" not in one.aliases
+        and REJECTED not in one.tags
     ]
     return max(before, key=lambda one: one.tags["promoted_at"], default=None)
 
@@ -255,7 +260,8 @@ def held(settings: Settings, task: Task) -> dict[str, datetime]:
     with _registry(settings) as client:
         found = _search(client, task)
         aliases = _aliases(client, task)
-        before = served_before(_named(found, aliases))
+        known = _named(found, aliases)
+        before = served_before(known, next((one for one in known if "champion" in one.aliases), None))
         alive = {*aliases.values(), *(str(one.version) for one in found[:1])}
         alive |= {before.version} if before else set()
         return {str(one.version): _made(one) for one in found if str(one.version) in alive}

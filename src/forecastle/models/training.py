@@ -276,7 +276,7 @@ def _require_history(task: Task, examples: Examples, now: datetime) -> None:
         raise NotEnoughHistory(
             f"{duration_text(task.training.min_history)} of history to train task {task.name!r}",
             f"{span.days} days",
-            f"It will be enough on {enough:%Y-%m-%d %H:%M} UTC if collection goes on.",
+            f"It will be enough on {enough:%Y-%m-%d %H:%M} UTC if collection goes on; or lower [training] min_history.",
         )
 
 

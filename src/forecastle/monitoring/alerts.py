@@ -1,7 +1,7 @@
 """The embedded evaluator: the rules of ``rules``, compared with what the stores say, open and close incidents.
 
-A rule fires when its number has been past its threshold for as long as it says. One without a number says nothing: it
-neither fires a rule nor ends one.
+A rule fires when its number has been past its threshold for as long as it says, and ends when its number is back or
+there is none any more, as in Prometheus. One that never had a number says nothing: its incident may be another's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from forecastle.monitoring.rules import Rule, rules_for
 from forecastle.monitoring.samples import Sample
 from forecastle.task import Task
 
-BACK = "The measure is back."
+BACK, GONE = "The measure is back.", "There is nothing to measure any more."
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,16 @@ class Evaluation:
 
 
 def evaluate(
-    rules: Iterable[Rule], values: Mapping[str, float | None], pending: Mapping[str, datetime], now: datetime
+    rules: Iterable[Rule],
+    values: Mapping[str, float | None],
+    pending: Mapping[str, datetime],
+    now: datetime,
+    anew: bool = False,
 ) -> Evaluation:
     """Compare the rules' numbers (by rule) with their thresholds; ``pending`` is what the look before this one found.
 
-    A rule that has been firing ends at once when its number is back.
+    A rule that has been firing ends at once when its number is back, or gone. Where looking begins ``anew``, what has
+    to hold for a time begins now, whatever the look before found.
     """
     firing: list[Rule] = []
     ended: list[Rule] = []
@@ -43,9 +48,9 @@ def evaluate(
     for rule in rules:
         value = values.get(rule.name)
         if value is None:
-            since |= {rule.name: pending[rule.name]} if rule.name in pending else {}
+            ended += [rule] if rule.name in pending else []
         elif rule.is_met(value):
-            since[rule.name] = pending.get(rule.name, now)
+            since[rule.name] = now if anew else pending.get(rule.name, now)
             if now - since[rule.name] >= rule.hold:
                 firing.append(rule)
         else:
@@ -56,18 +61,25 @@ def evaluate(
 def apply(
     journal: Journal, task: Task, readings: Iterable[Reading], now: datetime
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Evaluate the task's rules on what was read; return the names of the incidents opened and closed by it."""
+    """Evaluate the task's rules on what was read; return the names of the incidents opened and closed by it.
+
+    A look as of a time before the last one changes nothing: it would judge today's incidents by the past. After a pause
+    longer than the task's staleness limit everything begins anew: nobody knows what was in between.
+    """
     rules = rules_for(task)
+    last, patience = samples.last_look(journal, task.name), task.patience(task.monitoring.stale_after)
+    if last is not None and now < last:
+        return (), ()
+    anew = last is None or now - last > patience
     present = [as_sample(one, now) for one in readings]
-    values = numbers(rules, present, samples.recall(journal, task.name, now), now)
-    samples.keep(journal, task.name, present, rules, now)
+    values = numbers(rules, present, () if anew else samples.recall(journal, task.name, now), now)
     beats = journal.heartbeats(task.name)
     remembered = {
         work.removeprefix(PENDING): datetime.fromisoformat(beat.detail)
         for work, beat in beats.items()
         if work.startswith(PENDING) and beat.detail
     }
-    found = evaluate(rules, values, remembered, now)
+    found = evaluate(rules, values, remembered, now, anew)
     for name in sorted({*remembered, *found.pending}):
         if remembered.get(name) != found.pending.get(name):
             journal.beat(task.name, PENDING + name, now, iso(found.pending[name]) if name in found.pending else "")
@@ -80,8 +92,12 @@ def apply(
     closed = tuple(
         rule.name
         for rule in found.ended
-        if rule.name in is_open and journal.close_incident(task.name, rule.name, now, BACK)
+        if rule.name in is_open
+        and journal.close_incident(task.name, rule.name, now, GONE if values[rule.name] is None else BACK)
     )
+    # last, so that a look that was cut off is done again as the same one
+    oldest = now if anew else now - max(rule.window for rule in rules) - patience
+    samples.keep(journal, task.name, present, rules, oldest, now)
     return opened, closed
 
 

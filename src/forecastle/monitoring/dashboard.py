@@ -1,10 +1,15 @@
-"""Grafana's dashboard as data: rows of panels, each with the PromQL it shows."""
+"""Grafana's dashboard as data: rows of panels, each with the PromQL it shows.
+
+What is read from the stores every replica of the service tells alike, so it is shown once, not added up.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from forecastle.monitoring.metrics import METRICS
 
 DATASOURCE = {"type": "prometheus", "uid": "forecastle-prometheus"}
 UID = "forecastle"
@@ -29,6 +34,10 @@ def _percentiles(metric: str, by: str) -> tuple[tuple[str, str], ...]:
     return tuple((f"histogram_quantile({one}, {rate})", f"p{100 * one:g} {legend}") for one in (0.5, 0.95, 0.99))
 
 
+def _stored(metric: str, chosen: str = "") -> str:
+    return f"max by ({', '.join(METRICS[metric].labels)}) ({metric}{chosen})"
+
+
 ROWS: dict[str, tuple[Panel, ...]] = {
     "The service": (
         Panel(
@@ -45,31 +54,31 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     f"sum by (task, model_version) (increase(forecastle_prediction_seconds_count[{RATE}]))",
                     "asked for: {{task}} {{model_version}}",
                 ),
-                ("sum by (task) (forecastle_predictions_total)", "journalled, ever: {{task}}"),
+                (_stored("forecastle_predictions_total"), "journalled, ever: {{task}}"),
             ),
         ),
         Panel(
             "Prediction latency", "s", _percentiles("forecastle_prediction_seconds", "task, model_version"), limit=0.5
         ),
-        Panel("Data drift ratio", "percentunit", (("forecastle_drift_ratio", "{{task}}"),), limit=0.1),
+        Panel("Data drift ratio", "percentunit", ((_stored("forecastle_drift_ratio"), "{{task}}"),), limit=0.1),
     ),
     "Forecast health": (
-        Panel("Age of the newest observation", "s", (("forecastle_data_age_seconds", "{{task}}"),)),
+        Panel("Age of the newest observation", "s", ((_stored("forecastle_data_age_seconds"), "{{task}}"),)),
         Panel(
             "Forecasts scored, waiting, lost",
             "short",
             (
-                ("forecastle_outcomes_total", "scored: {{task}}"),
-                ("forecastle_forecasts_waiting", "waiting: {{task}}"),
-                ("forecastle_truth_never_came_total", "truth never came: {{task}}"),
-                ("forecastle_outcomes_revised_total", "truth revised: {{task}}"),
+                (_stored("forecastle_outcomes_total"), "scored: {{task}}"),
+                (_stored("forecastle_forecasts_waiting"), "waiting: {{task}}"),
+                (_stored("forecastle_truth_never_came_total"), "truth never came: {{task}}"),
+                (_stored("forecastle_outcomes_revised_total"), "truth revised: {{task}}"),
             ),
         ),
-        Panel("Concept drift", "short", (("forecastle_concept_drift", "{{task}}"),), limit=0.5),
+        Panel("Concept drift", "short", ((_stored("forecastle_concept_drift"), "{{task}}"),), limit=0.5),
         Panel(
             "The model that serves",
             "short",
-            (("forecastle_model_info", "{{task}}: version {{model_version}}, {{estimator}}"),),
+            ((_stored("forecastle_model_info"), "{{task}}: version {{model_version}}, {{estimator}}"),),
             "stat",
         ),
     ),
@@ -78,8 +87,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             f"{name}: promised and delivered",
             unit,
             (
-                (f'forecastle_promised_{figure}{{horizon="all"}}', "promised: {{task}}"),
-                (f'forecastle_live_{figure}{{horizon="all"}}', "delivered: {{task}}"),
+                (_stored(f"forecastle_promised_{figure}", '{horizon="all"}'), "promised: {{task}}"),
+                (_stored(f"forecastle_live_{figure}", '{horizon="all"}'), "delivered: {{task}}"),
             ),
         )
         for name, figure, unit in (
@@ -88,17 +97,25 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ("Coverage", "coverage", "percentunit"),
         )
     )
-    + (Panel("Live RMSE by step ahead", "short", (('forecastle_live_rmse{horizon!="all"}', "{{task}} {{horizon}}"),)),),
+    + (
+        Panel(
+            "Live RMSE by step ahead",
+            "short",
+            ((_stored("forecastle_live_rmse", '{horizon!="all"}'), "{{task}} {{horizon}}"),),
+        ),
+    ),
     "Collecting and the gate": (
-        Panel("The gate's verdicts", "short", (("forecastle_gate_verdicts_total", "{{task}} {{verdict}}"),)),
-        Panel("The gate refuses", "short", (("forecastle_gate_failing", "{{task}}"),), limit=0.5),
-        Panel("Work done", "short", (("forecastle_work_total", "{{task}} {{work}}"),)),
-        Panel("Bytes stored", "bytes", (("forecastle_stored_bytes", "{{task}} {{store}}"),)),
+        Panel("The gate's verdicts", "short", ((_stored("forecastle_gate_verdicts_total"), "{{task}} {{verdict}}"),)),
+        Panel("The gate refuses", "short", ((_stored("forecastle_gate_failing"), "{{task}}"),), limit=0.5),
+        Panel("Work done", "short", ((_stored("forecastle_work_total"), "{{task}} {{work}}"),)),
+        Panel("Bytes stored", "bytes", ((_stored("forecastle_stored_bytes"), "{{task}} {{store}}"),)),
     ),
     "Alarms and the loop back": (
-        Panel("Open incidents", "short", (("forecastle_incidents_open", "{{task}} {{kind}}"),)),
-        Panel("Retrains", "short", (("forecastle_retrains_total", "{{task}} {{result}}"),)),
-        Panel("Budget used", "percentunit", (("forecastle_budget_used_ratio", "{{task}} {{span}}"),), limit=0.9),
+        Panel("Open incidents", "short", ((_stored("forecastle_incidents_open"), "{{task}} {{kind}}"),)),
+        Panel("Retrains", "short", ((_stored("forecastle_retrains_total"), "{{task}} {{result}}"),)),
+        Panel(
+            "Budget used", "percentunit", ((_stored("forecastle_budget_used_ratio"), "{{task}} {{span}}"),), limit=0.9
+        ),
     ),
 }
 
@@ -125,7 +142,7 @@ def dashboard() -> dict[str, Any]:
                     "datasource": DATASOURCE,
                     "enable": True,
                     "iconColor": "red",
-                    "expr": "forecastle_incidents_open",
+                    "expr": _stored("forecastle_incidents_open"),
                     "step": "60s",
                     "titleFormat": "{{kind}}",
                     "textFormat": "{{task}}",

@@ -12,13 +12,15 @@ from datetime import datetime
 from typing import Any
 
 from forecastle.errors import UserError
-from forecastle.frame import iso
+from forecastle.frame import iso, to_json
 from forecastle.monitoring import alert_log
 from forecastle.monitoring.journal import Incident, IncidentStep, Journal
 from forecastle.settings import Settings
 from forecastle.task import nearest
 
 TOLD = "told"
+FIRES, ENDED = "alert fires", "alert ended"  # by its labels
+REFUSED = "champion-refused"
 RESOLVED = "The alert is resolved: the measure is back."
 MOST_ALERTS = 200  # of one webhook; Alertmanager's own default is no bound
 MOST_TEXT = 1000
@@ -35,31 +37,43 @@ class Received:
 
 def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: object, now: datetime) -> Received:
     """Take in the webhook of Alertmanager (version 4) or Grafana: a firing alert opens the incident of its task and
-    rule, a resolved one closes it. Told twice it changes nothing more.
+    rule, a resolved one closes it unless another alert of them still fires. Told twice it changes nothing more.
 
     ``body`` is the parsed JSON, ``tasks`` the names that are known. An alert's labels say ``task`` and ``rule``; one
-    without a task is about the installation and kept under an empty name. UserError where the body is no such webhook.
+    without a task is about the installation and kept under an empty name. All of its labels tell it from others of the
+    same incident, whose steps note which fire, for they may come in messages of their own. UserError where the body is
+    no such webhook.
     """
     opened: list[str] = []
     closed: list[str] = []
     ignored: list[str] = []
-    for number, alert in enumerate(_alerts(body)):
+    # what fires first: nothing is closed by an alert that another of the same message outlasts
+    for number, alert in sorted(enumerate(_alerts(body)), key=lambda one: one[1].get("status") != "firing"):
         labels, annotations = _texts(alert.get("labels")), _texts(alert.get("annotations"))
         task, kind = labels.get("task", ""), labels.get("rule") or labels.get("alertname", "")
         status = alert.get("status")
-        if not kind or status not in ("firing", "resolved"):
+        if not (task + kind).isprintable():
+            ignored.append(f"alert {number}: its task or its rule is no text that can be printed")
+        elif not kind or status not in ("firing", "resolved"):
             ignored.append(f"alert {number}: it has no rule, or is neither firing nor resolved")
         elif task and task not in tasks:
             ignored.append(f"alert {number}: no task {task!r} here{nearest(task, tasks)}")
         elif status == "firing":
             reason = annotations.get("summary") or annotations.get("description") or f"The alert {kind} fires."
-            if journal.open_incident(task, kind, reason, now):
-                opened.append(f"{task}: {kind}")
-                known = next(one for one in journal.incidents(task, open_only=True) if one.kind == kind)
-                told(journal, settings, known, "opened", "webhook", reason, now)
+            reason = reason.replace("\0", "\ufffd")  # which PostgreSQL does not hold
+            is_new = journal.open_incident(task, kind, reason, now)
+            for known in [one for one in journal.incidents(task, open_only=True) if one.kind == kind]:
+                if (said := to_json(dict(sorted(labels.items())))) not in _firing(journal, known):
+                    journal.note_step(known.number, FIRES, said, now)
+                if is_new:
+                    opened.append(f"{task}: {kind}")
+                    told(journal, settings, known, "opened", "webhook", reason, now)
         else:
             for known in [one for one in journal.incidents(task, open_only=True) if one.kind == kind]:
-                if journal.close_incident(task, kind, now, RESOLVED):
+                firing, said = _firing(journal, known), to_json(dict(sorted(labels.items())))
+                if said in firing:
+                    journal.note_step(known.number, ENDED, said, now)
+                if not firing - {said} and journal.close_incident(task, kind, now, RESOLVED):
                     closed.append(f"{task}: {kind}")
                     told(journal, settings, known, "closed", "webhook", RESOLVED, now)
     return Received(tuple(opened), tuple(closed), tuple(ignored))
@@ -112,6 +126,13 @@ def as_dict(incident: Incident, steps: Collection[IncidentStep]) -> dict[str, An
         "note": incident.note,
         "steps": [{"at": iso(one.at), "what": one.what, "detail": one.detail} for one in steps],
     }
+
+
+def _firing(journal: Journal, incident: Incident) -> set[str]:
+    """Return the labels of the alerts that fire of an incident, as far as webhooks have told."""
+    steps = journal.incident_steps([incident.number])[incident.number]
+    last = {step.detail: step.what for step in steps if step.what in (FIRES, ENDED)}
+    return {labels for labels, what in last.items() if what == FIRES}
 
 
 def _alerts(body: object) -> list[Mapping[str, Any]]:

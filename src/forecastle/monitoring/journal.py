@@ -16,6 +16,7 @@ told as such.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from forecastle.errors import StorageUnavailable
-from forecastle.frame import TIME
+from forecastle.frame import EPOCH
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
+from forecastle.monitoring.rows import FORECAST as FORECAST, OUTCOME as OUTCOME, PROVENANCE
 from forecastle.monitoring.rows import as_rows, as_table, columns_of, identified, statement, statements
 from forecastle.monitoring.tables import (
     FORECASTS,
@@ -45,35 +47,11 @@ from forecastle.monitoring.tables import (
 )
 from forecastle.monitoring.tallies import FORGOTTEN as FORGOTTEN, LATEST_TRUTH, Tallies
 
-FORECAST: dict[str, pl.DataType] = {
-    "forecast_id": pl.String(),
-    "task": pl.String(),
-    "series_id": pl.String(),
-    "origin": TIME,
-    "timestamp": TIME,
-    "horizon": pl.Int64(),
-    "value": pl.Float64(),
-    "lower": pl.Float64(),
-    "upper": pl.Float64(),
-    "last": pl.Float64(),
-    "model_version": pl.String(),
-    "data_version": pl.String(),
-    "issued_at": TIME,
-    "drifted": pl.Boolean(),
-    "estimator": pl.String(),
-}
-PROVENANCE: dict[str, pl.DataType] = {"feature_digest": pl.String(), "data_age": pl.Float64()}
-"""What a forecast was made of, where its maker says it: a digest of its features, the age of its data in seconds."""
-
-OUTCOME: dict[str, pl.DataType] = {
-    **{name: dtype for name, dtype in FORECAST.items() if name not in ("drifted", "estimator")},
-    "actual": pl.Float64(),
-    "scored_at": TIME,
-}
 FIGURES = ("series_id", "horizon", "value", "lower", "upper", "last", "actual", "model_version")
 
-
 OPENED, CLOSED = "opened", "closed"  # the first and the last step of every incident
+
+RESCORED = "state:rescored"  # the heartbeat that counts, never mind when, outcomes whose truth was revised
 
 PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
 
@@ -179,7 +157,11 @@ class Journal:
         if outcomes.is_empty():
             return 0
         with self.transaction() as connection:
+            given_up = self._given_up(connection, outcomes)
             new = self._insert_new(connection, OUTCOMES, as_rows(outcomes, OUTCOME))
+            late = Counter(given_up[one] for one in new if one in given_up)
+            for task, times in late.items():
+                self._beat(connection, task, f"{FORGOTTEN}never_came", EPOCH, "", times)
             if new:
                 mark = sql.update(FORECASTS).where(FORECASTS.c.forecast_id == sql.bindparam("scored"))
                 connection.execute(mark.values(state="scored"), [{"scored": one} for one in new])
@@ -200,13 +182,17 @@ class Journal:
                 revisions=OUTCOMES.c.revisions + 1,
                 first_actual=sql.func.coalesce(OUTCOMES.c.first_actual, OUTCOMES.c.actual),
             )
+            .returning(OUTCOMES.c.task)
         )
         with self.transaction() as connection:
-            revised = sum(
-                connection.execute(changed, {"scored": one, "truth": truth}).rowcount
+            revised = Counter(
+                task
                 for one, truth in outcomes.select("forecast_id", "actual").iter_rows()
+                for task in connection.execute(changed, {"scored": one, "truth": truth}).scalars()
             )
-        return revised
+            for task, times in revised.items():
+                self._beat(connection, task, RESCORED, EPOCH, "", times)
+        return revised.total()
 
     def revised(self, task: str) -> int:
         """Return how many outcomes were scored again because their truth was revised."""
@@ -318,7 +304,9 @@ class Journal:
         def of(table: sql.Table, *what: Any, where: Any = True) -> list[sql.ScalarSelect[Any]]:
             return [sql.select(one).where((table.c.task == task) & where).scalar_subquery() for one in what]
 
+        # what a revised truth changes shows in no time and no number of rows
         query = sql.select(
+            *of(HEARTBEATS, HEARTBEATS.c.count, where=HEARTBEATS.c.work == RESCORED),
             *of(FORECASTS, sql.func.max(FORECASTS.c.issued_at), where=FORECASTS.c.horizon == 1),
             *of(FORECASTS, sql.func.count(), where=FORECASTS.c.state == "waiting"),
             *of(FORECASTS, sql.func.count(), where=FORECASTS.c.state == "never_came"),
@@ -447,16 +435,25 @@ class Journal:
         return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
 
     def _beat(self, connection: sql.Connection, task: str, work: str, now: datetime, detail: str, times: int) -> None:
+        """Count what was done so many times more; what was done as of the past does not become the newest of it."""
         insert = self.insert(HEARTBEATS)
+        newer = insert.excluded.at >= HEARTBEATS.c.at
         again = insert.on_conflict_do_update(
             index_elements=["task", "work"],
             set_={
-                "at": insert.excluded.at,
-                "detail": insert.excluded.detail,
+                "at": sql.case((newer, insert.excluded.at), else_=HEARTBEATS.c.at),
+                "detail": sql.case((newer, insert.excluded.detail), else_=HEARTBEATS.c.detail),
                 "count": HEARTBEATS.c.count + insert.excluded.count,
             },
         )
         connection.execute(again, [{"task": task, "work": work, "at": now, "count": times, "detail": detail}])
+
+    def _given_up(self, connection: sql.Connection, outcomes: pl.DataFrame) -> dict[str, str]:
+        """Return the tasks of forecasts that were given up, by their ids: of the time and tasks of these outcomes."""
+        within = FORECASTS.c.timestamp.between(outcomes["timestamp"].min(), outcomes["timestamp"].max())
+        lost = FORECASTS.c.task.in_(outcomes["task"].unique().to_list()) & (FORECASTS.c.state == "never_came")
+        query = sql.select(FORECASTS.c.forecast_id, FORECASTS.c.task).where(lost & within)
+        return {row[0]: row[1] for row in connection.execute(query)}
 
     def _insert_forecasts(self, connection: sql.Connection, forecasts: pl.DataFrame) -> int:
         """Insert those that are not there yet and return how many: as the driver takes them, many at a time."""

@@ -127,8 +127,8 @@ def observe_prediction(task: str, model_version: str, seconds: float) -> None:
     _of_prediction(task, model_version).observe(seconds)
 
 
-def readings(journal: Journal, task: str, now: datetime, newest: datetime | None = None) -> Iterator[Reading]:
-    """Yield what the journal says about a task as of ``now``; ``newest`` is the newest observation's time.
+def readings(journal: Journal, task: str, now: datetime, age: timedelta | None = None) -> Iterator[Reading]:
+    """Yield what the journal says about a task as of ``now``; ``age`` is the newest observation's (``Task.age``).
 
     Live errors are those of the last two weeks, per horizon and pooled (horizon "all").
     """
@@ -140,15 +140,15 @@ def readings(journal: Journal, task: str, now: datetime, newest: datetime | None
         for name, what in _COUNTED.items():
             yield Reading(name, (task,), ever[what] + gone.get(what, 0))
         yield Reading("forecastle_forecasts_waiting", (task,), counts["waiting"])
-    if newest is not None:
-        yield Reading("forecastle_data_age_seconds", (task,), (now - newest).total_seconds())
+    if age is not None:
+        yield Reading("forecastle_data_age_seconds", (task,), age.total_seconds())
     ratio = drift_ratio(flags)
     if ratio is not None:
         yield Reading("forecastle_drift_ratio", (task,), ratio)
     yield from _live(task, live_figures(journal, task, now - LIVE_WINDOW))
     for incident in journal.incidents(task, open_only=True):
         yield Reading("forecastle_incidents_open", (task, incident.kind), 1)
-    yield from _beats(task, beats)
+    yield from _beats(task, beats, now)
 
 
 def outer_readings(settings: Settings, task: Task, now: datetime) -> Iterator[Reading]:
@@ -239,13 +239,14 @@ def _own() -> _Own:
     )
 
 
-def _beats(task: str, beats: Mapping[str, Heartbeat]) -> Iterator[Reading]:
+def _beats(task: str, beats: Mapping[str, Heartbeat], now: datetime) -> Iterator[Reading]:
     """Yield what heartbeats say: kinds of work as such; what has a colon in its name has a metric of its own."""
     judged = {work.removeprefix(GATE): beat for work, beat in beats.items() if work.startswith(GATE)}
     for verdict, beat in judged.items():
         yield Reading("forecastle_gate_verdicts_total", (task, verdict), beat.count)
-    if judged:
-        newest = max(judged, key=lambda verdict: judged[verdict].at)
+    by_now = [verdict for verdict, beat in judged.items() if beat.at <= now]  # a run may act as of an earlier time
+    if by_now:
+        newest = max(by_now, key=lambda verdict: judged[verdict].at)
         yield Reading("forecastle_gate_failing", (task,), float(newest == "fail"))
     for work, beat in beats.items():
         if work.startswith(TRAINED):

@@ -2,6 +2,9 @@
 
 Every file is written from ``rules`` and ``dashboard`` by a template beside this module; nothing is decided here but how
 a rule reads as PromQL.
+
+What is read from the stores every replica of the service tells alike, so it is taken once, however many there are or
+were; what speaks of a whole window says nothing of a metric that was not there yet when the window began.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 
 from forecastle.frame import write_text
 from forecastle.monitoring.dashboard import dashboard
+from forecastle.monitoring.metrics import METRICS
 from forecastle.monitoring.rules import PAGE, Aggregation, Rule, rules_for
 from forecastle.task import Task, duration_text
 
@@ -30,11 +34,12 @@ FILES = {
 }
 DASHBOARD = "grafana/dashboards/forecastle.json"
 
+_SEEN = "max by ({labels}) ({series} offset {window})"
 PROMQL: dict[Aggregation, str] = {
-    "last": "{series}",
-    "min": "min_over_time({series}[{window}])",
-    "max": "max_over_time({series}[{window}])",
-    "increase": "increase({series}[{window}])",
+    "last": "{worst} by ({labels}) ({series})",
+    "min": f"min by ({{labels}}) (min_over_time({{series}}[{{window}}])) and {_SEEN}",
+    "max": "max by ({labels}) (max_over_time({series}[{window}]))",
+    "increase": f"max by ({{labels}}) (increase({{series}}[{{window}}])) and {_SEEN}",
     "p95": "histogram_quantile(0.95, sum by (task, le) (rate({series}[{window}])))",
 }
 
@@ -98,13 +103,16 @@ def rendered(tasks: Sequence[Task]) -> tuple[Rendered, ...]:
 def as_promql(rule: Rule, chosen: Mapping[str, str], suffix: str = "") -> Rendered:
     """Return a rule as PromQL, for the tasks ``chosen`` by a pattern of their names."""
     name = f"{rule.metric}_bucket" if rule.aggregation == "p95" else rule.metric
-    number = PROMQL[rule.aggregation].format(series=_series(name, rule, chosen), window=_span(rule.window))
+    series = _series(name, rule, chosen)
+    filled = {"series": series, "window": _span(rule.window), "labels": ", ".join(METRICS[rule.metric].labels)}
+    number = PROMQL[rule.aggregation].format(**filled, worst="max" if rule.comparison == ">" else "min")
+    if rule.metric == "up":
+        number = series  # Prometheus' own, and of each replica another
     if rule.least is not None:
         metric, least = rule.least
         number += f" and on (task) {_series(metric, rule, chosen)} >= {least:g}"
     alert = "Forecastle" + "".join(part.capitalize() for part in rule.name.split("-")) + suffix
-    # the comparison binds less tightly than `and`, so what is compared stands in brackets
-    left = f"({number})" if rule.least is not None else number
+    left = f"({number})" if " and " in number else number  # `and` binds less tightly than the comparison
     uid = "-".join(["fc", rule.name, *([suffix] if suffix else [])])
     return Rendered(rule, uid, alert, number, f"{left} {rule.comparison} {rule.threshold:g}", _span(rule.hold))
 

@@ -1,9 +1,10 @@
 """The loop back: an incident that asks for a retrain, through the journal alone.
 
 An open incident of a rule with ``retrain`` (data drift, concept drift, skill lost) asks once it may: not sooner after
-the last training than the task's cooldown, and only with enough newer data. Whoever trains (``forecastle live``, a
-scheduler) looks for what is ``wanted`` and notes what came of it; the incident ends by itself when its measure is back.
-So the steps of an incident read: opened, retrain asked, training started, challenger promoted (or kept out), closed.
+the last training than the task's cooldown, and only with enough newer data. Whoever trains (``forecastle live``, or
+Airflow, which the step ``watch`` asks) looks for what is ``wanted``; any training, asked for or not, notes what came of
+it; the incident ends by itself when its measure is back. So the steps of an incident read: opened, retrain asked,
+training started, challenger promoted (or kept out), closed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from forecastle.task import Task, duration_text
 
 ASKED, WAITS, STARTED = "retrain asked", "retrain waits", "training started"
 PROMOTED, KEPT_OUT, FAILED = "challenger promoted", "challenger kept out", "training failed"
+TRIES = 2  # how often a training that is cut off is begun before it, too, waits for the cooldown
 LEAST_STEPS = 24  # of newer data, whatever the task says: a day's, where it is hourly
 
 
@@ -43,14 +45,40 @@ def consider(journal: Journal, task: Task, newest: datetime | None, now: datetim
     return not reason
 
 
-def wanted(journal: Journal, task: str) -> tuple[int, ...]:
-    """Return the numbers of the open incidents whose request has not been answered yet, also one begun and cut off."""
-    numbers = [one.number for one in journal.incidents(task, open_only=True)]
-    return tuple(number for number, steps in journal.incident_steps(numbers).items() if _is_waiting(steps))
+def wanted(journal: Journal, task: Task, now: datetime) -> tuple[int, ...]:
+    """Return the numbers of the open incidents whose request has not been answered yet.
+
+    A training that was begun and cut off is begun once more; after that, where it may be what ends its process, not
+    before the task's cooldown has passed.
+    """
+    numbers = [one.number for one in journal.incidents(task.name, open_only=True)]
+    known = journal.incident_steps(numbers)
+    cooldown = task.monitoring.retrain_cooldown
+    return tuple(number for number, steps in known.items() if _is_waiting(steps) and _may_begin(steps, now, cooldown))
+
+
+def begin(journal: Journal, numbers: Sequence[int], training: str, now: datetime) -> None:
+    """Note on incidents that a training, of this name, has started; one that runs already is not noted again."""
+    for number, steps in journal.incident_steps(numbers).items():
+        if not any(step.what == STARTED and step.detail == training for step in steps[-1:]):
+            journal.note_step(number, STARTED, training, now)
+
+
+def settle(journal: Journal, task: Task, version: str, promoted: bool, why: str, now: datetime) -> None:
+    """Note on the open incidents that ask for trainings what came of one, whoever asked for it.
+
+    Saying it of a version again changes nothing.
+    """
+    what, head = PROMOTED if promoted else KEPT_OUT, f"Version {version}. "
+    retrain = {rule.name for rule in rules_for(task) if rule.retrain}
+    numbers = [one.number for one in journal.incidents(task.name, open_only=True) if one.kind in retrain]
+    for number, steps in journal.incident_steps(numbers).items():
+        if not any(step.what == what and step.detail.startswith(head) for step in steps):
+            journal.note_step(number, what, head + why, now)
 
 
 def note(journal: Journal, numbers: Sequence[int], what: str, detail: str, now: datetime) -> None:
-    """Note on incidents that a training started, or what came of it."""
+    """Note on incidents what came of a training."""
     for number in numbers:
         journal.note_step(number, what, detail, now)
 
@@ -81,3 +109,9 @@ def _note_once(
 def _is_waiting(steps: Sequence[IncidentStep]) -> bool:
     about = [step.what for step in steps if step.what in (ASKED, STARTED, PROMOTED, KEPT_OUT, FAILED)]
     return bool(about) and about[-1] in (ASKED, STARTED)
+
+
+def _may_begin(steps: Sequence[IncidentStep], now: datetime, cooldown: timedelta) -> bool:
+    asked = max((place for place, step in enumerate(steps) if step.what == ASKED), default=0)
+    begun = [step.at for step in steps[asked:] if step.what == STARTED]
+    return len(begun) < TRIES or now - begun[-1] >= cooldown

@@ -13,6 +13,32 @@ import sqlalchemy as sql
 
 from forecastle.frame import TIME
 
+FORECAST: dict[str, pl.DataType] = {
+    "forecast_id": pl.String(),
+    "task": pl.String(),
+    "series_id": pl.String(),
+    "origin": TIME,
+    "timestamp": TIME,
+    "horizon": pl.Int64(),
+    "value": pl.Float64(),
+    "lower": pl.Float64(),
+    "upper": pl.Float64(),
+    "last": pl.Float64(),
+    "model_version": pl.String(),
+    "data_version": pl.String(),
+    "issued_at": TIME,
+    "drifted": pl.Boolean(),
+    "estimator": pl.String(),
+}
+PROVENANCE: dict[str, pl.DataType] = {"feature_digest": pl.String(), "data_age": pl.Float64()}
+"""What a forecast was made of, where its maker says it: a digest of its features, the age of its data in seconds."""
+
+OUTCOME: dict[str, pl.DataType] = {
+    **{name: dtype for name, dtype in FORECAST.items() if name not in ("drifted", "estimator")},
+    "actual": pl.Float64(),
+    "scored_at": TIME,
+}
+
 AT_ONCE = 500  # rows of one statement
 
 # Two horizons may share a timestamp where the grid is the observed one, so both are needed.

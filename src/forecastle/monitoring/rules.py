@@ -15,7 +15,8 @@ from forecastle.task import Task
 
 Aggregation = Literal["last", "min", "max", "increase", "p95"]
 """Of a metric over the window: its newest value, its least, its greatest, what a counter gained, or of a histogram the
-95th percentile of what came in."""
+95th percentile of what came in. What speaks of the whole window, ``min`` and ``increase``, says nothing of a metric
+that was not there yet when the window began."""
 
 ENTIRE = "forecastle"  # the job's name in Prometheus, by which it knows whether the service is up
 PAGE = "docs/incidents.md"

@@ -1,7 +1,7 @@
 """What was measured lately, so that the embedded evaluator can look at a stretch of time as Prometheus does.
 
-Only the metrics of rules with a window are kept, at each look, in the journal, so that looks of different processes
-see one past.
+Only the metrics of rules with a window are kept, and that there was a look, in the journal, so that looks of different
+processes see one past. What was absent at a look is known to have been: Prometheus knows it as stale.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from itertools import pairwise
 
@@ -19,7 +19,8 @@ from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.rules import Aggregation, Rule
 from forecastle.monitoring.tables import SAMPLES
 
-KEPT = timedelta(days=7)  # beyond the longest window, so that rare looks find one from before it
+LOOK = "look"  # the metric of the sample that every look leaves
+WHOLE: tuple[Aggregation, ...] = ("min", "increase")  # what speaks of all of its window
 BOUND = "le"  # the label of a histogram's bucket: its upper bound
 
 
@@ -33,9 +34,20 @@ class Sample:
     value: float
 
 
-def keep(journal: Journal, task: str, samples: Iterable[Sample], rules: Iterable[Rule], now: datetime) -> None:
-    """Keep what rules with a window look at, once a time, and forget what is too old for any of them."""
-    windows = {name: rule.window for rule in rules if rule.window for name in (_series_name(rule),)}
+def last_look(journal: Journal, task: str) -> datetime | None:
+    """Return the time of the newest look that left anything."""
+    with journal.transaction() as connection:
+        found: datetime | None = connection.execute(
+            sql.select(sql.func.max(SAMPLES.c.at)).where(SAMPLES.c.task == task)
+        ).scalar()
+    return found
+
+
+def keep(
+    journal: Journal, task: str, samples: Iterable[Sample], rules: Iterable[Rule], since: datetime, now: datetime
+) -> None:
+    """Keep what rules with a window look at, once a time, and forget what is from before ``since``."""
+    names = {LOOK, *(_series_name(rule) for rule in rules if rule.window)}
     rows = [
         {
             "task": task,
@@ -44,15 +56,13 @@ def keep(journal: Journal, task: str, samples: Iterable[Sample], rules: Iterable
             "at": one.at,
             "value": one.value,
         }
-        for one in samples
-        if one.metric in windows
+        for one in (Sample(LOOK, (), now, 1.0), *samples)
+        if one.metric in names
     ]
-    oldest = now - max(windows.values(), default=timedelta(0)) - KEPT
     keys = ["task", "metric", "labels", "at"]
     with journal.transaction() as connection:
-        if rows:
-            connection.execute(journal.insert(SAMPLES).on_conflict_do_nothing(index_elements=keys), rows)
-        connection.execute(sql.delete(SAMPLES).where((SAMPLES.c.task == task) & (SAMPLES.c.at < oldest)))
+        connection.execute(journal.insert(SAMPLES).on_conflict_do_nothing(index_elements=keys), rows)
+        connection.execute(sql.delete(SAMPLES).where((SAMPLES.c.task == task) & (SAMPLES.c.at < since)))
 
 
 def recall(journal: Journal, task: str, now: datetime) -> tuple[Sample, ...]:
@@ -74,32 +84,33 @@ def measure(rule: Rule, present: Iterable[Sample], past: Iterable[Sample], now: 
 
     As in Prometheus, a series that is not there now and has no window to look back on says nothing.
     """
+    present, past = tuple(present), tuple(past)
     name, chosen = _series_name(rule), rule.labels.items()
+    begin = max((one.at for one in (*past, *present) if one.at <= now - rule.window), default=None)
     groups: dict[tuple[tuple[str, str], ...], list[Sample]] = {}
     for one in (*past, *present):
         if one.metric == name and chosen <= dict(one.labels).items():
             groups.setdefault(one.labels, []).append(one)
     if rule.aggregation == "p95":
-        found = _percentile(groups, rule, now)
-        return found
-    looked = (AGGREGATIONS[rule.aggregation](_within(samples, rule, now), now) for samples in groups.values())
+        return _percentile(groups, rule, now)
+    looked = (AGGREGATIONS[rule.aggregation](_within(samples, rule, begin, now)) for samples in groups.values())
     values = [value for value in looked if value is not None]
     return None if not values else max(values) if rule.comparison == ">" else min(values)
 
 
-def _last(samples: Sequence[Sample], now: datetime) -> float | None:
-    return samples[-1].value if samples and samples[-1].at == now else None
+def _last(samples: Sequence[Sample]) -> float | None:
+    return samples[-1].value if samples else None
 
 
-def _least(samples: Sequence[Sample], now: datetime) -> float | None:
+def _least(samples: Sequence[Sample]) -> float | None:
     return min((one.value for one in samples), default=None)
 
 
-def _greatest(samples: Sequence[Sample], now: datetime) -> float | None:
+def _greatest(samples: Sequence[Sample]) -> float | None:
     return max((one.value for one in samples), default=None)
 
 
-def _increase(samples: Sequence[Sample], now: datetime) -> float | None:
+def _increase(samples: Sequence[Sample]) -> float | None:
     """Return what a counter has gained; one that fell began anew from zero."""
     if len(samples) < 2:
         return None
@@ -107,7 +118,7 @@ def _increase(samples: Sequence[Sample], now: datetime) -> float | None:
     return sum(after - before if after >= before else after for before, after in steps)
 
 
-AGGREGATIONS: dict[Aggregation, Callable[[Sequence[Sample], datetime], float | None]] = {
+AGGREGATIONS: dict[Aggregation, Callable[[Sequence[Sample]], float | None]] = {
     "last": _last,
     "min": _least,
     "max": _greatest,
@@ -115,22 +126,28 @@ AGGREGATIONS: dict[Aggregation, Callable[[Sequence[Sample], datetime], float | N
 }
 
 
-def _within(samples: Sequence[Sample], rule: Rule, now: datetime) -> list[Sample]:
-    """Return the samples of a rule's window; of what counts up, the newest from before it is where it starts."""
+def _within(samples: Sequence[Sample], rule: Rule, begin: datetime | None, now: datetime) -> list[Sample]:
+    """Return the samples of a rule's window, as of now for one without; ``begin`` is the newest look at or before the
+    window's start.
+
+    What speaks of the whole window begins there, and has none where the series was not seen by that look; what comes in
+    is counted from the newest sample before the window.
+    """
     start = now - rule.window
-    inside = [one for one in samples if one.at >= start]
-    if rule.aggregation in ("increase", "p95"):
-        exact = bool(inside) and inside[0].at == start
-        before = [] if exact else [one for one in samples if one.at < start][-1:]
-        return [*before, *inside] if before or exact or rule.aggregation == "p95" else []
-    return inside
+    if rule.aggregation in WHOLE:
+        if begin is None or all(one.at != begin for one in samples):
+            return []
+        start = begin
+    elif rule.aggregation == "p95":
+        start = max((one.at for one in samples if one.at <= start), default=start)
+    return [one for one in samples if one.at >= start]
 
 
 def _percentile(groups: dict[tuple[tuple[str, str], ...], list[Sample]], rule: Rule, now: datetime) -> float | None:
     """Return the 95th percentile as Prometheus' histogram_quantile does: within a bucket evenly spread."""
     buckets: dict[float, float] = {}
     for labels, samples in groups.items():
-        gained = _increase(_within(samples, rule, now), now)
+        gained = _increase(_within(samples, rule, None, now))
         bound = float(dict(labels)[BOUND])
         buckets[bound] = buckets.get(bound, 0.0) + (gained or 0.0)
     bounds = sorted(buckets)

@@ -11,7 +11,15 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from forecastle.errors import SettingsError, StorageUnavailable
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 30  # for which another writer is waited for
+CONNECT_SECONDS = 5  # for a connection: one to the server, or one that others use
+_LINE = {  # after which a connection counts as cut, where the other end is silent: libpq's words
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 
 class _Moment(sql.TypeDecorator[datetime]):
@@ -149,12 +157,15 @@ SIGNS_OF_LIFE = sql.Table("signs_of_life", TABLES, sql.Column("at", _Moment, pri
 
 
 def make_engine(url: str) -> sql.Engine:
-    """Make an engine; a SQLite file gets its folder, a write-ahead log and patience with other writers."""
+    """Make an engine; a SQLite file gets its folder and a write-ahead log, both patience with others and an end to it.
+
+    What a URL says itself of how long to wait holds.
+    """
     try:
         address = sql.make_url(url)
         if address.get_backend_name() not in ("sqlite", "postgresql"):
             raise NoSuchModuleError(f"the database {address.get_backend_name()!r}")
-        engine = sql.create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite")
+        engine = sql.create_engine(address, **_options(address))
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         # The URL may hold a password, and one that cannot be parsed cannot be redacted: it is not shown.
         raise SettingsError(
@@ -166,7 +177,17 @@ def make_engine(url: str) -> sql.Engine:
         if address.database:
             _make_folder(Path(address.database).parent)
         sql.event.listen(engine, "connect", _prepare_sqlite)
+    else:
+        sql.event.listen(engine, "connect", _prepare_postgresql)
     return engine
+
+
+def _options(address: sql.URL) -> dict[str, Any]:
+    if address.get_backend_name() == "sqlite":
+        return {}
+    by_libpq = address.get_driver_name() in ("psycopg", "psycopg2")
+    line = {name: value for name, value in _LINE.items() if by_libpq and name not in address.query}
+    return {"pool_pre_ping": True, "pool_timeout": CONNECT_SECONDS, "connect_args": line}
 
 
 def _make_folder(folder: Path) -> None:
@@ -183,3 +204,10 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _prepare_postgresql(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+    cursor.close()
+    connection.commit()  # or the end of the first transaction takes it back

@@ -22,7 +22,7 @@ from forecastle.monitoring.tables import HEARTBEATS, OUTCOMES
 
 LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
 SETTLED = timedelta(days=3)  # after which most sources' truths seldom come or change
-FORGOTTEN = "forgotten:"  # the heartbeats that count what was removed, by what it was
+FORGOTTEN = "forgotten:"  # the heartbeats that count what is there no more, by what it was
 Moved = dict[tuple[str, int], float]
 """By series, and horizon or 0 for the series itself: the logarithm of what widths are multiplied by."""
 

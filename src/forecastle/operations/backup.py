@@ -23,7 +23,7 @@ import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -64,6 +64,12 @@ LOCK_SECONDS = 300.0
 Tell = Callable[[str, int], None]
 """Told of every store that was copied: its name, and how many files it has."""
 
+Progress = Callable[[str, int, int], None]
+"""Told what is at work, how many bytes of it are done, and of about how many: stores grow meanwhile."""
+
+Moved = Callable[[int], None]
+"""Told how many bytes were moved since it was told last."""
+
 
 @dataclass(frozen=True)
 class Backup:
@@ -75,7 +81,13 @@ class Backup:
     elsewhere: dict[str, str]
 
 
-def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda store, files: None) -> Backup:
+def back_up(
+    settings: Settings,
+    to: Path,
+    now: datetime,
+    tell: Tell = lambda store, files: None,
+    progress: Progress = lambda what, done, of: None,
+) -> Backup:
     """Copy every store on this machine, and archive and history in a bucket, to a folder or .tar(.gz) that is new.
 
     Raises UserError where the target exists, lies in the home folder, or there is nothing to back up; FormatError where
@@ -89,7 +101,7 @@ def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda sto
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        files = _copy_all(where, part, tell)
+        files = _copy_all(where, part, tell, moving("Copying the stores…", _size(where), progress))
         if not files.keys() - {f"{HOME}/{formats.NOTE}"}:
             raise _nothing(where)
         manifest = {
@@ -102,7 +114,8 @@ def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda sto
             "files": files,
         }
         write_json(part / MANIFEST, manifest)
-        _put_in_place(part, to)
+        size = sum(one["bytes"] for one in files.values())
+        _put_in_place(part, to, moving("Packing…", size, progress))
     except OSError as error:
         raise StorageUnavailable(
             f"to back up to {to}",
@@ -111,10 +124,22 @@ def back_up(settings: Settings, to: Path, now: datetime, tell: Tell = lambda sto
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Backup(to, len(files), sum(one["bytes"] for one in files.values()), where.elsewhere)
+    return Backup(to, len(files), size, where.elsewhere)
 
 
-def digest_of(path: Path, copy_to: Path | None = None) -> dict[str, Any]:
+def moving(what: str, of: int, progress: Progress) -> Moved:
+    """Return what adds up the bytes that were moved, and tells how far the work is."""
+    done = 0
+
+    def moved(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(what, done, max(of, done))
+
+    return moved
+
+
+def digest_of(path: Path, copy_to: Path | None = None, moved: Moved = lambda size: None) -> dict[str, Any]:
     """Return a file's bytes and SHA-256, copied on the way if asked."""
     whole, size = hashlib.sha256(), 0
     with ExitStack() as stack:
@@ -128,6 +153,7 @@ def digest_of(path: Path, copy_to: Path | None = None) -> dict[str, Any]:
             size += len(chunk)
             if target is not None:
                 target.write(chunk)
+            moved(len(chunk))
     return {"bytes": size, "sha256": whole.hexdigest()}
 
 
@@ -149,7 +175,19 @@ def _nothing(where: Places) -> UserError:
     return UserError(f"stores in {where.local[HOME]}", "none", "Check FORECASTLE_HOME.")
 
 
-def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
+def _size(where: Places) -> int:
+    """Return about how many bytes there are to copy on this machine; what lies in a bucket is not looked at before."""
+    home = where.local[HOME]
+    skip = {(home / VERSIONS / name).as_posix() for name in WORKSPACE_LEFT_OUT}
+    total = 0
+    for place in {home, *(path for path in where.local.values() if not path.is_relative_to(home))}:
+        for path in [place] if place.is_file() else _files(place, skip):
+            with suppress(OSError):
+                total += path.stat().st_size
+    return total
+
+
+def _copy_all(where: Places, part: Path, tell: Tell, moved: Moved) -> dict[str, Any]:
     """Copy the stores in their order and return every file's bytes and digest by its path in the backup."""
     home = where.local[HOME]
     apart = where.local.get(STORES)
@@ -165,40 +203,40 @@ def _copy_all(where: Places, part: Path, tell: Tell) -> dict[str, Any]:
         for task in tasks:
             held.enter_context(alone(task))
         if JOURNAL in where.local:
-            copied("journal", _copy_database(where.local[JOURNAL], part, JOURNAL))
+            copied("journal", _copy_database(where.local[JOURNAL], part, JOURNAL, moved))
         # It says which stretches of the past are in the history: of none that is not in the copy of that.
-        copied("collecting", _copy_database(home / LEDGER, part, f"{HOME}/{LEDGER}"))
+        copied("collecting", _copy_database(home / LEDGER, part, f"{HOME}/{LEDGER}", moved))
         pointers = [path for task in tasks for path in sorted((task / "models").glob("*.json"))]
-        copied("pointers", _copy_files(pointers, home, part / HOME, HOME))
+        copied("pointers", _copy_files(pointers, home, part / HOME, HOME, moved))
         known = set(files)
         for name in FIRST:
             for task in tasks:
-                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known))
+                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, moved))
         if REGISTRY in where.local:
-            copied("registry", _copy_database(where.local[REGISTRY], part, REGISTRY))
-        copied("artifacts", _copy_tree(home / "mlflow-artifacts", home, part / HOME, HOME, known))
+            copied("registry", _copy_database(where.local[REGISTRY], part, REGISTRY, moved))
+        copied("artifacts", _copy_tree(home / "mlflow-artifacts", home, part / HOME, HOME, known, moved))
         with _workspace_alone(home / VERSIONS):
             skip = {(home / VERSIONS / name).as_posix() for name in WORKSPACE_LEFT_OUT}
-            copied("versions", _copy_tree(home / VERSIONS, home, part / HOME, HOME, known, skip))
+            copied("versions", _copy_tree(home / VERSIONS, home, part / HOME, HOME, known, moved, skip))
         if REMOTE in where.local:
             remote = where.local[REMOTE]
-            copied("training tables", _copy_tree(remote, remote, part / REMOTE, REMOTE, known))
+            copied("training tables", _copy_tree(remote, remote, part / REMOTE, REMOTE, known, moved))
         for task in tasks:
             names = sorted({one.name for one in task.iterdir()} - {*FIRST, "runs", *LAST})
             for name in ["runs", *names, *LAST[:-3]]:
-                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, inside))
+                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, moved, inside))
         for name in LAST[-3:]:  # these lie in two places where the stores are apart, and keep their order over both
             if where.bucket is not None and name in buckets.KINDS:
-                for task_name, found in _copy_objects(where.bucket, name, part).items():
+                for task_name, found in _copy_objects(where.bucket, name, part, moved).items():
                     copied(f"{task_name}/{name}", found)
             if apart is not None and name != admissions.FOLDER:
                 for folder in sorted(apart.glob(f"*/{name}")):
-                    found = _copy_tree(folder, apart, part / STORES, STORES, known)
+                    found = _copy_tree(folder, apart, part / STORES, STORES, known, moved)
                     copied(f"{folder.parent.name}/{name}", found)
             for task in tasks:
-                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, inside))
+                copied(f"{task.name}/{name}", _copy_tree(task / name, home, part / HOME, HOME, known, moved, inside))
         rest = [one for one in sorted(home.iterdir()) if one.is_file() and one.name not in LEFT_OUT]
-        copied("home", _copy_files([one for one in rest if _belongs(one)], home, part / HOME, HOME))
+        copied("home", _copy_files([one for one in rest if _belongs(one)], home, part / HOME, HOME, moved))
     return files
 
 
@@ -207,7 +245,7 @@ def _is_task(folder: Path) -> bool:
     return folder.is_dir() and not folder.name.startswith(".") and folder.name not in reserved
 
 
-def _copy_database(path: Path, part: Path, name: str) -> dict[str, Any]:
+def _copy_database(path: Path, part: Path, name: str, moved: Moved) -> dict[str, Any]:
     """Copy a SQLite database as it is at one moment, whoever writes to it meanwhile."""
     if not path.exists():
         return {}
@@ -218,20 +256,20 @@ def _copy_database(path: Path, part: Path, name: str) -> dict[str, Any]:
             target.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error as error:
         raise StorageUnavailable(f"to copy the database {path}", str(error), "Try again.") from error
-    return {name: digest_of(part / name)}
+    return {name: digest_of(part / name, moved=moved)}
 
 
-def _copy_objects(bucket: Store, kind: str, part: Path) -> dict[str, dict[str, Any]]:
+def _copy_objects(bucket: Store, kind: str, part: Path, moved: Moved) -> dict[str, dict[str, Any]]:
     """Copy every task's objects of a kind, and return for each task what came."""
     found: dict[str, dict[str, Any]] = {}
     for name in buckets.copy_out(bucket, kind, part / STORES):
         of_task = found.setdefault(name.partition("/")[0], {})
-        of_task[f"{STORES}/{name}"] = digest_of(part / STORES / name)
+        of_task[f"{STORES}/{name}"] = digest_of(part / STORES / name, moved=moved)
     return found
 
 
 def _copy_tree(
-    root: Path, base: Path, into: Path, prefix: str, known: set[str], skip: set[str] | None = None
+    root: Path, base: Path, into: Path, prefix: str, known: set[str], moved: Moved, skip: set[str] | None = None
 ) -> dict[str, Any]:
     """Copy every file at or below root, looking again until a look finds nothing new.
 
@@ -244,16 +282,16 @@ def _copy_tree(
         new = [path for path in paths if f"{prefix}/{path.relative_to(base).as_posix()}" not in there]
         if not new:
             return found
-        found |= _copy_files(new, base, into, prefix)
+        found |= _copy_files(new, base, into, prefix, moved)
 
 
-def _copy_files(paths: list[Path], base: Path, into: Path, prefix: str) -> dict[str, Any]:
+def _copy_files(paths: list[Path], base: Path, into: Path, prefix: str, moved: Moved) -> dict[str, Any]:
     """Copy these files, leaving out those that vanish meanwhile."""
     found = {}
     for path in paths:
         name = path.relative_to(base).as_posix()
         try:
-            found[f"{prefix}/{name}"] = digest_of(path, into / name)
+            found[f"{prefix}/{name}"] = digest_of(path, into / name, moved)
         except FileNotFoundError:
             (into / name).unlink(missing_ok=True)
     return found
@@ -287,16 +325,21 @@ def _workspace_alone(workspace: Path) -> Iterator[None]:
         ) from error
 
 
-def _put_in_place(part: Path, to: Path) -> None:
+def _put_in_place(part: Path, to: Path, moved: Moved) -> None:
     """Give the finished copy the name it was asked for, in one move."""
     os.sync()
     if not is_file(to):
         part.rename(to)
         return
     packed = to.with_name(f".{to.name}.packing")
+
+    def told(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        moved(entry.size)
+        return entry
+
     try:
         with tarfile.open(packed, "w" if to.suffix == ".tar" else "w:gz") as archive:
-            archive.add(part, arcname=".")
+            archive.add(part, arcname=".", filter=told)
         os.sync()
         packed.rename(to)
     finally:

@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+import polars as pl
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from forecastle import __version__
-from forecastle.data import budget, formats, identity, remotes, store
-from forecastle.data.providers import PROVIDERS
-from forecastle.errors import ForecastleError, SettingsError, StorageUnavailable
+from forecastle.data import budget, first_look, formats, identity, remotes, store
+from forecastle.data.providers import PROVIDERS, file
+from forecastle.errors import ForecastleError, GateError, SettingsError, StorageUnavailable
+from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.http import Client, Request
 from forecastle.models import pointer, trees
 from forecastle.monitoring.journal import Journal
@@ -35,6 +37,7 @@ Health = Literal["well", "hint", "ill"]
 
 LEAST_FREE = 2 * 2**30  # bytes on the disk of the home folder
 LONG_AGO = timedelta(days=400)
+MOST_NAMED = 5  # series
 CLOCK_ROOM = timedelta(minutes=2)  # that this clock and another's may lie apart
 PACKAGES = ("polars", "lightgbm", "scikit-learn", "mlflow", "dvc", "fastapi", "obstore", "sqlalchemy")
 EXTRAS = {
@@ -250,18 +253,37 @@ def _listening(settings: Settings) -> str:
     return f"the service listens on {settings.host}:{settings.port}"
 
 
-def _task(settings: Settings, task: Task, now: datetime) -> str:
+def _task(settings: Settings, task: Task, now: datetime) -> Finding | str:
     """Check that a task still is what its stores were begun for, and that its schedule and key fit its source."""
     identity.require(task, settings.task_folder(task.name))
     if task.source.provider == "file":
-        if not Path(task.source.path or "").exists():
-            raise StorageUnavailable(f"the table {task.source.path}", "no such file", "Mend path in [source].")
-        return f"reads {task.source.path}"
+        return _table(task, now)
     budget.check_schedule([task], settings, now)
     window = max(task.source.window, task.gate.window)
     asked = PROVIDERS[task.source.provider].requests(task.measured, settings, now - window, now, now)
     keyed = "its key is set, " if any(request.secret_params for request in asked) else ""
     return f"{task.source.provider}: {keyed}its schedule fits what may be asked"
+
+
+def _table(task: Task, now: datetime) -> Finding | str:
+    """Read a task's own table as a run would, and look whether it reaches to now."""
+    rows = file.observations(task)
+    said = f"reads {task.source.path}: {first_look.span(rows)}"
+    ends = rows.group_by(SERIES).agg(pl.max(TIMESTAMP)).sort(TIMESTAMP, SERIES)
+    newest: datetime = ends[TIMESTAMP][-1]
+    if (ended := first_look.ended(task, newest, now)) is not None:
+        rule = task.gate.checks.get("freshness")
+        stops = rule is None or rule.verdict in (None, "fail")
+        found, _, action = ended.partition(" If ")
+        health: Health = "ill" if stops else "hint"
+        return Finding("", health, f"{said}. {found}", f"If {action}", GateError.exit_code if stops else 0)
+    silent = [name for name, last in ends.iter_rows() if first_look.ended(task, last, now) is not None]
+    if silent:
+        named = ", ".join(silent[:MOST_NAMED]) + (
+            f" and {len(silent) - MOST_NAMED} more" if silent[MOST_NAMED:] else ""
+        )
+        return _hint(f"{said}; no longer of {named}", "Look whether these series have ended; the others go on.")
+    return said
 
 
 def _hosts(settings: Settings, tasks: Sequence[Task], now: datetime) -> dict[str, str]:

@@ -24,7 +24,7 @@ from forecastle.data.store import Store
 from forecastle.errors import StorageUnavailable, UserError, plainly
 from forecastle.frame import write_json, write_text
 from forecastle.operations import buckets
-from forecastle.operations.backup import ARCHIVES, FORMAT, MANIFEST, Tell, digest_of, is_file
+from forecastle.operations.backup import ARCHIVES, FORMAT, MANIFEST, Progress, Tell, digest_of, is_file, moving
 from forecastle.operations.places import HOME, REGISTRY, STORES, Places, places
 from forecastle.settings import Settings
 
@@ -52,7 +52,12 @@ class Restored:
 
 
 def restore(
-    settings: Settings, source: Path, now: datetime, force: bool = False, tell: Tell = lambda store, files: None
+    settings: Settings,
+    source: Path,
+    now: datetime,
+    force: bool = False,
+    tell: Tell = lambda store, files: None,
+    progress: Progress = lambda what, done, of: None,
 ) -> Restored:
     """Put a backup into the places the settings name. Stop whatever runs on them first.
 
@@ -61,7 +66,7 @@ def restore(
     """
     where = places(settings)
     local = where.local
-    with _opened(source) as folder:
+    with _opened(source, progress) as folder:
         manifest = _manifest(folder, source)
         bucket = where.bucket if STORES in manifest["places"] else None
         _require_stores(manifest, where)
@@ -69,7 +74,7 @@ def restore(
         try:
             home = local[HOME]
             home.mkdir(parents=True, exist_ok=True)
-            _stage(folder, manifest, home, tell)
+            _stage(folder, manifest, home, tell, progress)
             write_json(home / formats.RESTORING, {"from": source.absolute(), "at": now})
             aside = _move_aside(local, bucket, home, f"{ASIDE}{now:%Y%m%dT%H%M%SZ}") if force else None
             _put_in_place(home, local, bucket)
@@ -87,7 +92,7 @@ def restore(
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[Path]:
+def _opened(source: Path, progress: Progress) -> Iterator[Path]:
     """Give the folder of a backup, unpacked where it is one file."""
     if not source.exists():
         raise UserError(f"a backup at {source}", "nothing", "Name one that forecastle backup has made.")
@@ -99,8 +104,14 @@ def _opened(source: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(dir=source.parent, prefix=".unpacking-") as unpacked:
         try:
-            with tarfile.open(source) as archive:
-                archive.extractall(unpacked, filter="data")
+            size = source.stat().st_size
+            with source.open("rb") as raw, tarfile.open(fileobj=raw) as archive:
+
+                def told(entry: tarfile.TarInfo, to: str) -> tarfile.TarInfo | None:
+                    progress("Unpacking…", raw.tell(), size)
+                    return tarfile.data_filter(entry, to)
+
+                archive.extractall(unpacked, filter=told)
         except (tarfile.TarError, EOFError, OSError) as error:
             found = plainly(error) if isinstance(error, OSError) and error.strerror else "no tar file, or a torn one"
             raise UserError(f"a whole backup in {source}", found, "Take another backup.") from error
@@ -161,14 +172,15 @@ def _holds_something(path: Path) -> bool:
     return any(one.name != STAGE and not one.name.startswith(ASIDE) for one in path.iterdir())
 
 
-def _stage(folder: Path, manifest: dict[str, Any], home: Path, tell: Tell) -> None:
+def _stage(folder: Path, manifest: dict[str, Any], home: Path, tell: Tell, progress: Progress) -> None:
     """Copy every file of the manifest beside the stores, and verify it."""
     stage = home / STAGE
     shutil.rmtree(stage, ignore_errors=True)
     counts: dict[str, int] = {}
+    moved = moving("Verifying and copying…", sum(one["bytes"] for one in manifest["files"].values()), progress)
     for name, promised in manifest["files"].items():
         try:
-            found = digest_of(folder / name, stage / name)
+            found = digest_of(folder / name, stage / name, moved)
         except FileNotFoundError:
             found = {}
         if found != promised:

@@ -37,6 +37,8 @@ class Comparison:
     rows: pl.DataFrame
     champion: pl.DataFrame | None
     serves: bool = False  # the challenger has been promoted since
+    run: str = ""  # the challenger's, in MLflow
+    page: str = ""  # its address, where MLflow is a server
 
 
 def save(folder: Path, comparison: Comparison) -> Path:
@@ -65,6 +67,9 @@ def markdown(comparison: Comparison) -> str:
             _by_series(shared, methods),
             _truth_chart(task, shared),
         ]
+    if comparison.run:
+        named = f"[`{comparison.run}`]({comparison.page})" if comparison.page else f"`{comparison.run}`"
+        parts.append(f"The challenger is run {named} of MLflow.")
     return "\n\n".join(parts) + "\n"
 
 

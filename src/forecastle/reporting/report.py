@@ -8,6 +8,7 @@ report.pdf    that page, printed by Chromium where there is one
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class Written:
     def unmeasured(self) -> tuple[str, ...]:
         """The names of the facts that were not measured."""
         return tuple(name for name in self.facts.names() if self.facts.value(name) is None)
+
+    @property
+    def measures(self) -> dict[str, int]:
+        """What would measure the facts that were not, such as a command, and how many of them each would."""
+        return dict(Counter(how for name in self.unmeasured if (how := self.facts.fact(name).measure)))
 
 
 def make(scene: Scene) -> Written:

@@ -7,9 +7,11 @@ the present was.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -28,9 +30,9 @@ from forecastle.models import explanation
 from forecastle.monitoring import incidents, metrics
 from forecastle.monitoring.predictions import PredictionLog
 from forecastle.serving import pages, posting, problems, schemas
-from forecastle.serving.board import Board
+from forecastle.serving.board import PATIENCE, Board, begin
 from forecastle.serving.keys import Doorkeeper, Keyring
-from forecastle.serving.lane import Lane
+from forecastle.serving.lane import STORED, Lane
 from forecastle.serving.snapshot import Snapshot
 from forecastle.settings import Settings
 from forecastle.task import Task, duration_text, nearest
@@ -49,6 +51,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 UNMATCHED = "unmatched"
+PRINTED = r"^[^\x00-\x1f\x7f]*$"
 
 _ABOUT = "Forecasts with their intervals, the age and version of what they were made from, and what came true."
 _DOWN = problems.refusals(503)
@@ -87,12 +90,12 @@ def create_app(
     for kind, handler in problems.HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    _operations(app, board, clock)
+    _operations(app, board, clock, settings.commit or None)
     _tasks(app, board, clock)
     answering = posting.add_routes(app, settings, board, log, clock)
     pages.add_routes(app, board, keyring, clock, note)
-    lane = Lane(app.within, [task.name for task in tasks], answering)
-    app.way_in = Envelope(Doorkeeper(lane, keyring))
+    lane = Lane(app.within, [task.name for task in tasks], answering, partial(_stored, board, clock))
+    app.way_in = Envelope(Doorkeeper(lane, keyring, settings))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -142,12 +145,14 @@ class Envelope:
             metrics.observe_request(scope["method"], _route_of(scope), status, perf_counter() - started)
 
 
-def _operations(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
+def _operations(app: FastAPI, board: Board, clock: Callable[[], datetime], commit: str | None) -> None:
+    reading: asyncio.Future[list[metrics.Reading]] | None = None
+
     @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=schemas.Health, tags=["operation"])
     async def health() -> Response:
-        """Say that the process is alive."""
-        return _json(schemas.Health(version=__version__))
+        """Say that the process is alive, and of which build it is: its version and, where it was told, its commit."""
+        return _json(schemas.Health(version=__version__, commit=commit))
 
     @app.head("/ready", include_in_schema=False)
     @app.get(
@@ -159,14 +164,18 @@ def _operations(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> No
     async def ready() -> Response:
         """Say whether the stores answer and every task with a champion has loaded it."""
         now = clock()
-        answer = [await _readiness(board, task, now) for task in board.tasks]
+        answer = await asyncio.gather(*(_readiness(board, task, now) for task in board.tasks))
         everything = all(one.ready for one in answer)
         return _json(schemas.Readiness(ready=everything, tasks=tuple(answer)), 200 if everything else 503)
 
     @app.get("/metrics", response_class=Response, tags=["operation"])
     async def prometheus() -> Response:
         """Show the metrics in Prometheus' text format; what a store that does not answer knows is absent."""
-        found = await run_in_threadpool(_readings, board, clock())
+        nonlocal reading
+        if reading is None or reading.done():  # one that hangs is asked once
+            reading = begin(_readings, board, clock())
+        await asyncio.wait([reading], timeout=PATIENCE)
+        found = reading.result() if reading.done() else []
         content, media_type = metrics.exposition(found)
         return Response(content, media_type=media_type)
 
@@ -201,19 +210,10 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
         series = b",".join([await _forecasts(board, state, one, now, strict=False) for one in state.series_ids])
         return Response(head.removesuffix(b"[]}") + b"[" + series + b"]}", media_type="application/json")
 
-    @app.get(
-        "/v1/tasks/{task}/forecasts/{series_id:path}",
-        response_model=schemas.SeriesForecasts,
-        tags=["forecasts"],
-        responses=_NAMED,
-    )
+    @app.get(STORED, response_model=schemas.SeriesForecasts, tags=["forecasts"], responses=_NAMED)
     async def show_forecasts(task: str, series_id: str) -> Response:
         """Show the current forecasts of one series."""
-        now = clock()
-        state = await board.state(task, now)
-        if series_id not in state.bodies:
-            raise _unknown_series(state, series_id)
-        return Response(await _forecasts(board, state, series_id, now), media_type="application/json")
+        return Response(await _stored(board, clock, task, series_id), media_type="application/json")
 
     @app.get(
         "/v1/tasks/{task}/explain/{series_id:path}",
@@ -234,7 +234,7 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
 
     @app.get("/v1/incidents", response_model=schemas.Incidents, tags=["operation"], responses=_DOWN | _INVALID)
     async def list_incidents(
-        task: Annotated[str | None, Query(max_length=200)] = None,
+        task: Annotated[str | None, Query(max_length=200, pattern=PRINTED)] = None,
         open_only: bool = False,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> Response:
@@ -259,6 +259,14 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
                 live=details.live,
             )
         )
+
+
+async def _stored(board: Board, clock: Callable[[], datetime], task: str, series_id: str) -> bytes:
+    now = clock()
+    state = await board.state(task, now)
+    if series_id not in state.bodies:
+        raise _unknown_series(state, series_id)
+    return await _forecasts(board, state, series_id, now)
 
 
 async def _forecasts(board: Board, state: Snapshot, series_id: str, now: datetime, strict: bool = True) -> bytes:
@@ -288,7 +296,7 @@ def _readings(board: Board, now: datetime) -> list[metrics.Reading]:
 
 async def _readiness(board: Board, task: Task, now: datetime) -> schemas.TaskReadiness:
     try:
-        state = await board.state(task.name, now)
+        state = await board.state(task.name, now, PATIENCE)
     except ForecastleError as error:
         return schemas.TaskReadiness(task=task.name, ready=False, reason=str(error), model_version=None, data_age=None)
     reason = state.fault or (state.model_fault if state.model is None else None)

@@ -50,7 +50,8 @@ def parse(body: bytes, task: Task, columns: tuple[str, ...], now: datetime) -> t
     """Return what the body of a request says, its values in the order of ``columns`` (one not given is NaN throughout).
 
     Raises RequestError naming the place of what cannot be: no JSON, a field, a time, a value or a column there is none
-    of, times of the future, more series or observations than are answered at once.
+    of, an id with what cannot be printed, times of the future or before 1970, more series or observations than are
+    answered at once.
     """
     try:
         read = from_json(body, allow_inf_nan=False, cache_strings=False)
@@ -73,8 +74,10 @@ def _series(one: Any, place: str, task: Task, columns: tuple[str, ...], latest: 
         found = ", ".join(map(str, one)) if isinstance(one, dict) else type(one).__name__
         raise RequestError(f"series_id, timestamps and values in {place}", found[:MOST_TEXT] or "nothing", _HOW)
     series_id, timestamps, values = one["series_id"], one["timestamps"], one["values"]
-    if not isinstance(series_id, str) or not 0 < len(series_id) <= MOST_TEXT:
-        raise RequestError(f"text of 1 to {MOST_TEXT} characters in {place}.series_id", _shown(series_id), _HOW)
+    if not isinstance(series_id, str) or not 0 < len(series_id) <= MOST_TEXT or not series_id.isprintable():
+        raise RequestError(
+            f"text of 1 to {MOST_TEXT} characters that can be printed in {place}.series_id", _shown(series_id), _HOW
+        )
     if not isinstance(timestamps, list) or not 0 < len(timestamps) <= MOST_OBSERVATIONS:
         found = f"{len(timestamps)}" if isinstance(timestamps, list) else type(timestamps).__name__
         raise RequestError(f"a list of 1 to {MOST_OBSERVATIONS} times in {place}.timestamps", found, _HOW)
@@ -98,7 +101,9 @@ def _span_of(texts: list[Any], place: str, latest: int) -> _Span:
     except (TypeError, ValueError, OverflowError):
         number = next(number for number, text in enumerate(texts) if not _is_time(text))
         raise RequestError(
-            f"a time such as 2013-12-16T19:00:00Z in {place}.timestamps[{number}]", _shown(texts[number]), _HOW
+            f"a time such as 2013-12-16T19:00:00Z, not before 1970, in {place}.timestamps[{number}]",
+            _shown(texts[number]),
+            _HOW,
         ) from None
     if span.times[-1] > latest:
         number = int(np.argmax([_micros(text) for text in texts]))
@@ -174,7 +179,10 @@ def _micros(text: str) -> int:
     if not isinstance(text, str):
         raise TypeError
     at = datetime.fromisoformat(text)
-    return micros(at.replace(tzinfo=UTC) if at.tzinfo is None else at)
+    since_1970 = micros(at.replace(tzinfo=UTC) if at.tzinfo is None else at)
+    if since_1970 < 0:  # local clocks and holidays of the first years are none that a calendar can tell
+        raise ValueError
+    return since_1970
 
 
 def _is_time(text: Any) -> bool:

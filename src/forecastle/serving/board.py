@@ -3,17 +3,19 @@
 At most every ``poll_every`` seconds one request asks the stores for their *revision* (a few look-ups by index and a
 list of file names). Where it changed, that request reads everything anew while others go on with the state before; a
 state is replaced whole, so no answer mixes two. What only the page and the scores need (Details) is read when they ask.
-Where the stores do not answer, the last state is kept and says so.
+Where the stores do not answer, the last state is kept and says so; nobody waits long for one that hangs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from starlette.concurrency import run_in_threadpool
@@ -23,7 +25,7 @@ from forecastle.data.derivation import open_history
 from forecastle.data.history import History
 from forecastle.data.recipe import Recipe
 from forecastle.data.store import task_stores
-from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, TaskError
+from forecastle.errors import ForecastleError, NotEnoughHistory, OutsideError, StorageUnavailable, TaskError
 from forecastle.frame import EPOCH, SERIES, TIMESTAMP
 from forecastle.models import audit
 from forecastle.models.baked import serving
@@ -31,12 +33,13 @@ from forecastle.models.bundle import Bundle, load, self_check
 from forecastle.models.pointer import Pointer
 from forecastle.models.untrained import of_models
 from forecastle.monitoring import drift, metrics
+from forecastle.monitoring.incidents import REFUSED
 from forecastle.monitoring.journal import FIGURES, OUTCOME, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
 from forecastle.serving.schemas import Model, Scores, SeriesForecasts
 from forecastle.serving import standing_in, workbench
-from forecastle.serving.snapshot import Details, Snapshot, build, window
+from forecastle.serving.snapshot import Details, Snapshot, bearable, build, window
 from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
@@ -46,8 +49,10 @@ RELOAD_SECONDS = 60.0
 MOST_INCIDENTS = 20
 MOST_DECISIONS = 8
 MOST_STAND_INS = 20_000
-REFUSED = "champion-refused"
 READING_POLLS = 5
+PATIENCE = 5.0  # seconds: so long stores may take to say whether anything changed
+FIRST_PATIENCE = 30.0  # and so long to say what
+Answer = TypeVar("Answer")
 DRAWN = (*FIGURES, "timestamp", "issued_at", "forecast_id")  # of an outcome: what scores and the page are made of
 
 
@@ -81,10 +86,23 @@ class Board:
         at, real = entry.checked
         return monotonic() - real >= self._poll_every or abs((now - at).total_seconds()) >= self._poll_every
 
-    async def state(self, name: str, now: datetime) -> Snapshot:
-        """Return a task's state, after the stores were asked for a newer one if that is due."""
-        if self.is_due(name, now) and not self._is_refreshing(name):
-            await run_in_threadpool(self.refresh, name, now)
+    async def state(self, name: str, now: datetime, patience: float = FIRST_PATIENCE) -> Snapshot:
+        """Return a task's state, after the stores were asked for a newer one if that is due.
+
+        Where they take longer than PATIENCE the state before is returned, and names that fault if they hang; without
+        one StorageUnavailable is raised after ``patience`` seconds.
+        """
+        if self.is_due(name, now):
+            entry = self._entry(name)
+            if not entry.hangs and not self._is_refreshing(name):
+                asking = begin(self.refresh, name, now)
+                await asyncio.wait([asking], timeout=patience if entry.snapshot is None else PATIENCE)
+                if asking.done():
+                    asking.result()
+            if entry.snapshot is None:
+                raise _silent(patience)
+            if entry.hangs and entry.snapshot.fault is None:
+                entry.snapshot = replace(entry.snapshot, fault=_fault(_silent(PATIENCE)))
         return self.snapshot(name)
 
     def _is_refreshing(self, name: str) -> bool:
@@ -107,10 +125,14 @@ class Board:
         Where the stores do not answer, the state before is kept and names the fault; without one that fault is raised.
         """
         entry = self._entry(name)
-        if not entry.lock.acquire(blocking=entry.snapshot is None):
+        if not entry.lock.acquire(timeout=0 if entry.snapshot is not None else FIRST_PATIENCE):
+            if entry.snapshot is None:
+                raise _silent(FIRST_PATIENCE)
             return
         try:
+            entry.until = monotonic() + PATIENCE
             revision = self._revision(entry)
+            entry.until = monotonic() + FIRST_PATIENCE
             again = monotonic() - entry.read > RELOAD_SECONDS
             if entry.snapshot is None or entry.revision != revision or entry.snapshot.fault or again:
                 entry.snapshot = self._read(entry, revision, now)
@@ -118,10 +140,9 @@ class Board:
         except OutsideError as error:
             if entry.snapshot is None:
                 raise
-            fault = f"a store does not answer, so this is what it said last ({error.found.rstrip('.')})"
-            entry.snapshot = replace(entry.snapshot, fault=fault)
+            entry.snapshot = replace(entry.snapshot, fault=_fault(error))
         finally:
-            entry.checked = (now, monotonic())
+            entry.checked, entry.until = (now, monotonic()), None
             entry.lock.release()
 
     def details(self, name: str, now: datetime) -> Details:
@@ -203,8 +224,8 @@ class Board:
         if entry.readings is None or monotonic() - entry.readings[0] >= READING_POLLS * self._poll_every:
             snapshot = self.snapshot(name)
             newest = max(snapshot.newest.values(), default=None)
-            known = None if newest is None else newest + entry.task.knowable_after
-            found = [*metrics.readings(self.journal(), name, now, known)]
+            age = None if newest is None else entry.task.age(newest, now)
+            found = [*metrics.readings(self.journal(), name, now, age)]
             found += metrics.outer_readings(self._settings, entry.task, now)
             if snapshot.model is not None:
                 model = snapshot.model
@@ -284,6 +305,7 @@ class _Entry:
     history: History
     lock: Lock = field(default_factory=Lock)
     checked: tuple[datetime, float] | None = None
+    until: float | None = None  # when stores that are being asked count as hanging
     read: float = float("-inf")
     revision: _Revision | None = None
     snapshot: Snapshot | None = None
@@ -295,10 +317,33 @@ class _Entry:
     bench_lock: Lock = field(default_factory=Lock)
     readings: tuple[float, tuple[Reading, ...]] | None = None
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the stores were asked, and should have answered by now."""
+        until = self.until
+        return until is not None and monotonic() > until
+
+
+def begin(work: Callable[..., Answer], *arguments: object) -> asyncio.Future[Answer]:
+    """Begin work in a thread beside the event loop, which goes on whoever waits for it and however long."""
+    going = asyncio.ensure_future(run_in_threadpool(work, *arguments))
+    going.add_done_callback(lambda done: done.cancelled() or done.exception())  # a fault nobody waits for is none
+    return going
+
+
+def _silent(seconds: float) -> StorageUnavailable:
+    return StorageUnavailable(
+        "the stores to answer", f"nothing in {seconds:g} seconds", "Look at the journal and the history."
+    )
+
+
+def _fault(error: OutsideError) -> str:
+    return f"a store does not answer, so this is what it said last ({error.found.rstrip('.')})"
+
 
 def _observed(task: Task, history: History) -> pl.DataFrame:
     newest = history.newest()
-    start = None if newest is None else newest - window(task)
+    start = None if newest is None else newest - max(window(task), bearable(task))
     rows = roster.in_service(task, history.read(start=start))
     return rows.select(SERIES, TIMESTAMP, task.target).sort(SERIES, TIMESTAMP)
 
@@ -322,14 +367,21 @@ def _load_champion(entry: _Entry, pointer: Pointer | None) -> str | None:
     """Load the published champion if it is another, and have it examine itself.
 
     One that cannot be loaded, or does not forecast what it did when it was made, is refused: it is named, and the one
-    before stays.
+    before stays, or comes back where this process has not had it yet.
     """
     if pointer is None or (entry.champion is not None and entry.champion[0] == pointer):
         return None
     try:
-        champion = load(pointer.folder, pointer.version)
-        self_check(champion)
+        entry.champion = (pointer, _examined(pointer))
+        return None
     except ForecastleError as error:
+        if entry.champion is None and pointer.previous is not None:
+            with suppress(ForecastleError):
+                entry.champion = (pointer.previous, _examined(pointer.previous))
         return f"the champion, version {pointer.version}, could not be loaded ({error.found.rstrip('.')})"
-    entry.champion = (pointer, champion)
-    return None
+
+
+def _examined(pointer: Pointer) -> Bundle:
+    found = load(pointer.folder, pointer.version)
+    self_check(found)
+    return found

@@ -19,6 +19,7 @@ import re
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from threading import Lock
@@ -27,7 +28,7 @@ from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from forecastle.errors import SettingsError
@@ -41,6 +42,7 @@ COOKIE = "forecastle_key"
 LOGIN = "/login"
 LOOK_AGAIN = 1.0  # seconds after which the file is looked at again
 OPEN = frozenset({"/health", "/ready", LOGIN})
+_PORT = re.compile(r":\d*$")
 _LINE = re.compile(r"(?P<name>[\w.-]{1,60}):(?P<scopes>[a-z+]+):(?P<digest>[0-9a-f]{64})")
 
 
@@ -146,14 +148,29 @@ def scope_of(method: str, path: str) -> str | None:
 
 
 class Doorkeeper:
-    """Let through who has a key with the scope that is needed; where there are no keys, everybody."""
+    """Let through who has a key with the scope that is needed; where there are no keys, everybody.
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    Where the service is open to this machine alone, it has to be asked by a name of this machine: a page elsewhere,
+    whose own name was made to lead here, would be read by a browser as if it were the service's.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, settings: Settings) -> None:
         self._app, self._keyring = app, keyring
+        self._hosts = {one.strip().lower() for one in settings.hosts.split(",")} - {""}
+        self._is_ours = lru_cache(maxsize=64)(self._name_is_ours) if _is_loopback(settings.host) else _whatever
+
+    def _name_is_ours(self, host: bytes) -> bool:
+        name = _PORT.sub("", host.decode("latin-1").strip().lower())
+        return _is_loopback(name) or name in self._hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
-        if scope["type"] != "http" or self._keyring.is_open:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        if self._keyring.is_open:
+            for name, value in scope["headers"]:
+                if name == b"host" and not self._is_ours(value):
+                    return await _misdirected(scope, value)(scope, receive, send)
             return await self._app(scope, receive, send)
         needed = scope_of(scope["method"], scope["path"])
         if needed is None:
@@ -173,6 +190,19 @@ class Doorkeeper:
             parts = (f"a key with the scope {needed}", told, "Use a key that has it.")
             answer = problems.refuse(Request(scope), 403, "scope", parts)
         await answer(scope, receive, send)
+
+
+def _whatever(_: bytes) -> bool:
+    return True
+
+
+def _misdirected(scope: Scope, host: bytes) -> Response:
+    parts = (
+        "a service without keys to be asked by a name of this machine, such as 127.0.0.1",
+        repr(host.decode("latin-1")[:200]),
+        f"Ask it by that, or name this host in {PREFIX}HOSTS.",
+    )
+    return problems.refuse(Request(scope), 421, "host", parts)
 
 
 def cookie(key: str, secure: bool) -> str:

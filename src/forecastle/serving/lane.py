@@ -1,12 +1,13 @@
-"""A lane of its own for requests for forecasts: past the router, which costs as much as the forecast itself.
+"""A lane of its own for forecasts, those that are asked for and those that are stored: past the router.
 
-What is answered, counted and refused is the same; whatever does not look like the plain path of a task that is served
-goes on to the router. The route stands there too, for the OpenAPI document and for what has a mount's prefix.
+The router costs as much as the forecast itself. What is answered, counted and refused is the same; whatever does not
+look like the plain path of a task that is served goes on to the router. The routes stand there too, for the OpenAPI
+document and for what has a mount's prefix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -17,7 +18,12 @@ from forecastle.errors import ForecastleError
 from forecastle.serving import problems
 from forecastle.serving.posting import PREDICT, Answering
 
+STORED = "/v1/tasks/{task}/forecasts/{series_id:path}"
+Showing = Callable[[str, str], Awaitable[bytes]]
+"""Returns the current forecasts of a task's series as JSON."""
+
 _BEFORE, _AFTER = PREDICT.split("{task}")
+_BETWEEN = STORED.split("{task}")[1].split("{series_id")[0]
 _JSON = (b"content-type", b"application/json")
 
 
@@ -31,18 +37,18 @@ class Matched:
 class Lane:
     """Answer requests for forecasts of tasks, and pass on every other one."""
 
-    def __init__(self, app: ASGIApp, tasks: Collection[str], answering: Answering) -> None:
-        self._app, self._answering = app, answering
-        self._tasks = {f"{_BEFORE}{task}{_AFTER}": task for task in tasks}
+    def __init__(self, app: ASGIApp, tasks: Collection[str], answering: Answering, showing: Showing) -> None:
+        self._app, self._answering, self._showing = app, answering, showing
+        self._asked = {f"{_BEFORE}{task}{_AFTER}": task for task in tasks}
+        self._shown = {f"{_BEFORE}{task}": task for task in tasks}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        task = self._tasks.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if task is None or scope.get("root_path"):
+        answer = self._answer(scope, receive) if scope["type"] == "http" and not scope.get("root_path") else None
+        if answer is None:
             return await self._app(scope, receive, send)
-        scope["route"] = _ROUTE
         try:
-            content = await self._answering(task, scope, receive)
+            content = await answer
         except (ForecastleError, HTTPException) as error:
             return await problems.answer(Request(scope), error)(scope, receive, send)
         except Exception as error:
@@ -52,5 +58,18 @@ class Lane:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
+    def _answer(self, scope: Scope, receive: Receive) -> Awaitable[bytes] | None:
+        """Return what will be the answer; None where the router is to find it."""
+        path = scope["path"]
+        if scope["method"] == "POST" and (task := self._asked.get(path)) is not None:
+            scope["route"] = _PREDICT
+            return self._answering(task, scope, receive)
+        if scope["method"] == "GET":
+            before, _, series_id = path.partition(_BETWEEN)
+            if series_id and (task := self._shown.get(before)) is not None:
+                scope["route"] = _STORED
+                return self._showing(task, series_id)
+        return None
 
-_ROUTE = Matched(PREDICT)
+
+_PREDICT, _STORED = Matched(PREDICT), Matched(STORED)

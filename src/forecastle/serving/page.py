@@ -103,6 +103,7 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
         "unit": task.unit,
         "promise": percent(task.training.coverage),
         "horizon": spoken(task.horizon),
+        "window": spoken(window(task)),
         "tiles": _tiles(snapshot, details, now, places),
         "series": [_series(snapshot, details, now, one, f"{anchor}-s{i}", places) for i, one in enumerate(shown)],
         "more": max(len(snapshot.series_ids) - MOST_SERIES, 0),
@@ -149,7 +150,7 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
             "Data age",
             UNKNOWN if age is None else age_text(timedelta(seconds=age)),
             "",
-            "nothing collected lately" if newest is None else f"newest value {clock(newest, task)}",
+            "nothing collected lately" if newest is None else f"newest value {clock(newest, task, now)}",
             "warn" if stale else "",
         ),
         Tile(
@@ -177,7 +178,7 @@ def _made(model: Model, task: Task) -> str:
 def _series(
     snapshot: Snapshot, details: Details, now: datetime, series_id: str, anchor: str, places: int
 ) -> dict[str, Any]:
-    task, answer = snapshot.task, snapshot.answers[series_id]
+    task, answer = snapshot.task, snapshot.shown(series_id, now)
     rows = snapshot.observed.filter(pl.col(SERIES) == series_id)
     observed = list(rows.select(TIMESTAMP, task.target).iter_rows())
     past = _past(task, details.outcomes, series_id, now - window(task))
@@ -189,12 +190,12 @@ def _series(
         "anchor": anchor,
         "name": series_id,
         "value": number(last[1] if last else None, places),
-        "measured": f"measured {clock(last[0], task)}" if last else "nothing measured lately",
+        "measured": f"measured {clock(last[0], task, now)}" if last else "nothing measured lately",
         "expected": number(ahead.value if ahead else None, places),
         "ahead": f"expected {clock(ahead.timestamp, task)}" if ahead else "no forecast ahead",
         "warning": f"{own[0].upper()}{own[1:]}." if own and own != whole else "",
         "untrained": _stand_in(answer),
-        "chart": draw(drawing, anchor),
+        "chart": draw(drawing, anchor) if _shows_something(drawing) else None,
         "origin": clock(answer.origin, task) if answer.origin else "no origin yet",
         "forecasts": [
             {
@@ -236,6 +237,11 @@ def _past_row(task: Task, row: Mapping[str, Any], places: int) -> dict[str, Any]
         "error": f"{sign}{number(error, places)}",
         "id": row["forecast_id"],
     }
+
+
+def _shows_something(drawing: Drawing) -> bool:
+    measured = any(value is not None for _, value in drawing.observed)
+    return measured or bool(drawing.forecast) or bool(drawing.promised)
 
 
 def _inside(row: Mapping[str, Any]) -> bool | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -16,11 +19,13 @@ from starlette.types import Receive, Scope
 
 from forecastle.data import intake
 from forecastle.data.store import task_stores
-from forecastle.errors import AnswerChanged, RequestError, SourceUnavailable
+from forecastle.errors import AnswerChanged, QualityGateFailed, RequestError, SourceUnavailable
 from forecastle.http import Answer
-from forecastle.monitoring import incidents, metrics
-from forecastle.monitoring.predictions import PredictionLog
+from forecastle.monitoring import incidents, metrics, verdicts
+from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.predictions import PredictionLog, Row
 from forecastle.serving import answers, asking, bodies, schemas
+from forecastle.serving.asking import Asked
 from forecastle.serving.board import Board
 from forecastle.serving.problems import refusals
 from forecastle.serving.together import Together
@@ -32,7 +37,7 @@ PREDICT = "/v1/tasks/{task}/predict"
 Answering = Callable[[str, Scope, Receive], Awaitable[bytes]]
 """Reads a request's body and returns the answer as JSON; of a task, its scope and how it is received."""
 
-FEW = 8  # series forecast at once; more would hold up the answers of others
+FEW, SMALL = 8, 65_536  # series, and bytes of a body, answered at once; more would hold up the answers of others
 
 _ALERTS: dict[str, Any] = {
     "type": "object",
@@ -63,18 +68,21 @@ def add_routes(
 ) -> Answering:
     """Add the routes to the service, and return what makes the answer to a request for forecasts."""
 
-    together = Together()
+    together, aside = Together(), ThreadPoolExecutor(1, "forecasts")  # two at once would only hold up each other
 
     async def forecast(task: str, scope: Scope, receive: Receive) -> bytes:
         started, now = perf_counter(), clock()
         bench = await _bench(board, task, now)
+        ready = perf_counter()
         body = await bodies.read(scope, receive, settings.max_body)
-        asked = asking.parse(body, bench.task, bench.columns, now)
-        if len(asked) <= FEW:
+        started += perf_counter() - ready  # the time a client takes to send is none of ours
+        asked = _asked(bench, body, now) if len(body) <= SMALL else None
+        if asked is not None and len(asked) <= FEW:
             made = await together.predict(bench, asked, now)
+            answer, rows = answers.tell(bench.task, bench.bundle, made, now)
         else:
-            made = await run_in_threadpool(bench.predict, asked, now)
-        answer, rows = answers.tell(bench.task, bench.bundle, made, now)
+            work = partial(_forecast, bench, body if asked is None else asked, now)
+            answer, rows = await asyncio.get_running_loop().run_in_executor(aside, work)
         log.add(rows)
         metrics.observe_prediction(task, bench.bundle.version, perf_counter() - started)
         return answer
@@ -104,7 +112,7 @@ def add_routes(
         """
         known = board.task(task)
         body = await bodies.read(request.scope, request.receive, settings.max_body, bodies.TABLES)
-        taken = await run_in_threadpool(_take_in, settings, known, body, clock())
+        taken = await run_in_threadpool(_take_in, settings, board.journal, known, body, clock())
         return _json(taken.model_dump_json())
 
     @app.post(
@@ -138,14 +146,31 @@ async def _bench(board: Board, task: str, now: datetime) -> Workbench:
     return bench if bench is not None else await run_in_threadpool(board.build_bench, task, now)
 
 
-def _take_in(settings: Settings, task: Task, body: bytes, now: datetime) -> schemas.Accepted:
-    """Take in a table that was pushed. RequestError where it is none, QualityGateFailed where the gate says no."""
+def _asked(bench: Workbench, body: bytes, now: datetime) -> tuple[Asked, ...]:
+    return asking.parse(body, bench.task, bench.columns, now)
+
+
+def _forecast(bench: Workbench, asked: bytes | Sequence[Asked], now: datetime) -> tuple[bytes, list[Row]]:
+    """Return the answer to what a body asks, read already or not, and what the journal keeps of it."""
+    read = _asked(bench, asked, now) if isinstance(asked, bytes) else asked
+    return answers.tell(bench.task, bench.bundle, bench.predict(read, now), now)
+
+
+def _take_in(
+    settings: Settings, journal: Callable[[], Journal], task: Task, body: bytes, now: datetime
+) -> schemas.Accepted:
+    """Take in a table that was pushed, and note the gate's verdict as of what is polled. RequestError where it is none,
+    QualityGateFailed where the gate says no."""
     answer = Answer(f"push://{task.name}", 200, {}, body)
     folder, stores = settings.task_folder(task.name), task_stores(settings, task.name)
     try:
         taken = intake.accept(task, folder, answer, now, stores)
     except (AnswerChanged, SourceUnavailable) as error:
         raise RequestError(error.expected, error.found, error.action) from error
+    except QualityGateFailed as refused:
+        verdicts.refused(journal(), task.name, str(refused), now)
+        raise
+    verdicts.pushed(journal(), task.name, taken.report, now)
     return schemas.Accepted(
         task=task.name,
         verdict=taken.report.verdict,

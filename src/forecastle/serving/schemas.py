@@ -36,6 +36,7 @@ class Health(Answer):
 
     status: Literal["ok"] = "ok"
     version: str
+    commit: str | None = None
 
 
 class TaskReadiness(Answer):
@@ -181,8 +182,10 @@ class SeriesObservations(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    series_id: str = Field(min_length=1, max_length=200)
-    timestamps: tuple[datetime, ...] = Field(min_length=1, max_length=10_000, description="ISO 8601, UTC.")
+    series_id: str = Field(min_length=1, max_length=200, description="Text that can be printed.")
+    timestamps: tuple[datetime, ...] = Field(
+        min_length=1, max_length=10_000, description="ISO 8601, UTC; not before 1970."
+    )
     values: dict[str, tuple[float | None, ...]] = Field(description="By column; the target has to be among them.")
 
 

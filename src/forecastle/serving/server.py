@@ -19,6 +19,7 @@ from forecastle.errors import SettingsError, StorageUnavailable
 from forecastle.serving.app import create_app
 from forecastle.serving.heartbeat import beating, now_in_utc
 from forecastle.serving.keys import require_keys
+from forecastle.serving.protocol import BoundedProtocol
 from forecastle.settings import Settings
 from forecastle.task import Task
 
@@ -109,6 +110,12 @@ def _require_stores(settings: Settings, tasks: Sequence[Task]) -> None:
 
 def _server(app: Any) -> uvicorn.Server:
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, server_header=False
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        server_header=False,
     )
     return uvicorn.Server(config)

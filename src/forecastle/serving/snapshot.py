@@ -44,8 +44,9 @@ class Condition:
 class Snapshot:
     """One task's state, built by ``build``.
 
-    ``observed`` holds series_id, timestamp and the target of the newest two days (or 24 steps, if that is longer);
-    ``newest`` is each series' last timestamp there with a value. ``forecasts`` are the journal's current ones.
+    ``observed`` holds series_id, timestamp and the target of the newest two days (24 steps, or what can be borne, where
+    that is longer); ``newest`` is each series' last timestamp there with a value. ``forecasts`` are the journal's
+    current ones.
     """
 
     task: Task
@@ -94,20 +95,20 @@ class Snapshot:
         task, newest = self.task, self.newest.get(series_id)
         if task.grid != "regular" or self.model is None:
             return "fine"
-        if newest is None:  # silent for longer than the window, while others are not
-            last = self._last_target(series_id)
-            return "lost" if last is not None and last <= now else "fine"
-        age, limit = task.age(newest, now), task.patience(task.monitoring.stale_after)
-        return "fine" if age <= limit else "stale" if age <= limit + grace(task) else "lost"
+        if newest is None:  # silent for longer than can be borne, or never heard of: then nothing was forecast either
+            return "fine" if self._last_target(series_id) is None else "lost"
+        age = task.age(newest, now)
+        if age <= task.patience(task.monitoring.stale_after):
+            return "fine"
+        return "stale" if age <= bearable(task) else "lost"
 
     def too_old(self, series_id: str, now: datetime) -> DataTooOld:
         """Return the error that says so of a series."""
         task, newest = self.task, self.newest.get(series_id)
-        limit = task.patience(task.monitoring.stale_after) + grace(task)
         found = "none lately" if newest is None else f"one that is {age_text(task.age(newest, now))} old"
         wait = min(max(int(task.frequency.total_seconds()), 10), 3600)
         return DataTooOld(
-            f"a value of {series_id!r} not older than {age_text(limit)}",
+            f"a value of {series_id!r} not older than {age_text(bearable(task))}",
             found,
             "See why none is collected: GET /v1/incidents, and the gate's last report.",
             wait,
@@ -121,10 +122,15 @@ class Snapshot:
             return b'%b"data_age":%d,"degraded":false,"degraded_reason":null%b' % (before, condition.data_age, after)
         return self.answers[series_id].model_copy(update=condition.fields).model_dump_json().encode()
 
+    def shown(self, series_id: str, now: datetime) -> SeriesForecasts:
+        """Return a series' answer, without its forecasts where they rest on data too old for any."""
+        answer = self.answers[series_id]
+        return answer.model_copy(update={"forecasts": ()}) if self.staleness(series_id, now) == "lost" else answer
+
     def without_forecasts(self, series_id: str, now: datetime) -> bytes:
         """Return a series' answer as JSON without its forecasts, which are too old to be shown."""
-        answer, fields = self.answers[series_id], self.condition(now, series_id).fields
-        return answer.model_copy(update=fields | {"forecasts": ()}).model_dump_json().encode()
+        fields = self.condition(now, series_id).fields | {"forecasts": ()}
+        return self.answers[series_id].model_copy(update=fields).model_dump_json().encode()
 
     def _last_target(self, series_id: str | None) -> datetime | None:
         chosen = self.answers.values() if series_id is None else [self.answers[series_id]]
@@ -175,9 +181,10 @@ def build(
     )
 
 
-def grace(task: Task) -> timedelta:
-    """Return for how long after the task's limit of age the season before may stand in: a day, or seven steps."""
-    return max(timedelta(days=1), 7 * task.frequency)
+def bearable(task: Task) -> timedelta:
+    """Return the age of data past which nothing is forecast: the season before stands in for a day, or seven steps,
+    once the task's limit is passed."""
+    return task.patience(task.monitoring.stale_after) + max(timedelta(days=1), 7 * task.frequency)
 
 
 def window(task: Task) -> timedelta:

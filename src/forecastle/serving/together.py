@@ -2,7 +2,7 @@
 
 Nobody waits for others to come. What stands in line when the event loop comes round is answered as one matrix; a
 request that is alone is answered alone. Every request's answer is its own: made by the model it was asked of, and a
-fault of one is none of the others'.
+fault of one is none of the others', for where they cannot be answered together each is answered by itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ class Together:
             line.turn = asyncio.create_task(self._answer(key, line))  # begins when the loop comes round
         place = len(line.requests)
         line.requests.append(asked)
-        made = await asyncio.shield(line.turn)  # whoever asked may go, and the others still be answered
+        try:
+            made = await asyncio.shield(line.turn)  # whoever asked may go, and the others still be answered
+        except Exception:
+            if len(line.requests) == 1:
+                raise
+            return bench.predict(asked, line.now)  # who is at fault is told so, and nobody else
         return made[place]()
 
     async def _answer(self, key: _Key, line: _Line) -> list[Callable[[], list[Predicted]]]:

@@ -9,6 +9,7 @@ from forecastle.task import Task, duration_text
 
 UNKNOWN = "–"
 MINUS = "−"
+A_YEAR = timedelta(days=300)  # from which on a day without its year would be taken for another
 
 
 def number(value: float | None, decimals: int) -> str:
@@ -38,12 +39,14 @@ def age_text(age: timedelta) -> str:
     return f"{minutes} min"
 
 
-def clock(moment: datetime, task: Task) -> str:
-    """Write a time in the task's own zone; where a step is a day or longer, only its day."""
+def clock(moment: datetime, task: Task, now: datetime | None = None) -> str:
+    """Write a time in the task's own zone, with its year where ``now`` is far away; where a step is a day or longer,
+    only its day."""
     local = moment.astimezone(task.zone)
+    year = f" {local:%Y}" if now is not None and abs(now - moment) > A_YEAR else ""
     if task.frequency >= timedelta(days=1):
-        return f"{local:%a} {local.day} {local:%b}"
-    return f"{local:%a} {local.day} {local:%b}, {local:%H:%M}"
+        return f"{local:%a} {local.day} {local:%b}{year}"
+    return f"{local:%a} {local.day} {local:%b}{year}, {local:%H:%M}"
 
 
 def day(moment: datetime, task: Task) -> str:

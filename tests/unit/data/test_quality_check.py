@@ -254,6 +254,23 @@ def test_a_flat_line_is_a_warning_if_the_task_asks_for_it(task, batch):
     assert dict(report(strict, flat).withheld) == {"JFK": ("flatline",)}
 
 
+def test_a_covariate_that_stands_still_is_found_though_values_are_missing_in_between(task, batch):
+    stuck = put("pressure_msl", 1013.0, (pl.col("series_id") == "LGA") & (T.dt.day() == 11))(batch)
+
+    def asking(hours: int) -> Task:
+        column = task.columns["pressure_msl"].model_copy(update={"flatline": timedelta(hours=hours)})
+        return task.model_copy(update={"columns": {**task.columns, "pressure_msl": column}})
+
+    holed = put("pressure_msl", None, (pl.col("series_id") == "LGA") & (T.dt.day() == 11) & (T.dt.hour() % 3 == 1))(
+        stuck
+    )
+    for table in (stuck, holed):
+        (finding,) = [one for one in report(asking(12), table).findings if one.check == "flatline"]
+        assert (finding.verdict, finding.rows["column"].to_list()) == ("warn", ["pressure_msl"])
+        assert finding.found.startswith("LGA at 1013 pressure_msl from ")
+    assert verdicts(asking(30), stuck) == {}
+
+
 @pytest.mark.parametrize(
     ("rule", "refused", "withheld"),
     [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from forecastle.data.starter import file_task, make_name, open_meteo_task
-from forecastle.errors import TaskError
+from forecastle.errors import AnswerChanged, TaskError
 from forecastle.task import load_task
 
 
@@ -33,7 +34,7 @@ def test_the_open_meteo_task_loads(tmp_path):
 
 
 def test_the_file_task_loads_with_everything_that_was_asked_for(tmp_path, table):
-    text = file_task("bikes", table, tmp_path, "y", "30m", "2h", "Europe/Dublin", ["x"], 48, "observed", "IE")
+    text, _ = file_task("bikes", table, tmp_path, "y", "30m", "2h", "Europe/Dublin", ["x"], 48, "observed", "IE")
     task = written(tmp_path, text)
     assert (task.target, task.covariates, task.steps, task.grid) == ("y", ("x",), 4, "observed")
     assert (task.features.season, task.features.holidays, task.timezone) == (48, "IE", "Europe/Dublin")
@@ -42,7 +43,7 @@ def test_the_file_task_loads_with_everything_that_was_asked_for(tmp_path, table)
 
 
 def test_the_null_share_the_gate_accepts_is_what_the_table_shows(tmp_path, table):
-    task = written(tmp_path, file_task("bikes", table, tmp_path, "y", "1h", "2h", covariates=["x"]))
+    task = written(tmp_path, file_task("bikes", table, tmp_path, "y", "1h", "2h", covariates=["x"])[0])
     assert task.columns["y"].max_null_share == pytest.approx(0.26)
     assert task.columns["x"].max_null_share is None
 
@@ -50,7 +51,7 @@ def test_the_null_share_the_gate_accepts_is_what_the_table_shows(tmp_path, table
 def test_columns_with_odd_names_are_quoted(tmp_path, table):
     odd = tmp_path / "odd.csv"
     pl.read_parquet(table).rename({"y": "PM 2.5 [µg]"}).write_csv(odd)
-    assert written(tmp_path, file_task("odd", odd, tmp_path, "PM 2.5 [µg]", "1h", "2h")).target == "PM 2.5 [µg]"
+    assert written(tmp_path, file_task("odd", odd, tmp_path, "PM 2.5 [µg]", "1h", "2h")[0]).target == "PM 2.5 [µg]"
 
 
 def test_a_wrong_column_or_file_is_named_with_the_nearest(tmp_path, table):
@@ -72,7 +73,24 @@ def test_a_name_that_cannot_be_is_refused():
 def test_a_hash_in_a_path_or_a_column_is_no_comment(tmp_path, table, name):
     weird = tmp_path / name
     pl.read_parquet(table).rename({"y": "no # 1"}).write_csv(weird)
-    text = file_task("weird", weird, tmp_path, "no # 1", "1h", "2h")
+    text, _ = file_task("weird", weird, tmp_path, "no # 1", "1h", "2h")
     task = written(tmp_path, text)
     assert (task.source.path, task.target, list(task.columns)) == (str(weird), "no # 1", ["no # 1"])
     assert "# the table shows 25.0%" in text
+
+
+def test_what_the_task_leaves_unused_and_how_the_rows_lie_is_said(tmp_path, observations):
+    rows = observations(hours=24 * 40).select("series_id", "timestamp", "y", "x").with_columns(note=pl.lit("ok"))
+    rows.filter(pl.col("timestamp").dt.day() != 2).write_csv(tmp_path / "t.csv", datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    _, notes = file_task("gone", tmp_path / "t.csv", tmp_path, "y", "1h", "2h", now=datetime(2100, 1, 1, tzinfo=UTC))
+    unused, holes, ended = notes
+    assert unused == "Unused columns: x (a covariate if named: --covariates x); note (no numbers)."
+    assert "neighbouring rows lie further apart, up to 25h" in holes
+    assert "ended" in ended and "add --now" in ended
+
+
+def test_text_where_numbers_should_be_is_named_by_row_before_a_task_is_written(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("series_id,timestamp,y\na,2024-01-01T00:00Z,1\na,2024-01-01T01:00Z,NA\na,2024-01-01T02:00Z,wet\n")
+    with pytest.raises(AnswerChanged, match="'wet' in row 3, series a"):
+        file_task("words", table, tmp_path, "y", "1h", "2h")

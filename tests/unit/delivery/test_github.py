@@ -13,6 +13,7 @@ from forecastle.errors import SettingsError, SourceUnavailable, UserError
 from forecastle.settings import Settings
 
 TOKEN = "ghs_0123456789"
+BOT = "github-actions[bot]"
 OURS = PullRequest("alice/weather", 7)
 COMMENTS = "/repos/alice/weather/issues/7/comments"
 
@@ -27,8 +28,9 @@ class GitHub(httpx.BaseTransport):
         self.token = TOKEN
         self.asked: list[str] = []
 
-    def comment(self, number: int, body: str) -> dict[str, Any]:
-        return {"id": number, "body": body, "html_url": f"https://github.test/alice/weather/pull/7#{number}"}
+    def comment(self, number: int, body: str, login: str = BOT) -> dict[str, Any]:
+        url = f"https://github.test/alice/weather/pull/7#{number}"
+        return {"id": number, "body": body, "html_url": url, "user": {"login": login}}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         method, path = request.method, request.url.path
@@ -82,11 +84,28 @@ def test_our_comment_is_found_behind_hundreds_of_others(settings: Settings) -> N
     assert github.comments[-1]["body"].endswith("new")
 
 
-def test_a_stranger_who_copies_the_marker_does_not_stop_the_report(settings: Settings) -> None:
+@pytest.mark.parametrize("stranger", ["mallory", "github-actions", None])
+def test_the_comment_of_a_stranger_who_copies_the_marker_is_left_alone(settings: Settings, stranger) -> None:
     github = GitHub(f"{marker('comparison')}\nmine now")
-    github.foreign = {1}
+    github.comments[0]["user"] = stranger and {"login": stranger}
     assert post(settings, OURS, "ours", "comparison", github).created
-    assert [one["body"] for one in github.comments][1].endswith("ours")
+    assert not post(settings, OURS, "again", "comparison", github).created
+    assert [one["body"].partition("\n")[2] for one in github.comments] == ["mine now", "again"]
+    assert [one for one in github.asked if one.startswith("PATCH")] == ["PATCH /repos/alice/weather/issues/comments/2"]
+
+
+def test_a_comment_that_is_not_ours_to_change_any_more_does_not_stop_the_report(settings: Settings) -> None:
+    github = GitHub(f"{marker('comparison')}\nold")
+    github.foreign = {1}
+    assert post(settings, OURS, "new", "comparison", github).created
+
+
+def test_with_a_token_of_one_s_own_the_setting_says_whose_comments_are_ours(settings: Settings) -> None:
+    github = GitHub(f"{marker('comparison')}\nold")
+    github.comments[0]["user"] = {"login": "Alice"}
+    alice = settings.model_copy(update={"github_login": "alice"})
+    assert not post(alice, OURS, "new", "comparison", github).created
+    assert post(settings, OURS, "new", "comparison", github).by == BOT
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])

@@ -56,6 +56,8 @@ def test_a_new_champion_takes_the_place_and_the_old_bundle_stays(settings: Setti
     new = publish(settings, task, SECOND, bundle, NOON)
     assert published(settings, task) == new
     assert (old.folder / "model.json").read_text() == "{}"
+    assert new.previous == old, "to which the service falls back where the new one cannot be loaded"
+    assert publish(settings, task, SECOND, bundle, NOON) == new
 
 
 def test_a_half_copied_bundle_of_an_earlier_attempt_gives_way(settings: Settings, task: Task, bundle: Path) -> None:
@@ -159,6 +161,10 @@ def test_what_one_machine_publishes_to_shared_stores_another_serves(machines, ta
         assert (there.version, there.digest, there.published_at) == (here.version, here.digest, here.published_at)
         assert folder_digest(there.folder) == folder_digest(bundle)
         assert published(server, task) == there
+    newcomer = Settings(home=server.home.with_name("replica"), stores=server.stores)
+    found = published(newcomer, task)
+    assert found is not None and found.previous is not None, "the one before is fetched, too"
+    assert found.previous.version == FIRST.version and (found.previous.folder / "model.json").exists()
 
 
 def test_a_bundle_half_uploaded_or_damaged_in_shared_stores_is_refused_and_the_one_before_stays(

@@ -89,6 +89,72 @@ def test_rolling_back_goes_to_what_served_before_and_again_further_back_never_fo
     assert shelf.events()[3:] == [("bob", "rollback", *pair) for pair in (("2", "3"), ("1", "2"), ("3", "1"))]
 
 
+def test_rolling_back_works_where_somebody_has_removed_the_alias(shelf: Shelf) -> None:
+    for number in (1, 2):
+        shelf.promote(shelf.train(number))
+    with registry._registry(shelf.settings) as client:
+        client.delete_registered_model_alias(shelf.task.name, "champion")
+    assert shelf.rollback().version == "1"
+    assert shelf.state() == ("1", "1", ["Production", "Archived"])
+
+
+@pytest.fixture
+def astray(shelf: Shelf, tmp_path: Path) -> Shelf:
+    """Versions 1 and 2 served here, and then another home of the same registry promoted 3, which was not published."""
+    for number in (1, 2):
+        shelf.promote(shelf.train(number))
+    other = shelf.settings.model_copy(update={"home": tmp_path / "other", "mlflow_uri": shelf.settings.tracking_uri})
+    third = shelf.train(3)
+    shelf.now += HOUR
+    publishing.promote(other, shelf.task, third, shelf.folder / "3", shelf.now, "Better.", "a pull request")
+    assert shelf.state() == ("2", "3", ["Archived", "Archived", "Production"])
+    return shelf
+
+
+def test_rolling_back_starts_from_what_serves_whatever_the_alias_names(astray: Shelf) -> None:
+    assert astray.rollback().version == "1"
+    assert astray.state() == ("1", "1", ["Production", "Archived", "Archived"])
+    assert astray.events()[-1] == ("bob", "rollback", "1", "2")
+    with pytest.raises(UserError, match="served before and was not rejected; found none"):
+        astray.rollback()  # what never served here did not serve before
+
+
+def test_rolling_back_to_what_serves_brings_the_alias_back_and_turns_down_what_it_named(astray: Shelf) -> None:
+    for _ in range(2):  # as one that dies before it has moved the alias is done again
+        assert astray.rollback(to="2").version == "2"
+        assert astray.state() == ("2", "2", ["Archived", "Production", "Archived"])
+        assert publishing.find(astray.settings, astray.task, "3").tags["rejected_because"] == "It errs."
+        with registry._registry(astray.settings) as client:
+            client.set_registered_model_alias(astray.task.name, "champion", "3")
+    assert astray.rollback().version == "1"
+
+
+def test_a_rollback_from_an_alias_astray_that_dies_is_finished_and_never_lets_that_one_serve(
+    astray: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag, calls = registry.tag, []
+
+    def die_after(*told: object) -> None:
+        tag(*told)  # type: ignore[arg-type]
+        calls.append(told)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(registry, "tag", die_after)
+        for _ in range(2):  # each time before the alias is moved
+            with pytest.raises(KeyboardInterrupt):
+                astray.rollback()
+    assert len(calls) == 2 and astray.state()[0] == "2"
+    assert astray.rollback().version == "1"
+    assert astray.state()[:2] == ("1", "1")
+
+
+def test_where_nothing_was_published_a_rollback_starts_from_the_alias(astray: Shelf, tmp_path: Path) -> None:
+    empty = astray.settings.model_copy(update={"home": tmp_path / "empty", "mlflow_uri": astray.settings.tracking_uri})
+    assert publishing.rollback(empty, astray.task, astray.now, "It errs.", "cd", "2").version == "2"
+    assert astray.state() == ("2", "2", ["Archived", "Production", "Archived"])
+
+
 def test_a_rejected_challenger_wants_to_serve_no_more_and_what_serves_cannot_be_rejected(shelf: Shelf) -> None:
     shelf.promote(shelf.train(1))
     publishing.challenge(shelf.settings, shelf.task, shelf.train(2), NOON, "No better.", "run")

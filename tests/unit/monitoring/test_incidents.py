@@ -53,7 +53,7 @@ def test_a_firing_alert_opens_the_incident_of_its_task_and_rule_once(journal: Jo
     assert (first.opened, again.opened) == (("weather: data-drift",), ())
     (known,) = incidents.listing(journal)
     assert (known["kind"], known["reason"]) == ("data-drift", "Too many predictions have drifted.")
-    assert [step["what"] for step in known["steps"]] == ["opened", "told"]
+    assert [step["what"] for step in known["steps"]] == ["opened", "alert fires", "told"]
 
 
 def test_a_resolved_alert_closes_it_and_both_stand_in_the_alert_log(journal: Journal, settings: Settings) -> None:
@@ -68,6 +68,31 @@ def test_a_resolved_alert_closes_it_and_both_stand_in_the_alert_log(journal: Jou
     ]
 
 
+def several(*alerts: tuple[str, str]) -> dict[str, Any]:
+    """The body that tells of alerts of one rule which differ in a label: how each stands, and its label."""
+    told = [webhook(status, rule="budget-nearly-spent")["alerts"][0] for status, _ in alerts]
+    return {"alerts": [one | {"labels": one["labels"] | {"span": alerts[n][1]}} for n, one in enumerate(told)]}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [[("firing", "hour"), ("firing", "day")], [("firing", "day"), ("resolved", "hour")]],
+        [[("firing", "hour"), ("firing", "day")], [("resolved", "hour"), ("firing", "day")]],
+        [[("firing", "hour")], [("resolved", "hour"), ("firing", "day")]],
+        [[("firing", "hour")], [("firing", "day")], [("resolved", "hour")], [("resolved", "hour")]],
+    ],
+)
+def test_an_incident_stays_open_while_one_of_its_alerts_fires(
+    journal: Journal, settings: Settings, messages: list[list[tuple[str, str]]]
+) -> None:
+    for message in messages:
+        assert incidents.receive(journal, settings, ["weather"], several(*message), NOON).closed == ()
+    assert len(journal.incidents(open_only=True)) == len(journal.incidents()) == 1
+    ended = incidents.receive(journal, settings, ["weather"], several(("resolved", "day")), NOON + HOUR)
+    assert ended.closed == ("weather: budget-nearly-spent",)
+
+
 def test_an_alert_about_no_task_is_kept_as_one_of_the_installation(journal: Journal, settings: Settings) -> None:
     incidents.receive(journal, settings, ["weather"], webhook(task=None, rule="service-down"), NOON)
     assert [(one["task"], one["kind"]) for one in incidents.listing(journal)] == [("", "service-down")]
@@ -77,6 +102,17 @@ def test_alerts_of_tasks_that_are_not_here_are_left_out_and_named(journal: Journ
     received = incidents.receive(journal, settings, ["weather"], webhook(task="wether"), NOON)
     assert received.opened == () and "weather" in received.ignored[0]
     assert incidents.listing(journal) == []
+
+
+def test_an_alert_whose_rule_no_database_holds_is_left_out_and_the_others_are_taken(
+    journal: Journal, settings: Settings
+) -> None:
+    ill, well = webhook(rule="data\0drift"), webhook()
+    well["alerts"][0]["annotations"] = {"summary": "Much\0is new."}
+    received = incidents.receive(journal, settings, ["weather"], {"alerts": ill["alerts"] + well["alerts"]}, NOON)
+    assert received.opened == ("weather: data-drift",)
+    assert received.ignored == ("alert 0: its task or its rule is no text that can be printed",)
+    assert [one["reason"] for one in incidents.listing(journal)] == ["Much\ufffdis new."]
 
 
 @pytest.mark.parametrize(

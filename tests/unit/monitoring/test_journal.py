@@ -270,6 +270,12 @@ def test_one_incident_of_a_kind_is_open_at_a_time(journal: Journal) -> None:
     assert journal.incidents(open_only=True) == (drift, again)
 
 
+def test_work_done_as_of_the_past_counts_but_is_not_the_newest(journal: Journal) -> None:
+    journal.beat("weather", "gate:fail", NOON, "now")
+    journal.beat("weather", "gate:fail", NOON - 72 * HOUR, "a backfill")
+    assert journal.heartbeats("weather")["gate:fail"] == Heartbeat("weather", "gate:fail", NOON, 2, "now")
+
+
 def test_a_heartbeat_keeps_its_last_time_and_counts(journal: Journal) -> None:
     for hours in range(3):
         journal.beat("weather", "forecast", NOON + hours * HOUR, f"hour {hours}")

@@ -64,7 +64,7 @@ def test_the_stores_say_what_was_forecast_and_what_came_of_it(journal: Journal) 
     journal.open_incident("t", "data-drift", "a sensor", now)
     journal.beat("t", "watch", now)
     journal.beat("t", "alert:data-drift", now)
-    found = samples(list(metrics.readings(journal, "t", now, newest=now - HOUR)))
+    found = samples(list(metrics.readings(journal, "t", now, age=HOUR)))
     assert found["forecastle_predictions_total", ("t",)] == 60
     assert found["forecastle_outcomes_total", ("t",)] == truth.height == 117
     assert found["forecastle_truth_never_came_total", ("t",)] == 2
@@ -78,6 +78,24 @@ def test_the_stores_say_what_was_forecast_and_what_came_of_it(journal: Journal) 
     assert found["forecastle_work_total", ("t", "watch")] == 1
     assert found["forecastle_work_last_seconds", ("t", "watch")] == now.timestamp()
     assert ("forecastle_work_total", ("t", "alert:data-drift")) not in found
+
+
+def test_what_never_came_never_counts_backwards_also_where_it_comes_after_all_or_is_forgotten(
+    journal: Journal,
+) -> None:
+    def lost() -> float:
+        return samples(list(metrics.readings(journal, "t", NOON + 99 * HOUR)))[
+            "forecastle_truth_never_came_total", ("t",)
+        ]
+
+    journal.record(hourly(10, drifted=0))
+    journal.give_up("t", before=NOON + 99 * HOUR)
+    assert lost() == 20
+    late = journal.due("t", NOON + 99 * HOUR).head(6)
+    assert journal.score(late.with_columns(actual=pl.lit(5.0), scored_at=pl.lit(NOON + 99 * HOUR, TIME))) == 6
+    assert lost() == 20
+    journal.forget("t", NOON + 5 * HOUR, [])
+    assert lost() == 20
 
 
 def test_the_drift_ratio_is_absent_below_fifty_predictions(journal: Journal) -> None:
@@ -125,3 +143,12 @@ def test_every_exposed_name_and_label_is_declared(journal: Journal) -> None:
             assert (family.type, family.documentation) == (metric.kind, metric.help)
             for sample in family.samples:
                 assert set(sample.labels) - {"le"} == set(metric.labels)
+
+
+def test_a_batch_refused_at_a_later_time_does_not_count_for_a_run_that_acts_as_of_an_earlier_one(
+    journal: Journal,
+) -> None:
+    journal.beat("a", f"{metrics.GATE}pass", NOON)
+    journal.beat("a", f"{metrics.GATE}fail", NOON + timedelta(days=900))
+    for now, failing in ((NOON, 0.0), (NOON + timedelta(days=900), 1.0)):
+        assert samples(list(metrics.readings(journal, "a", now)))[("forecastle_gate_failing", ("a",))] == failing

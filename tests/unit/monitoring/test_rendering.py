@@ -63,12 +63,12 @@ def test_prometheus_and_alertmanager_accept_their_files(root: Path, tool: Callab
 def test_a_rule_on_which_the_tasks_agree_is_written_once_and_holds_for_tasks_to_come(task: Task) -> None:
     other = task.model_copy(update={"name": "other"})
     agreed = [one.expression for one in rendering.rendered([task, other]) if one.rule.name == "data-stale"]
-    assert agreed == ["forecastle_data_age_seconds > 10800"]
+    assert agreed == ["max by (task) (forecastle_data_age_seconds) > 10800"]
     slower = task.monitoring.model_copy(update={"stale_after": timedelta(hours=9)})
     apart = rendering.rendered([task, other.model_copy(update={"monitoring": slower})])
     assert [(one.alert, one.expression) for one in apart if one.rule.name == "data-stale"] == [
-        ("ForecastleDataStale1", 'forecastle_data_age_seconds{task=~"nyc-temperature"} > 10800'),
-        ("ForecastleDataStale2", 'forecastle_data_age_seconds{task=~"other"} > 32400'),
+        ("ForecastleDataStale1", 'max by (task) (forecastle_data_age_seconds{task=~"nyc-temperature"}) > 10800'),
+        ("ForecastleDataStale2", 'max by (task) (forecastle_data_age_seconds{task=~"other"}) > 32400'),
     ]
     assert len({one.uid for one in apart}) == len({one.alert for one in apart}) == len(apart)
 
@@ -80,8 +80,8 @@ FIRING = [  # a rule, what makes it fire from the beginning on, and after how ma
     ("data-drift", [('forecastle_drift_ratio{task="t"}', "0.11x60")], 0),
     ("concept-drift", [('forecastle_concept_drift{task="t"}', "1x60")], 0),
     ("data-stale", [('forecastle_data_age_seconds{task="t"}', "10801x60")], 0),
-    ("no-forecasts", [('forecastle_predictions_total{task="t"}', "7x400")], 1),
-    ("gate-failing", [('forecastle_gate_failing{task="t"}', "1x60")], 0),
+    ("no-forecasts", [('forecastle_predictions_total{task="t"}', "7x400")], 180),
+    ("gate-failing", [('forecastle_gate_failing{task="t"}', "1x400")], 180),
     ("skill-lost", [('forecastle_live_skill{task="t",horizon="all"}', "-0.1x2000"),
                     ('forecastle_live_outcomes{task="t",horizon="all"}', "100x2000")], 1440),
     ("coverage-low", [('forecastle_live_coverage{task="t",horizon="all"}', "0.79x2000"),
@@ -175,6 +175,15 @@ def test_dashboard_and_rules_name_only_metrics_and_labels_that_exist(task: Task)
         for labels in re.findall(r"by \(([^)]*)\)", expression):
             known = {label for name in named for label in METRICS[_metric(name)].labels}
             assert set(labels.split(", ")) <= {*known, "le"}, expression
+
+
+def test_what_every_replica_reads_from_the_stores_is_shown_and_judged_once(task: Task) -> None:
+    own = ("forecastle_requests_total", "forecastle_request_seconds", "forecastle_prediction_seconds", "up")
+    for expression in _expressions(task):
+        for name in set(re.findall(r"\b(?:forecastle_\w+|up)\b", expression)):
+            if _metric(name) not in own:
+                by = ", ".join(METRICS[name].labels)
+                assert expression.lstrip("(").startswith((f"max by ({by}) (", f"min by ({by}) (")), expression
 
 
 def test_a_text_with_quotes_and_colons_survives_the_templates(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,12 @@ def test_what_a_counter_gained_is_not_known_before_a_whole_window_has_passed() -
     assert number(rule("increase", 3), *series(10, 12, 14)) is None
 
 
+def test_the_least_is_not_known_of_a_series_that_was_not_there_when_the_window_began() -> None:
+    assert number(rule("min", 3), *series(1, 1, 1)) is None
+    other = series(7, 7, 7, 7, metric="other")  # there was a look then, and it did not see this one
+    assert number(rule("min", 3), *other, *series(1, 1, 1)) is None
+
+
 def test_of_several_series_the_worst_counts() -> None:
     both = [*series(1, labels=(("span", "day"),)), *series(4, labels=(("span", "hour"),))]
     assert number(rule("last"), *both) == 4

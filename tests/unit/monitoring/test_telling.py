@@ -89,6 +89,22 @@ def test_addresses_of_the_settings_are_told_and_told_again_where_they_did_not_ta
     assert logged(settings) == [("opened", "data-drift")]
 
 
+def test_who_took_it_is_not_told_again_because_of_another_who_did_not(
+    journal: Journal, settings: Settings, hook: tuple[str, list[dict[str, Any]], list[int]]
+) -> None:
+    address, got, _ = hook
+    # the second is of a kind that Apprise does not know
+    theirs = settings.model_copy(update={"alert_urls": SecretStr(f"{address} hunter2://nobody")})
+    journal.open_incident("weather", "data-drift", "r", NOON)
+    assert [telling.tell(journal, theirs, "weather", NOON + hour * HOUR) for hour in range(5)] == [0] * 5
+    assert len(got) == 1
+    (steps,) = journal.incident_steps([1]).values()
+    assert "hunter2" not in str(steps) and "127.0.0.1" not in str(steps)
+    mended = settings.model_copy(update={"alert_urls": SecretStr(f"{address} {address}other/")})
+    assert [telling.tell(journal, mended, "weather", NOON + hour * HOUR) for hour in (6, 7)] == [1, 0]
+    assert len(got) == 2, "only the other one"
+
+
 def test_an_address_that_is_none_is_said_without_showing_it(
     journal: Journal, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,13 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import polars as pl
 import pytest
 
 from forecastle.cli import main
 from forecastle.data.formats import NOTE
 from forecastle.operations.doctor import Finding, examine
+from forecastle.rule import CheckRule
 from forecastle.settings import Settings, load_settings
-from forecastle.task import Task, load_task
+from forecastle.task import Gate, Task, load_task
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -144,3 +146,26 @@ def test_the_command_exits_with_the_code_of_the_gravest_fault(
     assert main(["doctor", "--task", str(root / "tasks" / "equity-volatility.toml"), "--json"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert any('"health": "ill"' in line for line in lines)
+
+
+def test_a_table_that_ended_long_ago_is_ill_as_a_run_by_the_clock_would_be_refused(
+    tmp_path: Path, small_task, observations
+) -> None:
+    observations(hours=48).select("series_id", "timestamp", "y", "x").write_parquet(tmp_path / "t.parquet")
+    task = small_task(source={"provider": "file", "path": str(tmp_path / "t.parquet")})
+    found = findings(load_settings(home=tmp_path / "home"), task)["task small"]
+    assert (found.health, found.exit_code) == ("ill", 3)
+    assert "96 rows of 2 series" in found.found and "The table ended" in found.found and "--now" in found.action
+    told = task.model_copy(update={"gate": Gate(checks={"freshness": CheckRule(verdict="warn")})})
+    assert findings(load_settings(home=tmp_path / "home"), told)["task small"].health == "hint"
+
+
+def test_a_table_of_which_a_series_has_ended_is_a_hint_that_names_it(tmp_path: Path, small_task, observations) -> None:
+    rows = observations(hours=48).select("series_id", "timestamp", "y", "x")
+    newest = rows["timestamp"].max()
+    rows = rows.with_columns(pl.col("timestamp") + (NOW - timedelta(hours=1) - newest))
+    ended = (pl.col("series_id") == "a") & (pl.col("timestamp") > NOW - timedelta(hours=30))
+    rows.filter(~ended).write_parquet(tmp_path / "t.parquet")
+    task = small_task(source={"provider": "file", "path": str(tmp_path / "t.parquet")})
+    found = findings(load_settings(home=tmp_path / "home"), task)["task small"]
+    assert (found.health, found.exit_code) == ("hint", 0) and found.found.endswith("no longer of a")

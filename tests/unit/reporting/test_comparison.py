@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_it_says_the_decision_and_its_reasons_first(comparison: Comparison) -> N
     assert title == "## nyc-temperature: model 7 against 6"
     assert said == "**The challenger should serve.**"
     assert all(f"- {reason}" in markdown(comparison) for reason in comparison.decision.reasons)
+
+
+def test_it_names_the_challenger_s_run_and_links_to_it_where_mlflow_is_a_server(comparison: Comparison) -> None:
+    assert "of MLflow" not in markdown(comparison)
+    assert markdown(replace(comparison, run="c0ffee")).endswith("\n\nThe challenger is run `c0ffee` of MLflow.\n")
+    linked = markdown(replace(comparison, run="c0ffee", page="https://mlflow.example/#/runs/c0ffee"))
+    assert "run [`c0ffee`](https://mlflow.example/#/runs/c0ffee) of MLflow" in linked
 
 
 def test_every_method_is_scored_on_the_same_rows(comparison: Comparison) -> None:

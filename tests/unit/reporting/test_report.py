@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from forecastle.reporting.chapters import compose
+from forecastle.reporting.chapters.blocks import pairs, said
 from forecastle.reporting.document import Document, Figure, Section, Table, Text
 from forecastle.reporting.evidence.appendix import LOCATIONS
 from forecastle.reporting.evidence.pictures import FIGURES
@@ -65,13 +66,30 @@ def test_every_figure_stands_in_the_report_once_and_in_order(nothing: Facts) -> 
 
 
 def test_where_nothing_was_measured_no_number_is_told(nothing: Facts) -> None:
-    text = markdown(compose(nothing))
-    assert text.count("not measured") > 100
+    document = compose(nothing)
+    text = markdown(document)
+    for section in document.sections[:-1]:
+        assert re.search("not measured", markdown(Document("", [], [section])), re.IGNORECASE), section.title
     told = re.sub(r"^(#+|\s*- \[)\s?[\d.]+ .*$", "", text, flags=re.MULTILINE)  # the sections' own numbers
     for one in FIGURES:
         told = told.replace(one.path, "").replace(one.title, "")
     told = re.sub(r"Figure \d+", "", told)
     assert re.findall(r"\d+", told) == []
+
+
+def test_a_paragraph_leaves_out_what_was_not_measured_and_says_once_what_would() -> None:
+    facts = Facts({"a": Fact(3, "journal"), "b": Fact(None, "journal", "forecastle live")})
+    first, second, third = (f"{name} is {facts.text(name)}." for name in ("a", "b", "b"))
+    assert said("It", first, first) == Text("a is 3. a is 3.")
+    assert said("It", first, second, third) == Text("a is 3. Not measured: `forecastle live`.")
+    assert said("It", second) == Text("It: not measured: `forecastle live`.")
+
+
+def test_a_table_of_pairs_leaves_out_what_was_not_measured_and_names_it_below() -> None:
+    facts = Facts({"a": Fact(3, "journal"), "b": Fact(None, "journal", "forecastle live")})
+    table, below = pairs(facts, "Figures", {"one": "a", "two": "b", "three": "b"})
+    assert table == Table("Figures", ("", "found", "read from"), [["one", "3", "journal"]])
+    assert below == Text("Figures, not measured: `forecastle live`, which would tell: two; three.")
 
 
 def test_every_provider_is_told_by_name_and_documentation() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 
 import httpx
@@ -15,7 +17,7 @@ import pytest
 
 from forecastle.models import pointer
 from forecastle.monitoring.journal import Journal
-from forecastle.serving import schemas
+from forecastle.serving import app as app_module, board, schemas
 from forecastle.serving.app import create_app
 
 TASK = "/v1/tasks/nyc-temperature"
@@ -32,6 +34,7 @@ def test_importing_the_service_loads_no_heavy_library() -> None:
 def test_health_says_that_the_process_is_alive(ask) -> None:
     answer = ask("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert answer.json()["commit"] is None  # no image told it
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
@@ -223,6 +226,16 @@ def test_a_champion_that_fails_its_self_check_is_refused_with_an_incident_and_th
     assert ask("/v1/incidents?open_only=true").json()["incidents"] == []
 
 
+def test_a_service_that_starts_while_the_champion_is_refused_serves_the_one_before(ask, filled, task, made_up) -> None:
+    made_up.publish_champion(filled, task, version="4", promised=1.0)
+    info = ask(TASK).json()
+    assert info["model"]["version"] == "3"
+    assert info["degraded"] and "version 4, could not be loaded" in info["degraded_reason"]
+    assert ask("/ready").status_code == 200
+    assert [one["kind"] for one in ask("/v1/incidents?open_only=true").json()["incidents"]] == ["champion-refused"]
+    assert ask(f"{TASK}/forecasts/EWR").status_code == 200
+
+
 def test_a_journal_that_stops_answering_leaves_the_last_forecasts_marked(ask, filled) -> None:
     before = ask(f"{TASK}/forecasts/EWR").json()
     with sqlite3.connect(filled.home / "journal.db") as database:
@@ -233,6 +246,17 @@ def test_a_journal_that_stops_answering_leaves_the_last_forecasts_marked(ask, fi
     assert ask("/ready").status_code == 503
     assert ask("/").status_code == 200
     assert ask("/metrics").status_code == 200
+
+
+def test_scores_follow_truths_that_are_revised(ask, filled, task) -> None:
+    before = ask(f"{TASK}/scores").json()["live"]["rmse"]
+    with Journal(filled.journal_url) as journal:
+        revised = journal.outcomes(task.name).with_columns(pl.col("actual") + 50)
+        for again in (0, 1):
+            assert journal.rescore(revised.with_columns(pl.col("actual") + again)) == revised.height
+            after = ask(f"{TASK}/scores").json()["live"]["rmse"]
+            assert after > before
+            before = after
 
 
 def test_scores_put_promise_beside_delivery(ask) -> None:
@@ -261,6 +285,65 @@ def test_an_unknown_name_is_a_problem_document_that_names_the_nearest(ask, path:
     assert answer.headers["content-type"] == "application/problem+json"
     assert (problem["found"], problem["instance"]) == (found, path)
     assert problem["expected"] and problem["action"]
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """Make the journal hang when it is asked whether anything changed, until told to go on."""
+    asked, go_on = Journal.revision, threading.Event()
+    monkeypatch.setattr(board, "PATIENCE", 0.05)
+    monkeypatch.setattr(app_module, "PATIENCE", 0.05)
+
+    def hang() -> threading.Event:
+        monkeypatch.setattr(Journal, "revision", lambda *given: go_on.wait(60) and asked(*given))
+        return go_on
+
+    yield hang
+    go_on.set()
+
+
+def in_one_loop(app, work) -> None:
+    async def all_of_it() -> None:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            await work(client.get)
+
+    asyncio.run(all_of_it())
+
+
+def test_while_a_store_hangs_a_service_that_knew_it_says_what_it_said_last_and_is_not_ready(app, hanging) -> None:
+    async def work(get) -> None:
+        assert (await get("/v1/tasks")).status_code == 200
+        go_on = hang()
+        for _ in range(2):
+            ready = await get("/ready")
+            assert ready.status_code == 503
+            assert "nothing in 0.05 seconds" in ready.json()["tasks"][0]["reason"]
+            answer = await get(f"{TASK}/forecasts/JFK")
+            assert (answer.status_code, answer.json()["degraded"]) == (200, True)
+            assert (await get("/metrics")).status_code == 200
+        go_on.set()
+        while (await get(f"{TASK}/forecasts/JFK")).json()["degraded"]:
+            await asyncio.sleep(0.01)
+
+    hang = hanging
+    in_one_loop(app, work)
+
+
+def test_while_a_store_hangs_that_never_answered_a_service_is_503(app, hanging) -> None:
+    async def work(get) -> None:
+        for _ in range(2):
+            ready = await get("/ready")
+            assert (ready.status_code, ready.json()["ready"]) == (503, False)
+        answer = await get(f"{TASK}/forecasts/JFK")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:forecastle:problem:storage-unavailable")
+        assert (await get("/metrics")).status_code == 200
+        go_on.set()
+        while (await get("/ready")).status_code != 200:
+            await asyncio.sleep(0.01)
+
+    go_on = hanging()
+    in_one_loop(app, work)
 
 
 def test_a_method_a_route_does_not_answer_is_a_problem_document(ask) -> None:
@@ -308,6 +391,12 @@ def test_requests_are_counted_by_route_and_status_never_by_the_path_asked_for(as
     assert f'forecastle_requests_total{{method="GET",{route},status="404"}}' in text
     assert 'route="unmatched",status="404"' in text
     assert "stranger" not in text
+
+
+def test_the_age_of_data_begins_when_the_source_publishes_it(filled, task, clock, get) -> None:
+    later = task.source.model_copy(update={"publication_delay": timedelta(minutes=4)})
+    app = create_app(filled, [task.model_copy(update={"source": later})], clock, poll_every=0)
+    assert 'forecastle_data_age_seconds{task="nyc-temperature"} 360.0' in get(app, "/metrics").text
 
 
 def test_metrics_tell_what_the_stores_know(ask) -> None:
@@ -386,6 +475,7 @@ def test_incidents_are_listed_newest_first_and_narrowed_down(ask, filled, task, 
     assert ask("/v1/incidents?task=another").json()["incidents"] == []
     assert len(ask("/v1/incidents?limit=1").json()["incidents"]) == 1
     assert ask("/v1/incidents?limit=0").status_code == 422
+    assert ask("/v1/incidents?task=a%00b").status_code == 422
 
 
 def test_an_alert_opens_an_incident_and_its_end_closes_it(post, ask, task) -> None:

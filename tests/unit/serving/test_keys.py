@@ -144,3 +144,43 @@ def test_the_command_prints_a_key_and_the_line_that_opens_the_service_to_it(caps
     assert said["key"] not in said["line"]
     assert main(["new-key", "dash board", "--scope", "read"]) == 2
     assert main(["new-key", "dashboard", "--scope", "look"]) == 2
+
+
+OURS = [
+    "127.0.0.1",
+    "127.0.0.1:8000",
+    "localhost:8000",
+    "LOCALHOST",
+    "[::1]:8000",
+    "proxy.example:8000",
+    "proxy.example",
+]
+OTHERS = [
+    "evil.example",
+    "evil.example:8000",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example:80",
+    "0.0.0.0",
+    "[x",
+    "",
+]
+
+
+@pytest.mark.parametrize(("host", "status"), [*((one, 200) for one in OURS), *((one, 421) for one in OTHERS)])
+def test_open_to_this_machine_alone_it_answers_by_the_names_of_this_machine_and_those_it_is_told(
+    settings, task, clock, get, host: str, status: int
+) -> None:
+    app = create_app(settings.model_copy(update={"hosts": "other.example, Proxy.example"}), [task], clock, poll_every=0)
+    answer = get(app, "/health", headers={"host": host})
+    assert answer.status_code == status
+    if status == 421:
+        assert answer.json()["type"] == "urn:forecastle:problem:host" and repr(host) in answer.json()["found"]
+
+
+def test_where_it_asks_for_keys_or_listens_beyond_this_machine_it_may_have_any_name(
+    guarded, settings, task, clock, get, issued
+) -> None:
+    elsewhere = {"host": "evil.example"}
+    assert get(guarded, "/v1/tasks", headers=elsewhere | {"x-api-key": issued["read"][0]}).status_code == 200
+    beyond = settings.model_copy(update={"host": "0.0.0.0", "serve_without_keys": True})
+    assert get(create_app(beyond, [task], clock, poll_every=0), "/health", headers=elsewhere).status_code == 200

@@ -1,4 +1,4 @@
-"""Requests for forecasts go past the router, and are answered, counted and refused as if they had not."""
+"""Forecasts, asked for or stored, go past the router, and are answered, counted and refused as if they had not."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def answered(path: str, method: str = "POST", fault: Exception | None = None, **
             raise fault
         return task.encode()
 
+    async def showing(task: str, series_id: str) -> bytes:
+        if fault is not None:
+            raise fault
+        return f"{task} of {series_id}".encode()
+
     async def receive() -> Any:
         return {"type": "http.request", "body": b""}
 
@@ -40,7 +45,7 @@ def answered(path: str, method: str = "POST", fault: Exception | None = None, **
         sent.append(message)
 
     try:
-        asyncio.run(Lane(router, ["weather"], answering)(scope, receive, send))
+        asyncio.run(Lane(router, ["weather"], answering, showing)(scope, receive, send))
     except ZeroDivisionError as error:
         assert error is fault
     return scope, sent
@@ -53,9 +58,21 @@ def test_a_request_for_forecasts_of_a_task_is_answered_and_counted_by_its_route(
     assert scope["route"].path == "/v1/tasks/{task}/predict"
 
 
+@pytest.mark.parametrize("series_id", ["JFK", "a/b", "of/forecasts/too", "Zürich"])
+def test_the_stored_forecasts_of_a_series_are_shown_and_counted_by_their_route(series_id: str) -> None:
+    scope, (head, body) = answered(f"/v1/tasks/weather/forecasts/{series_id}", "GET")
+    assert (head["status"], body["body"].decode()) == (200, f"weather of {series_id}")
+    assert scope["route"].path == "/v1/tasks/{task}/forecasts/{series_id:path}"
+
+
 @pytest.mark.parametrize(
     ("path", "others"),
     [
+        ("/v1/tasks/waether/forecasts/JFK", {"method": "GET"}),
+        ("/v1/tasks/weather/forecasts/", {"method": "GET"}),
+        ("/v1/tasks/weather/forecasts", {"method": "GET"}),
+        ("/v1/tasks/weather/forecasts/JFK", {"method": "HEAD"}),
+        ("/v1/tasks/weather/forecasts/JFK", {"method": "GET", "root_path": "/behind"}),
         ("/v1/tasks/waether/predict", {}),
         ("/v1/tasks/weather/predict/", {}),
         ("/v1/tasks/weather/observations", {}),
@@ -68,13 +85,18 @@ def test_whatever_else_is_asked_goes_on_to_the_router(path: str, others: dict[st
         answered(path, **others)
 
 
-def test_what_is_refused_is_a_problem_document() -> None:
-    _, (head, body) = answered("/v1/tasks/weather/predict", fault=NotEnoughHistory("data", "none", "Wait."))
+WAYS = [("/v1/tasks/weather/predict", "POST"), ("/v1/tasks/weather/forecasts/JFK", "GET")]
+
+
+@pytest.mark.parametrize(("path", "method"), WAYS)
+def test_what_is_refused_is_a_problem_document(path: str, method: str) -> None:
+    _, (head, body) = answered(path, method, fault=NotEnoughHistory("data", "none", "Wait."))
     assert head["status"] == 409
     assert json.loads(body["body"])["action"] == "Wait."
 
 
-def test_a_fault_of_ours_is_told_without_what_it_was_and_goes_on_to_the_log() -> None:
-    _, (head, body) = answered("/v1/tasks/weather/predict", fault=ZeroDivisionError("a secret"))
+@pytest.mark.parametrize(("path", "method"), WAYS)
+def test_a_fault_of_ours_is_told_without_what_it_was_and_goes_on_to_the_log(path: str, method: str) -> None:
+    _, (head, body) = answered(path, method, fault=ZeroDivisionError("a secret"))
     assert head["status"] == 500
     assert b"secret" not in body["body"]

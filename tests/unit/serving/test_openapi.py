@@ -36,7 +36,8 @@ KNOWN = {"task": "nyc-temperature", "series_id": "JFK"}
 
 @pytest.fixture
 def document(filled, task, clock):
-    app = create_app(filled, [task], clock, poll_every=3600)
+    settings = filled.model_copy(update={"hosts": "testserver"})  # as Schemathesis calls it
+    app = create_app(settings, [task], clock, poll_every=3600)
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

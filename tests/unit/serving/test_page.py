@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -85,6 +86,23 @@ def test_stale_data_is_said_in_words_at_the_top(state, clock) -> None:
     clock.advance(hours=4)
     text = text_of(page.board([state], clock()))
     assert "Degraded. The newest value is 4 h 10 min old, and 3 h is the task&#39;s limit." in text
+
+
+def test_of_a_recording_that_ended_years_ago_the_year_is_said_and_no_empty_chart_is_drawn(state, clock) -> None:
+    clock.advance(hours=24 * 900)
+    html = page.board([state], clock()).partition('<div class="lower">')[0]
+    assert '<svg class="chart"' not in html
+    said = text_of(html)
+    assert said.count("Nothing was measured, forecast or came true in the 2 days that are drawn here.") == 3
+    assert "measured Mon 16 Dec 2013, 14:00" in said and "newest value Mon 16 Dec 2013, 14:00" in said
+
+
+def test_forecasts_of_a_series_whose_data_is_too_old_for_any_are_not_drawn(state, clock) -> None:
+    snapshot, details = state
+    silent = replace(snapshot, newest={name: at for name, at in snapshot.newest.items() if name != "LGA"})
+    html = page.board([(silent, details)], clock()).partition('<div class="lower">')[0]
+    assert html.count('class="line forecast" d="M') == 2 + 1
+    assert "No value has been collected lately." in text_of(html) and "no forecast ahead" in text_of(html)
 
 
 def test_a_forecast_whose_time_has_passed_is_not_called_expected(state, clock) -> None:

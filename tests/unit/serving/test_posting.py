@@ -15,9 +15,10 @@ from forecastle.data.derivation import open_history
 from forecastle.data.examples import make_examples
 from forecastle.data.panel import build_panel, micros
 from forecastle.models import bundle, pointer, predictor
+from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.predictions import asked
-from forecastle.serving import asking, bodies, schemas, workbench
+from forecastle.serving import asking, bodies, posting, schemas, workbench
 from forecastle.serving.app import create_app
 
 PREDICT = "/v1/tasks/nyc-temperature/predict"
@@ -108,6 +109,18 @@ def test_many_series_are_answered_in_the_order_they_were_asked_for_each_as_if_al
             assert alone | {"prediction_id": ""} == one | {"prediction_id": ""}
 
 
+def test_a_long_body_is_read_aside_and_answered_as_a_short_one_and_its_mistakes_are_told(post, body) -> None:
+    long, short = body(hours=2500), body(hours=200)
+    assert len(json.dumps(long)) > posting.SMALL > len(json.dumps(short))
+    assert (
+        post(PREDICT, json=long).json()["predictions"][0]["forecasts"]
+        == post(PREDICT, json=short).json()["predictions"][0]["forecasts"]
+    )
+    long["series"][0]["timestamps"][7] = "yesterday"
+    answer = post(PREDICT, json=long)
+    assert (answer.status_code, "timestamps[7]" in answer.text) == (422, True)
+
+
 def test_the_order_of_the_observations_in_a_body_changes_nothing(post, body) -> None:
     straight, turned = body(), body()
     one = turned["series"][0]
@@ -180,7 +193,12 @@ def test_new_observations_complete_the_next_request(post, body, filled, task, cl
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"timestamps": ["yesterday"]}, "a time such as 2013-12-16T19:00:00Z in series[0].timestamps[0]"),
+        (
+            {"timestamps": ["yesterday"]},
+            "a time such as 2013-12-16T19:00:00Z, not before 1970, in series[0].timestamps[0]",
+        ),
+        ({"timestamps": ["0001-01-01T00:00:00Z"]}, "a time such as 2013-12-16T19:00:00Z, not before 1970"),
+        ({"timestamps": ["1969-12-31T23:59:59Z"]}, "a time such as 2013-12-16T19:00:00Z, not before 1970"),
         ({"timestamps": [12]}, "a time such as"),
         ({"timestamps": []}, "a list of 1 to 10000 times"),
         ({"timestamps": ["2999-01-01T00:00:00Z"]}, "observations of what has been"),
@@ -192,6 +210,8 @@ def test_new_observations_complete_the_next_request(post, body, filled, task, cl
         ({"values": {"temperature_2m": [1.0, 2.0]}}, "1 numbers in series[0].values.temperature_2m"),
         ({"series_id": ""}, "text of 1 to 200 characters"),
         ({"series_id": 7}, "text of 1 to 200 characters"),
+        ({"series_id": "J\0K"}, "text of 1 to 200 characters that can be printed in series[0].series_id"),
+        ({"series_id": "JFK\n"}, "text of 1 to 200 characters that can be printed"),
         ({"horizon": 3}, "series_id, timestamps and values in series[0]"),
     ],
 )
@@ -296,6 +316,45 @@ def test_a_pushed_batch_that_the_gate_refuses_is_409_and_goes_into_quarantine(
     answer = post(PUSH, content=rows.write_csv().encode(), headers={"content-type": "text/csv"})
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:forecastle:problem:quality-gate-failed")
     assert list((filled.task_folder(task.name) / "quarantine").iterdir())
+
+
+def test_the_gates_verdict_on_what_is_pushed_counts_and_opens_and_ends_the_incident(
+    post, ask, filled, task, clock, made_up
+) -> None:
+    def known() -> list[str]:
+        found = ask("/v1/incidents", params={"open_only": True}).json()["incidents"]
+        return [one["kind"] for one in found]
+
+    rows = table(task, made_up, 48, clock).with_columns(
+        *(pl.lit(50.0).alias(name) for name in task.columns if name != task.target)
+    )
+    rows = rows.with_columns(pl.lit(1000.0).alias("pressure_msl"))
+    bad = rows.with_columns(pl.lit(None, dtype=pl.Float64).alias(task.target))
+    assert post(PUSH, content=bad.write_csv().encode(), headers={"content-type": "text/csv"}).status_code == 409
+    text = ask("/metrics").text
+    assert 'forecastle_gate_verdicts_total{task="nyc-temperature",verdict="fail"} 1.0' in text
+    assert 'forecastle_gate_failing{task="nyc-temperature"} 1.0' in text
+    assert "quality-check-failed" in known()
+    clock.advance(minutes=1)
+    assert post(PUSH, content=rows.write_csv().encode(), headers={"content-type": "text/csv"}).status_code == 200
+    assert 'forecastle_gate_failing{task="nyc-temperature"} 0.0' in ask("/metrics").text
+    assert "quality-check-failed" not in known()
+
+
+def test_the_time_a_client_takes_to_send_its_body_is_not_the_services(post, body, monkeypatch) -> None:
+    spent, seconds = [], 0.0
+    monkeypatch.setattr(metrics, "observe_prediction", lambda task, version, took: spent.append(took))
+    monkeypatch.setattr(posting, "perf_counter", lambda: seconds)
+
+    async def chunks():
+        nonlocal seconds
+        content = json.dumps(body()).encode()
+        yield content[:10]
+        seconds = 4.0
+        yield content[10:]
+
+    assert post(PREDICT, content=chunks(), headers={"content-type": "application/json"}).status_code == 200
+    assert spent == [0.0]
 
 
 @pytest.mark.parametrize(

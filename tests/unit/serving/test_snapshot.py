@@ -9,8 +9,9 @@ import pytest
 
 from forecastle.monitoring.journal import FORECAST, identified
 from forecastle.serving.schemas import Model, SeriesForecasts
-from forecastle.serving.snapshot import build
+from forecastle.serving.snapshot import bearable, build
 
+HOUR = timedelta(hours=1)
 NOW = datetime(2013, 12, 16, 19, 10, tzinfo=UTC)
 MODEL = Model(version="3", data_version="d", estimator="blend", created_at=NOW)
 
@@ -59,6 +60,28 @@ def test_one_series_that_fell_silent_is_degraded_alone(snapshot, made_up, task) 
     assert state.condition(NOW).reason is None
     assert state.condition(NOW, "EWR").reason is None
     assert "7 h 10 min old" in str(state.condition(NOW, "LGA").reason)
+
+
+def test_a_series_that_is_silent_for_ever_among_living_ones_never_gets_the_models_forecasts_again(
+    snapshot, made_up, task
+) -> None:
+    at = NOW.replace(minute=0)
+    dead = made_up.observations(task, at - 3 * HOUR, at).filter(pl.col("series_id") != "LGA")
+    state = snapshot(observed=dead)  # forecasts of it are journalled all the same
+    assert (state.staleness("LGA", NOW), state.staleness("EWR", NOW)) == ("lost", "fine")
+    new = identified(made_up.forecasts(task, at, at)).filter(pl.col("series_id") != "LGA")
+    assert snapshot(observed=dead, forecasts=new).staleness("LGA", NOW) == "fine", "one that is only awaited"
+
+
+def test_a_series_silent_for_longer_ages_into_the_season_and_then_into_nothing(snapshot, made_up, task) -> None:
+    at = NOW.replace(minute=0)
+    limit = task.patience(task.monitoring.stale_after)
+    found = []
+    for hours in (1, limit // HOUR + 1, bearable(task) // HOUR + 1):
+        rows = made_up.observations(task, at - timedelta(days=3), at)
+        silent = rows.filter((pl.col("series_id") != "LGA") | (pl.col("timestamp") <= at - hours * HOUR))
+        found.append(snapshot(observed=silent).staleness("LGA", NOW))
+    assert found == ["fine", "stale", "lost"]
 
 
 @pytest.mark.parametrize(

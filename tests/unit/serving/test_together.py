@@ -17,16 +17,25 @@ NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 class Bench:
-    """Answers with the names that were asked for; a name that begins with "bad" is its own request's fault."""
+    """Answers with the names that were asked for; a name that begins with "bad" is its own request's fault.
+
+    One that begins with "worse" is found out by what is done for all at once, and so is everything by a broken one.
+    """
 
     def __init__(self, broken: bool = False) -> None:
         self.calls: list[int] = []
         self._broken = broken
 
+    def predict(self, asked: Sequence[Asked], now: datetime) -> list[str]:
+        (answer,) = self.predict_each([asked], now)
+        return answer()
+
     def predict_each(self, requests: Sequence[Sequence[Asked]], now: datetime) -> Iterator[Callable[[], list[str]]]:
         if self._broken:
             raise MemoryError("of all")
         self.calls.append(len(requests))
+        if any(one.series_id.startswith("worse") for asked in requests for one in asked):
+            raise OverflowError("of the whole turn")
         for asked in requests:
             yield lambda names=[one.series_id for one in asked]: self._tell(names)
 
@@ -59,6 +68,14 @@ def test_a_fault_of_one_request_is_none_of_the_others() -> None:
     first, bad, last = ask(*((bench, asked(name), NOW) for bench in [Bench()] for name in ("a", "bad", "b")))
     assert (first, last) == (["a"], ["b"])
     assert isinstance(bad, NotEnoughHistory)
+
+
+def test_a_request_that_breaks_the_shared_turn_is_answered_by_itself_and_so_are_the_others() -> None:
+    bench = Bench()
+    first, bad, last = ask(*((bench, asked(name), NOW) for name in ("a", "worse", "b")))
+    assert (first, last) == (["a"], ["b"])
+    assert isinstance(bad, OverflowError)
+    assert bench.calls == [3, 1, 1, 1]
 
 
 def test_a_fault_of_all_is_told_to_all() -> None:

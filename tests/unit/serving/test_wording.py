@@ -52,6 +52,12 @@ def test_a_time_is_written_in_the_zone_of_the_task(task: Task) -> None:
     assert wording.day(datetime(2013, 7, 1, 2, tzinfo=UTC), task) == "30 Jun 2013"
 
 
+def test_a_time_of_another_year_is_written_with_it(task: Task) -> None:
+    moment = datetime(2013, 7, 1, 2, tzinfo=UTC)
+    assert wording.clock(moment, task, moment + timedelta(days=299)) == "Sun 30 Jun, 22:00"
+    assert wording.clock(moment, task, moment + timedelta(days=900)) == "Sun 30 Jun 2013, 22:00"
+
+
 def test_where_a_step_is_a_day_a_time_is_written_as_its_day(task: Task) -> None:
     daily = task.model_copy(update={"frequency": timedelta(days=1)})
     assert wording.clock(datetime(2013, 7, 1, 12, tzinfo=UTC), daily) == "Mon 1 Jul"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import polars as pl
 
@@ -98,25 +99,41 @@ def value_range(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
 
 
 def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
-    """The target of no series keeps one value for as long as the gate's ``flatline``."""
-    limit = task.gate.flatline
-    if limit is None:
-        return passed("nothing: the task sets no gate.flatline")
-    expected = f"{task.target} to change within {duration_text(limit)}"
-    changes = ~SAME_SERIES | pl.col(task.target).ne_missing(pl.col(task.target).shift(1))
-    runs = (
-        rows.filter(pl.col(TIMESTAMP).is_not_null())
-        .select(SERIES, TIMESTAMP, task.target, changes.fill_null(True).cum_sum().alias("run"))
-        .filter(pl.col(task.target).is_not_null())
+    """No column of any series keeps one value for as long as its ``flatline``, the target's or else the gate's.
+
+    Nulls in between do not count as a change.
+    """
+    own = {name: column.flatline for name, column in task.columns.items()}
+    own[task.target] = own[task.target] or task.gate.flatline
+    limits = {name: limit for name, limit in own.items() if limit is not None}
+    if not limits:
+        return passed("nothing: the task sets no flatline")
+    expected = ", ".join(f"{name} to change within {duration_text(limit)}" for name, limit in limits.items())
+    still = pl.concat(_standing_still(rows, name, limit) for name, limit in limits.items())
+    if still.is_empty():
+        return passed(expected)
+    told = still.select(SERIES, "column", "value", "first").iter_rows()
+    found = listed((f"{name} at {value:g} {column} from {when(first)}" for name, column, value, first in told), ", ")
+    return Finding(expected, found, shown(still), failing=frozenset(still[SERIES].drop_nulls()))
+
+
+def _standing_still(rows: pl.DataFrame, name: str, limit: timedelta) -> pl.DataFrame:
+    """Return a row for each time that a series' column kept one value for so long."""
+    changes = ~SAME_SERIES | pl.col(name).ne(pl.col(name).shift(1))
+    return (
+        rows.filter(pl.col(TIMESTAMP).is_not_null() & pl.col(name).is_not_null())
+        .with_columns(changes.fill_null(True).cum_sum().alias("run"))
         .group_by("run", maintain_order=True)
-        .agg(pl.col(SERIES, task.target).first(), first=pl.col(TIMESTAMP).first(), last=pl.col(TIMESTAMP).last())
+        .agg(
+            pl.col(SERIES).first(),
+            pl.lit(name).alias("column"),
+            pl.col(name).first().alias("value"),
+            pl.col(TIMESTAMP).first().alias("first"),
+            pl.col(TIMESTAMP).last().alias("last"),
+        )
         .filter(pl.col("last") - pl.col("first") >= limit)
         .drop("run")
     )
-    if runs.is_empty():
-        return passed(expected)
-    found = listed((f"{name} at {value:g} from {when(first)}" for name, value, first, _ in runs.iter_rows()), ", ")
-    return Finding(expected, found, shown(runs), failing=frozenset(runs[SERIES].drop_nulls()))
 
 
 def outside(task: Task, name: str) -> pl.Expr:

@@ -7,6 +7,7 @@ grid are kept as they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from io import BytesIO
@@ -23,14 +24,24 @@ from forecastle.settings import Settings
 from forecastle.task import Task, nearest
 
 SCHEME = "file://"
+MOST_VALUES = 5_000_000  # of a table that others send; a file of one's own is as large as it is
+MOST_BYTES = 100_000_000  # that its columns take, unpacked
 
-_MISSING = ("", "na", "n/a", "nan", "null", "none")
+MISSING = ("", "na", "n/a", "nan", "null", "none")
 _ROW = "row of the file"
+_CONTROL = r"[\x00-\x1f\x7f]"
+_KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 
 
 def requests(task: Task, settings: Settings, start: datetime, end: datetime, now: datetime) -> tuple[Request, ...]:
     """Return the requests for the task's file, and that of forecasts if it has one, whatever the time."""
     return tuple(Request(_uri(path)) for path in (task.source.path or "", task.source.issued) if path is not None)
+
+
+def observations(task: Task) -> pl.DataFrame:
+    """Return the observations in a task's table, as it is now. Raises as ``read`` and ``parse``."""
+    request = Request(_uri(task.source.path or ""))
+    return parse(task.measured, request, read(request).body)
 
 
 def read(request: Request) -> Answer:
@@ -50,7 +61,8 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
     """Return the observations of a Parquet, CSV or JSON table; of the table of forecasts these, with issued_at.
 
     Raises AnswerChanged for a body that is neither, for a column that is missing, a time or a value that is none, or
-    a series the task does not have; each with its place. Raises SourceUnavailable for a table without rows.
+    a series the task does not have; each with its place; and for one that others send and that would take much more
+    room than its bytes. Raises SourceUnavailable for a table without rows.
     """
     table, forecasts = _table(request, body), task.source.issued is not None and request.url == _uri(task.source.issued)
     moments, columns = ((TIMESTAMP, ISSUED_AT), task.ahead) if forecasts else ((TIMESTAMP,), tuple(task.columns))
@@ -82,6 +94,8 @@ def _table(request: Request, body: bytes) -> pl.DataFrame:
     if not body.strip():
         raise SourceUnavailable(f"a table in {request.source}", "an empty file", "Put the observations into the file.")
     try:
+        if not request.url.startswith(SCHEME):
+            _check_size(request, body)
         if body.startswith(b"PAR1"):
             return pl.read_parquet(BytesIO(body))
         if body.lstrip().startswith(b"["):
@@ -90,6 +104,43 @@ def _table(request: Request, body: bytes) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         found = f"{str(error).splitlines()[0].removeprefix('found ')} (it begins with: {excerpt(body, 60)})"
     raise AnswerChanged(f"a CSV, Parquet or JSON table in {request.source}", found, "Mend the file or name another.")
+
+
+def _check_size(request: Request, body: bytes) -> None:
+    """Raise AnswerChanged where a table would hold more than is read of others: told before it is unpacked."""
+    room = 0
+    if body.startswith(b"PAR1"):
+        values, room = _size_of_parquet(body)
+    elif body.lstrip().startswith(b"["):
+        rows, keys = body.count(b"{"), set[bytes]()
+        for key in _KEY.finditer(body):
+            keys.add(key[1])
+            if len(keys) * rows > MOST_VALUES:
+                break
+        values = rows * max(len(keys), 1)
+    else:
+        values = (body.count(b"\n") + 1) * (body.partition(b"\n")[0].count(b",") + 1)
+    if values > MOST_VALUES or room > MOST_BYTES:
+        raise AnswerChanged(
+            f"at most {MOST_VALUES} values (rows times columns) of {MOST_BYTES} bytes in {request.source}",
+            f"{values} of {room} bytes" if room else f"up to {values}",
+            "Send it in parts, and only the columns of the task.",
+        )
+
+
+def _size_of_parquet(body: bytes) -> tuple[int, int]:
+    """Return how many values a Parquet table says it has, and of how many bytes; none where it cannot be read."""
+    import pyarrow.parquet as parquet
+
+    try:
+        found = parquet.read_metadata(BytesIO(body))
+    except (ValueError, OSError):
+        return 0, 0  # who reads it will say what is wrong
+    groups = [found.row_group(number) for number in range(found.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    rows = max(found.num_rows, sum(group.num_rows for group in groups))
+    values = max(rows * found.num_columns, sum(one.num_values for one in columns))
+    return values, sum(one.total_uncompressed_size for one in columns)
 
 
 def _series_ids(request: Request, series: pl.Series) -> pl.Series:
@@ -102,6 +153,13 @@ def _series_ids(request: Request, series: pl.Series) -> pl.Series:
     if len(empty):
         raise AnswerChanged(
             f"a series_id in every row of {request.source}", f"none in row {empty[0] + 1}", "Fill or drop that row."
+        )
+    strange = ids.str.contains(_CONTROL).arg_true()
+    if len(strange):
+        raise AnswerChanged(
+            f"a series_id without control characters in every row of {request.source}",
+            f"{ids[strange[0]]!r} in row {strange[0] + 1}",
+            "Mend or drop that row.",
         )
     return ids
 
@@ -158,7 +216,7 @@ def _numbers(request: Request, table: pl.DataFrame, times: pl.Series, name: str)
     given = table[name]
     if given.dtype == pl.String:
         given = given.str.strip_chars()
-        given = given.set(given.str.to_lowercase().is_in(_MISSING), None)
+        given = given.set(given.str.to_lowercase().is_in(MISSING), None)
     elif not (given.dtype.is_numeric() or given.dtype in (pl.Boolean, pl.Null)):
         raise AnswerChanged(f"numbers in {name} of {request.source}", f"{given.dtype}", "Convert the column.")
     numbers = given.cast(pl.Float64, strict=False)

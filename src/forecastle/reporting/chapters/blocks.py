@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from forecastle.reporting.document import Block, Code, Figure, Listing, Table, Text
-from forecastle.reporting.facts import Facts, say, unmeasured
+from forecastle.reporting.facts import NOT_MEASURED, NOT_TOLD, Facts, say, unmeasured
+
+GAP = re.compile(rf"(?:{NOT_MEASURED}|{NOT_TOLD})(?:: `[^`]*`)?")  # what stands for a fact that is not there
 
 
 def table(
@@ -29,12 +32,28 @@ def table(
     return Table(caption, list(columns.values()), cells, facts.fact(name).source, numbers)
 
 
-def pairs(facts: Facts, caption: str, said: Mapping[str, str], units: Mapping[str, str] | None = None) -> Table:
-    """Return facts as a table of two columns and where each was read: what it is (heading) → the fact's name."""
-    rows = [
-        [words, facts.text(name, (units or {}).get(name, "")), facts.fact(name).source] for words, name in said.items()
-    ]
-    return Table(caption, ("", "found", "read from"), rows)
+def pairs(facts: Facts, caption: str, said: Mapping[str, str]) -> list[Block]:
+    """Return facts as a table of two columns and where each was read: what it is (heading) → the fact's name. Below it
+    those that were not measured, and by what they would be."""
+    rows = [[words, facts.text(name), facts.fact(name).source] for words, name in said.items() if name in facts]
+    found: list[Block] = [Table(caption, ("", "found", "read from"), rows)] if rows else []
+    missing: dict[str, list[str]] = {}
+    for words, name in said.items():
+        if name not in facts:
+            missing.setdefault(unmeasured(facts.fact(name)), []).append(words)
+    for how, wanted in missing.items():
+        found.append(Text(f"{caption}, {how}, which would tell: {'; '.join(wanted)}."))
+    return found
+
+
+def said(about: str, *sentences: str) -> Text:
+    """Return sentences as a paragraph, without those with a fact that was not measured: what would measure these is
+    said once, and what it is ``about`` where nothing else is left."""
+    kept = [one for one in sentences if not GAP.search(one)]
+    gaps = "; ".join(dict.fromkeys(gap for one in sentences for gap in GAP.findall(one)))
+    if not gaps:
+        return Text(" ".join(kept))
+    return Text(" ".join([*kept, f"{gaps[0].upper()}{gaps[1:]}."]) if kept else f"{about}: {gaps}.")
 
 
 def figure(facts: Facts, number: int) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forecastle.reporting.chapters.blocks import code, listing, table
+from forecastle.reporting.chapters.blocks import code, listing, said, table
 from forecastle.reporting.document import Bullets, Section, Text
 from forecastle.reporting.facts import Facts
 
@@ -31,13 +31,13 @@ def conclusion(facts: Facts) -> Section:
         "10.1",
         "Summary",
         [
-            Text(
+            said(
+                "What came of it",
                 f"From {facts.text('extraction.observations')} observations the system trained, promoted and served a "
-                "model "
-                f"whose live RMSE is {facts.text('results.live.rmse', unit)} where "
-                f"{facts.text('results.backtest.rmse', unit)} "
-                f"was promised. Its intervals were to hold {facts.text('problem.coverage')} of the truths and held "
-                f"{facts.text('results.live.coverage')}."
+                f"model that promised an RMSE of {facts.text('results.backtest.rmse', unit)}.",
+                f"Live, its RMSE is {facts.text('results.live.rmse', unit)}.",
+                f"Its intervals were to hold {facts.text('problem.coverage')} of the truths and held "
+                f"{facts.text('results.live.coverage')}.",
             )
         ],
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from forecastle.reporting.chapters.blocks import code, figure, joined, pairs, table
+from forecastle.reporting.chapters.blocks import GAP, code, figure, joined, pairs, said, table
 from forecastle.reporting.document import Block, Bullets, Section, Text, Tiles
-from forecastle.reporting.facts import Facts
+from forecastle.reporting.facts import NOT_MEASURED, Facts
 
 COMPONENTS = {
     "ingestion": (
         "Ingestion",
         (
-            "asks the API within its budget, archives every answer byte for byte with the time it came, and only then "
-            "parses it."
+            "asks the API within its budget, archives every answer byte for byte with the time it came, and only "
+            "then parses it."
         ),
     ),
     "processing": (
@@ -24,8 +24,8 @@ COMPONENTS = {
     "training": (
         "Training",
         (
-            "back-tests the candidates on rows none has seen, registers the winner, and lets it serve only where it is "
-            "better."
+            "back-tests the candidates on rows none has seen, registers the winner, and lets it serve only where it "
+            "is better."
         ),
     ),
     "serving": (
@@ -63,28 +63,34 @@ def summary(facts: Facts) -> Section:
         ("Drift ratio", facts.text("drift.ratio"), f"alarm above {facts.text('drift.limit')}"),
         ("Uptime", facts.text("system.uptime.percent", "%"), f"of {facts.text('system.uptime.slots')} heartbeats"),
     ]
+    tiles = [(words, "–" if GAP.search(found) else found, _note(note)) for words, found, note in tiles]
     series = facts.value("problem.series") or []
-    said = (
+    about = (
         f"The system forecasts `{facts.text('problem.target')}` of {joined(series)}, {facts.text('problem.horizon')} "
-        "ahead in "
-        f"steps of {facts.text('problem.frequency')}, from {facts.text('title.provider')}. It collected "
-        f"{facts.text('extraction.observations')} observations in {facts.text('extraction.answers')} answers, all of "
-        "them "
-        f"archived as received."
+        f"ahead in steps of {facts.text('problem.frequency')}, from {facts.text('title.provider')}."
+    )
+    collected = (
+        f"It collected {facts.text('extraction.observations')} observations in {facts.text('extraction.answers')} "
+        "answers, all of them archived as received."
     )
     gate = (
-        f"Every batch passed {facts.text('gate.checks')} checks or went no further: {facts.text('gate.refused')} was "
-        "refused "
-        f"whole, the last for {facts.text('gate.fail.reason')}, and nothing after the gate started."
+        f"Every batch passed {facts.text('gate.checks')} checks or was refused whole.",
+        f"{facts.text('gate.refused')} went no further, the last for {facts.text('gate.fail.reason')}, and nothing "
+        "after the gate started.",
     )
     model = (
         f"The model that serves is version {facts.text('registry.champion')} ({facts.text('registry.estimator')}), "
-        "trained on "
-        f"{facts.text('features.rows')} rows. On rows it had not seen its RMSE was "
-        f"{facts.text('results.backtest.rmse', unit)}, "
-        f"where the last value repeated comes to {facts.text('results.naive.rmse', unit)}."
+        f"trained on {facts.text('features.rows')} rows.",
+        f"On rows it had not seen its RMSE was {facts.text('results.backtest.rmse', unit)}, where the last value "
+        f"repeated comes to {facts.text('results.naive.rmse', unit)}.",
     )
-    return Section("1", "Executive summary", [Text(said), Tiles(tiles), Text(gate), Text(model), *_faults(facts)])
+    told: list[Block] = [
+        said("The task", about, collected),
+        Tiles(tiles),
+        said("The gate", *gate),
+        said("The model", *model),
+    ]
+    return Section("1", "Executive summary", [*told, *_faults(facts)])
 
 
 def problem(facts: Facts) -> Section:
@@ -92,14 +98,14 @@ def problem(facts: Facts) -> Section:
     domain = Section(
         "2.1",
         "Domain, and why it",
-        [Text(f"{facts.text('title.domain')} ({facts.text('problem.domain')}). {facts.text('problem.why')}")],
+        [said("Why", f"{facts.text('title.domain')} ({facts.text('problem.domain')}).", facts.text("problem.why"))],
     )
     api = Section(
         "2.2",
         "API and its documentation",
         [
-            Text(f"{facts.text('title.provider')}, documented at {_link(facts, 'problem.documentation')}."),
-            pairs(
+            Text(f"{_begun(facts.text('title.provider'))}{_documented(facts)}."),
+            *pairs(
                 facts,
                 "How it is asked",
                 {"addresses asked": "problem.calls", "key": "problem.key", "task file": "problem.task_file"},
@@ -113,7 +119,7 @@ def problem(facts: Facts) -> Section:
         "Predictive task",
         [
             Text(f"{facts.text('problem.description')}."),
-            pairs(
+            *pairs(
                 facts,
                 "The task",
                 {
@@ -141,12 +147,9 @@ def architecture(facts: Facts) -> Section:
         [
             Text(
                 "Data flows one way: source, gate, history, features, model, forecast, outcome, drift. What has to "
-                "come back "
-                "(drift that asks for training, a champion that the service takes up) comes back through something "
-                "stored. "
-                "Two flows of steps do the work; each step can run in a process of its own, and none starts after one "
-                "that "
-                "failed."
+                "come back (drift that asks for training, a champion that the service takes up) comes back through "
+                "something stored. Two flows of steps do the work; each step can run in a process of its own, and "
+                "none starts after one that failed."
             ),
             table(facts, "storage.places", "Where things are stored"),
             code(facts, "3"),
@@ -159,9 +162,19 @@ def architecture(facts: Facts) -> Section:
     return Section("3", "System architecture", (), [overview, diagram, Section("3.3", "The five components", parts)])
 
 
-def _link(facts: Facts, name: str) -> str:
-    address = facts.value(name)
-    return f"[{address}]({address})" if address else facts.text(name)
+def _documented(facts: Facts) -> str:
+    address = facts.value("problem.documentation")
+    return f", documented at [{address}]({address})" if address else ""
+
+
+def _begun(text: str) -> str:
+    """Return text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
+def _note(note: str) -> str:
+    """Return what stands below a tile; where that was not measured, that it was not."""
+    return NOT_MEASURED if GAP.search(note) else note
 
 
 def _faults(facts: Facts) -> list[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from forecastle.reporting import charts
-from forecastle.reporting.chapters.blocks import code, figure, joined, listing, pairs, table
+from forecastle.reporting.chapters.blocks import code, figure, joined, listing, pairs, said, table
 from forecastle.reporting.document import Block, Bullets, Chart, Section, Text
 from forecastle.reporting.facts import Facts
 
@@ -19,11 +19,11 @@ def phase_one(facts: Facts) -> Section:
         "Data extraction",
         [
             Text(
-                "What an API answers is archived as it came, stamped with the time of its collection, before anything "
-                "reads "
-                "it. Rows that lie after that time are dropped, so that no forecast can learn from the future."
+                "What an API answers is archived as it came, stamped with the time of its collection, before "
+                "anything reads it. Rows that lie after that time are dropped, so that no forecast can learn from "
+                "the future."
             ),
-            pairs(
+            *pairs(
                 facts,
                 "The collection behind the newest training",
                 {
@@ -49,26 +49,27 @@ def phase_one(facts: Facts) -> Section:
         "4.2",
         "The mandatory quality gate",
         [
-            Text(
+            said(
+                "The gate",
                 f"All {facts.text('gate.checks')} checks run on every batch, the report is always saved, and a batch "
-                "that fails "
-                "goes to quarantine with its reason. Only then the gate raises, so that nothing downstream can start."
+                "that fails goes to quarantine with its reason.",
+                "Only then the gate raises, so that nothing downstream can start.",
             ),
             table(facts, "gate.verdicts", "Verdicts so far"),
-            Text(
+            said(
+                "**A batch that passed**",
                 f"**A batch that passed.** Judged {facts.text('gate.pass.judged_at')}: {facts.text('gate.pass.rows')} "
-                "rows from "
-                f"{facts.text('gate.pass.start')} to {facts.text('gate.pass.end')}, {facts.text('gate.pass.masked')} "
-                "values "
-                f"masked, verdict {facts.text('gate.pass.verdict')}."
+                f"rows from {facts.text('gate.pass.start')} to {facts.text('gate.pass.end')}, "
+                f"{facts.text('gate.pass.masked')} values masked, verdict {facts.text('gate.pass.verdict')}.",
             ),
             table(facts, "gate.pass.findings", "Its report", CHECKED),
             figure(facts, 4),
-            Text(
+            said(
+                "**A batch that was refused**",
                 f"**A batch that was refused.** Judged {facts.text('gate.fail.judged_at')}: "
-                f"{facts.text('gate.fail.rows')} rows "
-                f"from {facts.text('gate.fail.start')} to {facts.text('gate.fail.end')}. Reason: "
-                f"{facts.text('gate.fail.reason')}."
+                f"{facts.text('gate.fail.rows')} rows from {facts.text('gate.fail.start')} to "
+                f"{facts.text('gate.fail.end')}.",
+                f"Reason: {facts.text('gate.fail.reason')}.",
             ),
             table(facts, "gate.fail.findings", "Its report", CHECKED),
             table(facts, "gate.fail.steps", "What came of the flow: nothing after the gate started"),
@@ -82,10 +83,9 @@ def phase_one(facts: Facts) -> Section:
         [
             Text(
                 "Training and serving compute features by the same functions, bit for bit alike. Lags are lengths of "
-                "time: where "
-                "an hour is missing, the lag that points at it is missing too."
+                "time: where an hour is missing, the lag that points at it is missing too."
             ),
-            pairs(
+            *pairs(
                 facts,
                 "The recipe",
                 {
@@ -110,12 +110,13 @@ def phase_one(facts: Facts) -> Section:
         "4.4",
         "Profiling",
         [
-            Text(
-                "Before each training the data is profiled: a page for people, logged to MLflow beside the run, and "
-                "the numbers "
-                f"of {facts.text('profile.features')} features against which drift is measured from then on."
+            said(
+                "The profile",
+                "Before each training the data is profiled: a page for people, logged to MLflow beside the run.",
+                f"Beside it lie the numbers of {facts.text('profile.features')} features against which drift is "
+                "measured from then on.",
             ),
-            pairs(facts, "The page", {"lies at": "profile.page", "pages of single series": "profile.full_pages"}),
+            *pairs(facts, "The page", {"lies at": "profile.page", "pages of single series": "profile.full_pages"}),
             table(facts, "profile.table", "The first features of the reference"),
             figure(facts, 7),
             code(facts, "4.4"),
@@ -127,8 +128,8 @@ def phase_one(facts: Facts) -> Section:
         [
             Text(
                 "Archive and history lie in a folder or a bucket, by their address alone. Each training table is "
-                "pushed to "
-                "the DVC remote before its pointer is committed, so that no commit names data that is not there."
+                "pushed to the DVC remote before its pointer is committed, so that no commit names data that is not "
+                "there."
             ),
             table(facts, "storage.versions", "Versions of the training table"),
             listing(facts, "storage.pointer", "DVC's pointer"),
@@ -148,7 +149,7 @@ def phase_two(facts: Facts) -> Section:
         "5.1",
         "DagsHub",
         [
-            pairs(
+            *pairs(
                 facts,
                 "The remote repository",
                 {
@@ -166,11 +167,11 @@ def phase_two(facts: Facts) -> Section:
         "5.2",
         "MLflow experiment",
         [
-            Text(
-                f"Experiment `{facts.text('experiment.name')}` holds {facts.text('experiment.runs')} run(s); the "
-                "newest logged "
-                f"{facts.text('experiment.params_logged')} parameters and {facts.text('experiment.metrics_logged')} "
-                "figures."
+            said(
+                "The experiment",
+                f"Experiment {_quoted(facts, 'experiment.name')} holds {facts.text('experiment.runs')} run(s).",
+                f"The newest logged {facts.text('experiment.params_logged')} parameters and "
+                f"{facts.text('experiment.metrics_logged')} figures.",
             ),
             table(facts, "experiment.table", "Runs, with the figures of their back-test"),
             table(facts, "experiment.candidates", "Candidates of the newest run, all on the same rows"),
@@ -187,8 +188,8 @@ def phase_two(facts: Facts) -> Section:
         [
             Text(
                 "What serves is an alias; the words Staging and Production are set as tags beside it. A training "
-                "registers a "
-                "version as challenger; only the step `promote` moves the champion, and every decision leaves a trail."
+                "registers a version as challenger; only the step `promote` moves the champion, and every decision "
+                "leaves a trail."
             ),
             table(facts, "registry.stages", "Aliases and stages"),
             table(facts, "registry.versions", "Versions"),
@@ -217,11 +218,12 @@ def phase_three(facts: Facts) -> Section:
         "6.1",
         "Git workflow and protection",
         [
-            Text(
-                "A change goes from a feature branch to dev, from dev to test, from test to master, each time by pull "
-                "request. "
-                f"The code reported here is commit `{facts.text('git.commit')}`, after {facts.text('git.commits')} "
-                "commits."
+            said(
+                "The code",
+                "A change goes from a feature branch to dev, from dev to test, from test to master, each time by "
+                "pull request.",
+                f"The code reported here is commit {_quoted(facts, 'git.commit')}, after {facts.text('git.commits')} "
+                "commits.",
             ),
             table(facts, "git.protection", "What protects the branches"),
             figure(facts, 15),
@@ -231,8 +233,9 @@ def phase_three(facts: Facts) -> Section:
     )
     dev = Section("6.2", "CI of dev", [*runs("ci-dev"), figure(facts, 17), figure(facts, 18), code(facts, "6.2")])
     verdict = "should serve" if facts.value("compare.promote") else "should not serve"
-    told: list[Block] = [Text(f"The newest comparison says that the model trained last {verdict}:")]
-    told.append(Bullets(facts.value("compare.reasons") or [facts.text("compare.reasons")]))
+    told: list[Block] = [Text(f"A comparison with the model that serves: {facts.text('compare.reasons')}.")]
+    if reasons := facts.value("compare.reasons"):
+        told = [Text(f"The newest comparison says that the model trained last {verdict}:"), Bullets(reasons)]
     test = Section(
         "6.3",
         "CI of test, with the report in the pull request",
@@ -244,8 +247,11 @@ def phase_three(facts: Facts) -> Section:
         "Containers and health",
         [
             table(facts, "containers.images", "Images"),
-            Text(f"Compose knows the services {facts.text('containers.services')}."),
-            Text(f"The image asks its own health: `{facts.text('containers.healthcheck')}`."),
+            said(
+                "Compose and the image",
+                f"Compose knows the services {facts.text('containers.services')}.",
+                f"The image asks its own health: {_quoted(facts, 'containers.healthcheck')}.",
+            ),
             *(figure(facts, number) for number in (22, 23, 24, 25, 33, 34)),
             code(facts, "6.5"),
         ],
@@ -259,10 +265,11 @@ def phase_four(facts: Facts) -> Section:
         "7.1",
         "Prometheus",
         [
-            Text(
-                f"The service exposes {facts.text('metrics.count')} metrics. Those of the stores are read when they "
-                "are asked "
-                "for, so that they are right whichever process answers."
+            said(
+                "The metrics",
+                f"The service exposes {facts.text('metrics.count')} metrics.",
+                "Those of the stores are read when they are asked for, so that they are right whichever process "
+                "answers.",
             ),
             table(facts, "metrics.table", "Metrics"),
             table(facts, "metrics.targets", f"Targets, scraped every {facts.text('metrics.interval')}"),
@@ -274,10 +281,11 @@ def phase_four(facts: Facts) -> Section:
         "7.2",
         "Grafana",
         [
-            Text(
+            said(
+                "The dashboard",
                 f"The dashboard has {facts.text('dashboard.panels')} panels in the rows "
-                f"{facts.text('dashboard.rows')}. "
-                "The panels of the service itself are:"
+                f"{facts.text('dashboard.rows')}.",
+                "The panels of the service itself are:",
             ),
             table(facts, "dashboard.service", "Panels of the service", {"panel": "panel", "query": "its first query"}),
             figure(facts, 29),
@@ -289,10 +297,11 @@ def phase_four(facts: Facts) -> Section:
         "7.3",
         "Alert rules and notifications",
         [
-            Text(
+            said(
+                "The rules",
                 f"The same {facts.text('rules.count')} rules are given to Prometheus, to Grafana and to the evaluator "
-                "inside "
-                f"forecastle. So far {facts.text('alerts.count')} lines were told."
+                "inside forecastle.",
+                f"So far {facts.text('alerts.count')} lines were told.",
             ),
             table(facts, "rules.table", "Alert rules"),
             listing(facts, "alerts.told", "Notifications"),
@@ -302,6 +311,10 @@ def phase_four(facts: Facts) -> Section:
         ],
     )
     return Section("7", "Phase IV: monitoring and observability", (), [prometheus, grafana, alerts])
+
+
+def _quoted(facts: Facts, name: str) -> str:
+    return f"`{facts.text(name)}`" if name in facts else facts.text(name)
 
 
 def _curve(facts: Facts) -> list[Block]:

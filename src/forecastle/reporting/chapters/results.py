@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forecastle.reporting import charts
-from forecastle.reporting.chapters.blocks import code, pairs, table
+from forecastle.reporting.chapters.blocks import code, pairs, said, table
 from forecastle.reporting.document import Block, Chart, Section, Table, Text
 from forecastle.reporting.facts import Facts, say
 
@@ -23,8 +23,8 @@ def results(facts: Facts) -> Section:
     rows = [
         [
             f"{words} {unit}".strip() if key in ("rmse", "mae") else words,
-            facts.text(f"results.backtest.{key}"),
-            facts.text(f"results.live.{key}"),
+            say(facts.value(f"results.backtest.{key}")),
+            say(facts.value(f"results.live.{key}")),
         ]
         for key, words in WORDS.items()
     ]
@@ -39,14 +39,15 @@ def results(facts: Facts) -> Section:
                 f"{facts.fact('results.backtest.rmse').source}; {facts.fact('results.live.rmse').source}",
                 (1, 2),
             ),
-            Text(
-                f"Skill is one minus the RMSE over that of the last value repeated, which comes to "
-                f"{facts.text('results.naive.rmse', unit)} on the back-test's rows. With weeks drawn anew, the "
-                "promised skill "
-                f"lies between {_interval(facts)}. Of {facts.text('results.forecasts.all')} forecasts "
-                f"{facts.text('results.forecasts.scored')} were scored, {facts.text('results.forecasts.waiting')} wait "
-                "for "
-                f"their truth and of {facts.text('results.forecasts.never_came')} it never came."
+            said(
+                "The figures",
+                *_gaps(facts),
+                "Skill is one minus the RMSE over that of the last value repeated, which comes to "
+                f"{facts.text('results.naive.rmse', unit)} on the back-test's rows.",
+                f"With weeks drawn anew, the promised skill lies between {_interval(facts)}.",
+                f"Of {facts.text('results.forecasts.all')} forecasts {facts.text('results.forecasts.scored')} were "
+                f"scored, {facts.text('results.forecasts.waiting')} wait for their truth and of "
+                f"{facts.text('results.forecasts.never_came')} it never came.",
             ),
             *_horizons(facts, unit),
             *_curve(facts, unit),
@@ -57,7 +58,7 @@ def results(facts: Facts) -> Section:
         "8.2",
         "The system: latency, throughput, uptime",
         [
-            pairs(
+            *pairs(
                 facts,
                 "Asked while it ran",
                 {
@@ -74,13 +75,14 @@ def results(facts: Facts) -> Section:
                     "during the demo, the ninety-ninth percentile (ms)": "system.demo.p99",
                 },
             ),
-            Text(
-                f"The service writes a heartbeat into the journal every {facts.text('system.uptime.every')} seconds. "
-                "From "
-                f"{facts.text('system.uptime.first')} to {facts.text('system.uptime.last')} "
+            said(
+                "Heartbeats",
+                f"The service writes a heartbeat into the journal every {facts.text('system.uptime.every')} seconds.",
+                f"From {facts.text('system.uptime.first')} to {facts.text('system.uptime.last')} "
                 f"{facts.text('system.uptime.seen')} of {facts.text('system.uptime.slots')} came: an uptime of "
-                f"{facts.text('system.uptime.percent', '%')}. Where no service was meant to run there is none either; "
-                "what came before the first and after the last is not known."
+                f"{facts.text('system.uptime.percent', '%')}.",
+                "Where no service was meant to run there is none either; what came before the first and after the "
+                "last is not known.",
             ),
             code(facts, "8.2"),
         ],
@@ -89,12 +91,12 @@ def results(facts: Facts) -> Section:
         "8.3",
         "Monitoring: drift, alerts, health",
         [
-            Text(
+            said(
+                "Drift",
                 f"Of the newest {facts.text('drift.predictions')} predictions a share of {facts.text('drift.ratio')} "
-                f"had features the training data never held; the alarm is at {facts.text('drift.limit')}. Drift was "
-                "detected "
-                f"{facts.text('drift.count')} time(s), and {facts.text('incidents.count')} incident(s) were opened in "
-                "all."
+                f"had features the training data never held; the alarm is at {facts.text('drift.limit')}.",
+                f"Drift was detected {facts.text('drift.count')} time(s), and {facts.text('incidents.count')} "
+                "incident(s) were opened in all.",
             ),
             table(facts, "drift.detected", "Drift detected, and when"),
             table(facts, "incidents.table", "Incidents"),
@@ -113,10 +115,11 @@ def results(facts: Facts) -> Section:
                 {"change": "change", "found": "found", "of": "of", "median_hours": "median delay, h"},
             ),
             *_found(facts),
-            Text(
-                f"False alarms came to {facts.text('studies.drift.false')} a series-year. The study's figures are of "
-                f"{facts.text('studies.drift.day')}, the day they were committed; its machine: "
-                f"{facts.text('studies.drift.machine')}."
+            said(
+                "The study of drift",
+                f"False alarms came to {facts.text('studies.drift.false')} a series-year.",
+                f"The study's figures are of {facts.text('studies.drift.day')}, the day they were committed.",
+                f"Its machine: {facts.text('studies.drift.machine')}.",
             ),
             table(facts, "studies.races", "Races against other libraries, each with its day and machine"),
             table(facts, "studies.serving.bars", f"The service's bars ({facts.text('studies.serving.where')})"),
@@ -134,6 +137,13 @@ def _found(facts: Facts) -> list[Block]:
     drawn = [charts.Line("found", [row["found"] for row in rows])]
     svg = charts.bars([row["change"] for row in rows], drawn, f"of {say(max(row['of'] for row in rows))}")
     return [Chart("drift", "Injected changes that were found", svg, (), facts.fact("studies.drift").source)]
+
+
+def _gaps(facts: Facts) -> list[str]:
+    """Return a sentence for either side of the table that was not measured; ``said`` makes what it would be measured by
+    of them."""
+    sides = {"Promised": "results.backtest.rmse", "Delivered": "results.live.rmse"}
+    return [f"{side}: {facts.text(name)}." for side, name in sides.items() if name not in facts]
 
 
 def _interval(facts: Facts) -> str:

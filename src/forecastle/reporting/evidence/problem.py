@@ -22,7 +22,7 @@ PROVIDERS_TOLD: dict[str, tuple[str, str, str]] = {  # what each is called, its 
     "gbfs": ("GBFS feeds", "https://gbfs.org/specification/reference", ""),
     "gtfs-realtime": ("GTFS-realtime feeds", "https://gtfs.org/documentation/realtime/reference/", "gtfs_realtime_key"),
     "http-json": ("An API declared in the task file", "", "http_json_key"),
-    "file": ("A table of one's own", "", ""),
+    "file": ("a table of one's own", "", ""),
 }
 
 

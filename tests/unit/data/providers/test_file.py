@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from forecastle.data.providers import file
 from forecastle.data.providers.file import parse, read, requests
 from forecastle.errors import AnswerChanged, SourceUnavailable
 from forecastle.http import Request
@@ -139,6 +140,7 @@ def test_a_task_without_series_takes_every_series_of_the_file():
         (csv("BTC,2024-05-01,1,2", "BTC,yesterday,1,2"), ["ISO 8601", "'yesterday' in row 2, series BTC"]),
         (csv("BTC,,1,2"), ["ISO 8601", "row 1, series BTC"]),
         (csv("BTC,2024-05-01,1,2", ",2024-05-01,1,2"), ["series_id", "none in row 2"]),
+        (csv("BTC,2024-05-01,1,2", "B\0C,2024-05-01,1,2"), ["control characters", r"'B\x00C' in row 2"]),
         (b"series_id,time,close,volume\nBTC,2024-05-01,1,2\n", ["'timestamp'", "did you mean 'time'?"]),
         (b"series_id,timestamp,clse,volume\nBTC,2024-05-01,1,2\n", ["'close'", "did you mean 'clse'?"]),
         (b"series_id;timestamp;close;volume\nBTC;2024-05-01;1;2\n", ["'series_id'", "series_id;timestamp"]),
@@ -154,6 +156,61 @@ def test_what_cannot_be_read_is_refused_with_its_place(bad, words):
         parse(TASK, HERE, bad)
     for word in ("/home/me/table.csv", *words):
         assert word in str(refused.value)
+
+
+PUSHED = Request("push://mine")
+
+
+def repeated(rows: int, text: str | None = None) -> bytes:
+    """Return a Parquet table of one row over and over, which takes next to no room before it is unpacked."""
+    one = pl.DataFrame({"series_id": text or "BTC", "timestamp": NOON, "close": 1.5, "volume": 2.0})
+    packed = BytesIO()
+    one.select(pl.all().repeat_by(rows).explode()).write_parquet(packed, compression="zstd", compression_level=9)
+    return packed.getvalue()
+
+
+def test_a_table_of_others_that_says_it_unpacks_to_much_is_refused_before_it_is(monkeypatch):
+    monkeypatch.setattr(file, "MOST_VALUES", 4000)
+    monkeypatch.setattr(pl, "read_parquet", lambda _: pytest.fail("it was unpacked"))
+    assert len(repeated(100_000)) < 20_000
+    with pytest.raises(AnswerChanged, match="at most 4000 values .* found 400000 of"):
+        parse(TASK, PUSHED, repeated(100_000))
+
+
+def test_a_table_of_others_whose_text_unpacks_to_much_is_refused(monkeypatch):
+    monkeypatch.setattr(file, "MOST_BYTES", 50_000)
+    packed = parquet(series_id=["B" * 100_000])
+    assert len(packed) < 10_000
+    with pytest.raises(AnswerChanged, match="at most .* of 50000 bytes"):
+        parse(TASK, PUSHED, packed)
+
+
+def test_lists_in_a_table_of_others_count_with_all_they_hold(monkeypatch):
+    monkeypatch.setattr(file, "MOST_VALUES", 4000)
+    with pytest.raises(AnswerChanged, match="at most 4000 values"):
+        parse(TASK, PUSHED, parquet(note=[[0] * 5000]))
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [
+        b"[" + b",".join(b'{"k%d":1}' % number for number in range(100)) + b"]",
+        b",".join(b"k%d" % number for number in range(100)) + b"\n" * 100,
+    ],
+    ids=["JSON", "CSV"],
+)
+def test_a_table_of_others_with_a_column_for_each_row_is_refused_before_it_is_laid_out(monkeypatch, wide):
+    monkeypatch.setattr(file, "MOST_VALUES", 4000)
+    with pytest.raises(AnswerChanged, match="at most 4000 values"):
+        parse(TASK, PUSHED, wide)
+
+
+def test_up_to_the_bound_a_table_of_others_is_read_and_a_file_of_ones_own_is_as_large_as_it_is(monkeypatch):
+    monkeypatch.setattr(file, "MOST_VALUES", 4000)
+    assert parse(TASK, PUSHED, repeated(1000)).height == 1000
+    assert parse(TASK, HERE, repeated(1001)).height == 1001
+    rows = b'[{"series_id": "BTC", "timestamp": "2024-05-01", "close": 1, "volume": 2}]'
+    assert parse(TASK, PUSHED, rows).height == 1
 
 
 def test_a_series_the_task_does_not_have_is_named_with_the_nearest():
