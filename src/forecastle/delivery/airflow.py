@@ -104,7 +104,7 @@ def trigger(
         raise OutsideError(
             f"DAG {dag!r} to be in a file that Airflow has read",
             "one it has not read of late",
-            "It reads them again within minutes of its start; later than that, is dags/forecastle_dag.py still deployed?",
+            "It reads them again within minutes of its start; later, is dags/forecastle_dag.py still deployed?",
         )
     if known["is_paused"]:
         if not unpause:

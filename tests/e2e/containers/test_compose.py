@@ -164,8 +164,9 @@ def test_postgresql_has_a_database_for_each_who_needs_one(system: System) -> Non
 
 def test_archive_and_history_lie_in_the_s3_store_by_a_secret_from_a_file(system: System) -> None:
     secret = (system.folder / "secrets" / "forecastle_stores_secret").read_text().strip()
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:00:00Z}"
     for step in ("ingest", "quality-check"):
-        words = ("--task", "/app/tasks/small.toml", "--flow", "live", "--now", f"{datetime.now(UTC):%Y-%m-%dT%H:00:00Z}")
+        words = ("--task", "/app/tasks/small.toml", "--flow", "live", "--now", now)
         system.compose("exec", "--no-TTY", "api", "forecastle", step, *words)
     kept = [one["Key"] for one in system.s3().list_objects_v2(Bucket="forecastle", Prefix="stores/small/")["Contents"]]
     assert any("/history/batch-" in name for name in kept), kept
