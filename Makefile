@@ -97,7 +97,7 @@ order:  ## fail where a pull request leaves out a branch of the way: BASE, HEAD,
 	@tools/order
 
 .PHONY: unit
-unit: setup  ## the everyday tests, with their coverage
+unit: setup alerting  ## the everyday tests, with their coverage
 	@$(BIN)/coverage erase
 	$(PYTEST) -q -n $(WORKERS) --dist loadfile -m "not alone" --cov --cov-report= --cov-fail-under=0 $(EVERYDAY)
 	$(PYTEST) -q -m alone $(EVERYDAY) || [ "$$? $(origin EVERYDAY)" = "5 environment" ] # a part of them may hold none

@@ -94,9 +94,14 @@ def test_images_are_pinned_or_built_here(compose) -> None:
 
 
 def test_ours_run_read_only_and_without_capabilities(compose) -> None:
-    writing = {"postgres", "s3", "airflow"}  # images that change their own files or user
+    writing = {"postgres", "s3"}  # images that change their own files or user
     for name, service in compose["services"].items():
         assert name in writing or (service["read_only"] and service["cap_drop"] == ["ALL"]), name
+
+
+def test_no_containers_log_fills_the_disk(compose) -> None:
+    for name, service in compose["services"].items():
+        assert service["logging"]["options"]["max-size"] == "10m", name
 
 
 def test_data_is_kept_in_named_volumes_and_secrets_come_from_files(compose, secrets: Path) -> None:
@@ -109,6 +114,12 @@ def test_data_is_kept_in_named_volumes_and_secrets_come_from_files(compose, secr
     )
     text = json.dumps(compose)
     assert [name for name in files if (value := (secrets / name).read_text().strip()) and value in text] == []
+
+
+def test_the_s3_store_sets_no_disk_aside_and_has_room_for_both_buckets(compose) -> None:
+    told = dict(re.fullmatch(r"-([\w.]+)=?(.*)", word).groups() for word in compose["services"]["s3"]["command"][1:])
+    assert told["master.volumePreallocate"] == "false"
+    assert int(told["volume.max"]) >= 2 * 7  # a bucket takes seven; 0 counts them from the free disk
 
 
 def test_secrets_are_made_once_and_shown_to_nobody_else(secrets: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,20 @@ def test_every_object_is_valid_by_kubernetes_own_schema(objects) -> None:
             kubernetes_validate.validate(one, version, strict=True)
     kinds = {one["kind"] for one in objects}
     assert {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "CronJob"} <= kinds
+
+
+def test_kustomize_builds_the_base_and_what_it_builds_is_valid_and_of_one_namespace(root: Path, objects, base) -> None:
+    kubectl = Path(sys.executable).with_name("kubectl")
+    command = [kubectl, "kustomize", root / "deploy" / "kubernetes"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    built = list(yaml.safe_load_all(done.stdout))
+    assert len(built) == len(objects) + len(base["configMapGenerator"])
+    for one in built:
+        kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+    assert {one["metadata"].get("namespace") for one in built if one["kind"] != "Namespace"} == {base["namespace"]}
+    tag = base["images"][0]["newTag"]
+    assert set(re.findall(r"image: (\S+)", done.stdout)) == {f"forecastle-api:{tag}", f"forecastle-jobs:{tag}"}
 
 
 def test_every_file_of_the_base_is_used_and_every_file_it_uses_is_there(root: Path, base) -> None:

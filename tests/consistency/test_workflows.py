@@ -37,6 +37,16 @@ def test_zizmor_finds_nothing(root: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_actionlint_finds_nothing_in_them_and_something_in_a_broken_one(root: Path, tmp_path: Path) -> None:
+    files = sorted((root / ".github" / "workflows").glob("*.yml"))
+    done = subprocess.run([BIN / "actionlint", *files], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == "", done.stdout + done.stderr
+    broken = tmp_path / "broken.yml"
+    broken.write_text(files[0].read_text(encoding="utf-8").replace("github.sha", "github.sah"), encoding="utf-8")
+    done = subprocess.run([BIN / "actionlint", broken], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "sah" in done.stdout
+
+
 def test_act_reads_every_workflow_as_valid(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / ".github", tmp_path / ".github")
     command = [BIN / "act", "--validate", "--strict", "--container-daemon-socket", "-"]

@@ -90,7 +90,8 @@ def trigger(
     """Start a run of a DAG and return it; a run of that name which is there already is returned as it is.
 
     The run stands for its logical date, or for the moment it is started. Raises UserError for a DAG that is not
-    there, or is paused and not to be unpaused: its run would wait for ever.
+    there, or is paused and not to be unpaused: its run would wait for ever; OutsideError for one whose file Airflow
+    has not read again since it started.
     """
     known = airflow.ask(f"/dags/{quote(dag)}")
     if known is None:
@@ -98,6 +99,12 @@ def trigger(
             f"a DAG {dag!r} at {_shown(airflow)}",
             "none",
             "Its name is the task's and the flow's; is dags/forecastle_dag.py deployed, and has it been parsed?",
+        )
+    if known.get("is_stale"):  # it is shown, but Airflow refuses to run it
+        raise OutsideError(
+            f"DAG {dag!r} to be in a file that Airflow has read",
+            "one it has not read of late",
+            "It reads them again within minutes of its start; later, is dags/forecastle_dag.py still deployed?",
         )
     if known["is_paused"]:
         if not unpause:

@@ -28,7 +28,7 @@ class Airflow:
     """A small Airflow: one DAG, its runs, whose states come in turn, and what its tasks left."""
 
     def __init__(self) -> None:
-        self.is_paused = False
+        self.is_paused = self.is_stale = False
         self.runs: dict[str, dict[str, Any]] = {}
         self.states = ["running", "success"]
         self.tasks: list[dict[str, Any]] = [{"task_id": "ingest", "state": "success"}]
@@ -68,7 +68,7 @@ class Airflow:
             return refused
         if request.method == "PATCH":
             self.is_paused = (await request.json())["is_paused"]
-        return JSONResponse({"dag_id": DAG, "is_paused": self.is_paused})
+        return JSONResponse({"dag_id": DAG, "is_paused": self.is_paused, "is_stale": self.is_stale})
 
     async def start(self, request: Asked) -> Response:
         if request.method == "GET":
@@ -153,6 +153,13 @@ def test_a_dag_that_is_not_there_and_one_that_is_paused_are_refused(airflow: Air
     assert not airflow.runs
     door.trigger(airflow.enter(), DAG, "one", unpause=True)
     assert airflow.runs and not airflow.is_paused
+
+
+def test_a_dag_that_airflow_has_not_read_again_since_it_started_is_worth_another_try(airflow: Airflow) -> None:
+    airflow.is_stale = True
+    with pytest.raises(OutsideError, match="within minutes of its start"):
+        door.trigger(airflow.enter(), DAG, "one")
+    assert not airflow.runs
 
 
 def test_a_run_is_followed_to_its_end_over_an_outage_of_airflow(airflow: Airflow) -> None:
