@@ -109,11 +109,16 @@ def test_data_is_kept_in_named_volumes_and_secrets_come_from_files(compose, secr
     assert set(compose["volumes"]) == {one for one in named if not one.startswith(".")}
     files = {Path(one["file"]).name for one in compose["secrets"].values()}
     assert files == {path.name for path in secrets.iterdir()}
-    assert {one for service in compose["services"].values() for one in service.get("secrets", ())} <= set(
-        compose["secrets"]
-    )
+    given = [one for service in compose["services"].values() for one in service.get("secrets", ())]
+    assert {one if isinstance(one, str) else one["source"] for one in given} <= set(compose["secrets"])
     text = json.dumps(compose)
     assert [name for name in files if (value := (secrets / name).read_text().strip()) and value in text] == []
+
+
+def test_an_alarm_of_the_live_flow_can_ask_airflow_for_a_training(compose) -> None:
+    airflow = compose["services"]["airflow"]
+    assert airflow["environment"]["FORECASTLE_AIRFLOW_URL"] == "http://127.0.0.1:8080"
+    assert {"source": "airflow_password", "target": "forecastle_airflow_password"} in airflow["secrets"]
 
 
 def test_the_s3_store_sets_no_disk_aside_and_has_room_for_both_buckets(compose) -> None:

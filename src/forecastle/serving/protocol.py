@@ -7,7 +7,6 @@ that is next to no work.
 from __future__ import annotations
 
 import asyncio
-import resource
 from functools import cache
 from http import HTTPStatus
 
@@ -18,6 +17,7 @@ from forecastle.serving.schemas import Problem
 
 HEAD_BYTES = 65_536
 HEAD_SECONDS = 10.0
+MOST = 65_536  # connections, where the system sets no bound
 FILES_KEPT = 128  # of those a process may have open: for stores, models and the journal
 
 _data_received, _on_body = HttpToolsProtocol.data_received, HttpToolsProtocol.on_body
@@ -119,5 +119,9 @@ class BoundedProtocol(HttpToolsProtocol):
 @cache
 def most_connections() -> int:
     """Return how many connections there may be at once, so that files can still be opened."""
+    try:
+        import resource
+    except ImportError:  # no POSIX, no such bound
+        return MOST
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, soft - FILES_KEPT) if soft != resource.RLIM_INFINITY else 65_536
+    return max(16, soft - FILES_KEPT) if soft != resource.RLIM_INFINITY else MOST
