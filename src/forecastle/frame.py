@@ -32,6 +32,8 @@ COLLECTED_AT = "collected_at"
 TIME = pl.Datetime("us", "UTC")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS = (SERIES, TIMESTAMP)
+CONTROL = r"[\x00-\x1f\x7f]"
+"""What no name may hold: a character that cannot be shown, or kept by every database."""
 BITEMPORAL = (SERIES, TIMESTAMP, AVAILABLE_AT, COLLECTED_AT)
 
 

@@ -311,9 +311,8 @@ def champion(run: Run) -> bundle.Bundle:
     try:
         _examine(current.folder, current.version, current.digest)
     except ForecastleError as error:
-        if (before := current.previous) is None:
+        if (before := current.previous) is None or not _passes(before):
             raise
-        _examine(before.folder, before.version, before.digest)
         told = f"{FORECASTS_ON} {before.version}: version {current.version} is refused, {error.found}"
         run.journal.open_incident(run.task.name, incidents.REFUSED, told, run.now)
         return bundle.load(before.folder, before.version)
@@ -361,6 +360,14 @@ def _with_its_report_logged(run: Run, refused: QualityGateFailed) -> QualityGate
 def _examine(folder: Path, version: str, _digest: str) -> None:
     """Let a champion pass its self-check before it forecasts: once in the life of a process."""
     bundle.self_check(bundle.load(folder, version))
+
+
+def _passes(one: pointer.Pointer) -> bool:
+    try:
+        _examine(one.folder, one.version, one.digest)
+    except ForecastleError:
+        return False
+    return True
 
 
 def _recent(run: Run, recipe: Recipe) -> pl.DataFrame:

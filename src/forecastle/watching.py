@@ -74,7 +74,11 @@ def _hand_over(run: Run) -> str | None:
     if not run.settings.airflow_url or not (numbers := retraining.wanted(run.journal, run.task, run.now)):
         return None
     reason = f"incident {', '.join(map(str, numbers))}"
+    begun = retraining.last_begun(run.journal, numbers)
     try:
+        if begun is not None and airflow.has_failed(run.settings, run.task.name, begun.partition(" ")[0]):
+            retraining.note(run.journal, numbers, retraining.FAILED, begun, run.now)
+            return None
         made = airflow.request_retrain(run.settings, run.task.name, reason, run.now)
     except ForecastleError as error:
         LOG.warning("the training that %s wants could not be asked for: %s", reason, error)

@@ -130,12 +130,13 @@ def test_a_guide_names_where_its_code_goes(name: str, root: Path) -> None:
 
 def test_every_kind_of_incident_has_its_chapter_in_the_handbook(root: Path, task) -> None:
     from forecastle.collecting import WELCOME_FAILED
+    from forecastle.monitoring import verdicts
     from forecastle.monitoring.incidents import REFUSED
     from forecastle.monitoring.rules import rules_for
     from forecastle.pipeline import LIVE
 
     kinds = {rule.name for rule in rules_for(task)} | {f"{step.name}-failed" for step in LIVE}
-    kinds |= {WELCOME_FAILED, REFUSED, withholding.KIND}
+    kinds |= {WELCOME_FAILED, REFUSED, verdicts.REFUSED, withholding.KIND}
     handbook = (root / "docs" / "incidents.md").read_text(encoding="utf-8")
     chapters = re.findall(r"^### ([a-z-]+)$", handbook, re.MULTILINE)
     assert set(chapters) == kinds and len(chapters) == len(set(chapters))

@@ -99,7 +99,9 @@ def airflow() -> Iterator[Any]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer({"dag_runs": runs} if "/dagRuns" in self.path else {"is_paused": False})
+            named = next((one for one in runs if self.path.endswith(f"/{one['dag_run_id']}")), None)
+            waiting = [one for one in runs if one["state"] == "queued"]
+            self._answer(named or ({"dag_runs": waiting} if "/dagRuns" in self.path else {"is_paused": False}))
 
         def do_POST(self) -> None:
             given = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -134,13 +136,26 @@ def test_where_there_is_an_airflow_it_is_asked_once_and_its_training_answers_the
     for _ in range(2):
         assert live_pass(site) == {}, "the loop leaves the training to Airflow"
     assert len(airflow.runs) == 1
-    assert steps_of(site) == ["opened", "told", "retrain asked", "training started"]
-    assert f"{airflow.runs[0]['dag_run_id']} of Airflow: {address}/dags/" in incident(site)["steps"][3]["detail"]
+    assert steps_of(site) == ["opened", "alert fires", "told", "retrain asked", "training started"]
+    assert f"{airflow.runs[0]['dag_run_id']} of Airflow: {address}/dags/" in incident(site)["steps"][4]["detail"]
     site.must_run("train")  # as the DAG does
     airflow.runs.clear()
-    assert steps_of(site)[4:] in (["challenger promoted"], ["challenger kept out"])
+    assert steps_of(site)[5:] in (["challenger promoted"], ["challenger kept out"])
     live_pass(site)
     assert airflow.runs == [], "it is answered"
+
+
+def test_a_training_that_failed_in_airflow_is_noted_and_not_begun_at_every_pass(site, airflow) -> None:
+    asking = {"airflow_url": f"http://127.0.0.1:{airflow.server_port}", "airflow_password": SecretStr("pass phrase")}
+    site.settings = site.settings.model_copy(update=asking)
+    site.now += timedelta(days=3)
+    alarm(site)
+    live_pass(site)
+    airflow.runs[0]["state"] = "failed"
+    for _ in range(2):
+        live_pass(site)
+    assert len(airflow.runs) == 1
+    assert [one for one in steps_of(site) if one.startswith("training")] == ["training started", "training failed"]
 
 
 def test_an_airflow_that_does_not_answer_is_asked_again_at_the_next_pass(site, airflow) -> None:

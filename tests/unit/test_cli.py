@@ -131,6 +131,7 @@ def test_the_version_is_printed(call) -> None:
         (["quality-check", "--task", "mine.toml", "--flow", "liv"], "did you mean 'live'"),
         (["run", "live", "--task", "mime.toml"], "did you mean 'mine.toml'"),
         (["run", "live", "--task", "mine.toml", "--now", "yesterday"], "ISO 8601"),
+        (["run", "live", "--task", "mine.toml", "--now", "2190-01-01T00:00Z"], "a moment that has been"),
         (["serve", "--tasks", "nowhere"], "no such file"),
         (["serve", "--tasks", "mine.toml", "--port", "99999"], "FORECASTLE_PORT"),
         (["replay", "--from", "noon"], "ISO 8601"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from forecastle.settings import Settings
     from forecastle.task import Task
+
+AHEAD = timedelta(hours=1)  # how far another clock may be before this one
 
 TaskFile = Annotated[Path, typer.Option("--task", help="The task file (TOML).", show_default=False)]
 Now = Annotated[str | None, typer.Option(help="The moment to act as, ISO 8601 in UTC; default: the clock.")]
@@ -40,7 +42,10 @@ def named(task: str | None) -> str | None:
 
 
 def moment(text: str | None) -> datetime:
-    """Read the moment to act as (UTC where it names no zone); None is the clock. Raises TaskError for anything else."""
+    """Read the moment to act as (UTC where it names no zone); None is the clock.
+
+    Raises TaskError for anything else, and for a moment to come: what is noted as of then would hide what is before it.
+    """
     if text is None:
         return datetime.now(UTC).replace(microsecond=0)
     try:
@@ -49,7 +54,12 @@ def moment(text: str | None) -> datetime:
         from forecastle.errors import TaskError
 
         raise TaskError("a moment such as 2013-12-01T00:00Z", repr(text), "Write it as ISO 8601.") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    if found > datetime.now(UTC) + AHEAD:
+        from forecastle.errors import TaskError
+
+        raise TaskError("a moment that has been", f"{text!r}, which is to come", "Leave --now out to act as of now.")
+    return found
 
 
 def user() -> str:

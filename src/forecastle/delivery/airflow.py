@@ -183,6 +183,14 @@ def request_retrain(settings: Settings, task: str, reason: str, now: datetime, c
         return trigger(airflow, dag, f"retrain-{now:%Y%m%dT%H%M%SZ}", note=reason)
 
 
+def has_failed(settings: Settings, task: str, run_id: str, client: Client | None = None) -> bool:
+    """Tell whether a run of a task's TRAIN DAG has failed; one that is not known has not."""
+    dag = f"{task}-train"
+    with client or Client(settings) as opened:
+        found = enter(settings, opened).ask(f"/dags/{quote(dag)}/dagRuns/{quote(run_id)}")
+    return found is not None and found["state"] == "failed"
+
+
 def _read(airflow: Airflow, dag: str, run_id: str) -> DagRun:
     found = airflow.ask(f"/dags/{quote(dag)}/dagRuns/{quote(run_id)}")
     if found is None:

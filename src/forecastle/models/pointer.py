@@ -77,8 +77,18 @@ class Pointer:
         return (self.version, self.run_id) == (version.version, version.run_id)
 
 
-def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_folder: Path, now: datetime) -> Pointer:
+def publish(
+    settings: Settings,
+    task: Task,
+    model_version: ModelVersion,
+    bundle_folder: Path,
+    now: datetime,
+    is_rollback: bool = False,
+) -> Pointer:
     """Copy a bundle to where the service looks, then point to it; readers see the old champion or the new, whole.
+
+    What it takes the place of stands in for it where it cannot be loaded; in a rollback that was turned down, and what
+    stood in for that one does.
 
     Publishing what is published already changes nothing. Raises StorageUnavailable where the disk refuses.
     """
@@ -88,7 +98,9 @@ def publish(settings: Settings, task: Task, model_version: ModelVersion, bundle_
         if shared is None or shared.exists(POINTER):  # what the home folder has follows it
             return current
     models = _models(settings, task)
-    before = None if current is None else current if current.digest != digest else current.previous
+    before = current if current is None or current.digest != digest and not is_rollback else current.previous
+    if before is not None and before.digest == digest:
+        before = None
     content = {
         "format": FORMAT,
         "task": task.name,

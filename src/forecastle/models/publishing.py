@@ -193,7 +193,7 @@ def promote(
     tags = {"promoted_at": iso(now), "promoted_by": by, "promoted_because": why}
     registry.tag(settings, task, version, tags | dict.fromkeys(registry.REJECTION, None))
     audit.record(settings, task, Event(now, by, action, version.version, before, why))
-    return pointer.publish(settings, task, version, bundle_folder, now)
+    return pointer.publish(settings, task, version, bundle_folder, now, is_rollback=leaving is not None)
 
 
 @_alone

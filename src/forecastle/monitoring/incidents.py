@@ -6,13 +6,14 @@ Whoever asks for a retrain does it by an open incident alone (see ``retraining``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from forecastle.errors import UserError
-from forecastle.frame import iso, to_json
+from forecastle.frame import CONTROL, iso, to_json
 from forecastle.monitoring import alert_log
 from forecastle.monitoring.journal import Incident, IncidentStep, Journal
 from forecastle.settings import Settings
@@ -52,8 +53,8 @@ def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: 
         labels, annotations = _texts(alert.get("labels")), _texts(alert.get("annotations"))
         task, kind = labels.get("task", ""), labels.get("rule") or labels.get("alertname", "")
         status = alert.get("status")
-        if not (task + kind).isprintable():
-            ignored.append(f"alert {number}: its task or its rule is no text that can be printed")
+        if re.search(CONTROL, task + kind):
+            ignored.append(f"alert {number}: its task or its rule holds a control character")
         elif not kind or status not in ("firing", "resolved"):
             ignored.append(f"alert {number}: it has no rule, or is neither firing nor resolved")
         elif task and task not in tasks:

@@ -60,8 +60,14 @@ def wanted(journal: Journal, task: Task, now: datetime) -> tuple[int, ...]:
 def begin(journal: Journal, numbers: Sequence[int], training: str, now: datetime) -> None:
     """Note on incidents that a training, of this name, has started; one that runs already is not noted again."""
     for number, steps in journal.incident_steps(numbers).items():
-        if not any(step.what == STARTED and step.detail == training for step in steps[-1:]):
+        if training not in _begun(steps):
             journal.note_step(number, STARTED, training, now)
+
+
+def last_begun(journal: Journal, numbers: Sequence[int]) -> str | None:
+    """Return the name of the training that was begun last for incidents since they asked; None where none was."""
+    begun = [name for steps in journal.incident_steps(numbers).values() for name in _begun(steps)]
+    return begun[-1] if begun else None
 
 
 def settle(journal: Journal, task: Task, version: str, promoted: bool, why: str, now: datetime) -> None:
@@ -112,6 +118,11 @@ def _is_waiting(steps: Sequence[IncidentStep]) -> bool:
 
 
 def _may_begin(steps: Sequence[IncidentStep], now: datetime, cooldown: timedelta) -> bool:
-    asked = max((place for place, step in enumerate(steps) if step.what == ASKED), default=0)
-    begun = [step.at for step in steps[asked:] if step.what == STARTED]
+    begun = list(_begun(steps).values())
     return len(begun) < TRIES or now - begun[-1] >= cooldown
+
+
+def _begun(steps: Sequence[IncidentStep]) -> dict[str, datetime]:
+    """Return the trainings begun since a retrain was asked for last, and when each was."""
+    asked = max((place for place, step in enumerate(steps) if step.what == ASKED), default=0)
+    return {step.detail: step.at for step in steps[asked:] if step.what == STARTED}

@@ -8,17 +8,17 @@ from forecastle.data.quality_check import QualityReport
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.metrics import GATE
 
-REFUSED, WITHHELD = "quality-check-failed", "series-withheld"
+REFUSED, WITHHELD = "push-refused", "series-withheld"
 
 
 def refused(journal: Journal, task: str, reason: str, now: datetime) -> None:
-    """Note that a batch was refused, and open the incident of it."""
+    """Note that a batch which was pushed was refused, and open the incident of it: one that was polled has its own."""
     journal.beat(task, f"{GATE}fail", now)
     journal.open_incident(task, REFUSED, reason, now)
 
 
 def pushed(journal: Journal, task: str, report: QualityReport, now: datetime) -> None:
-    """Note that a batch which was pushed passed, which ends the incident of those that did not."""
+    """Note that a batch which was pushed passed, which ends the incident of those pushed that did not."""
     _passed(journal, task, report, now)
     journal.close_incident(task, REFUSED, now, "It works again.")
 

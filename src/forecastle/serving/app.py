@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forecastle import __version__
 from forecastle.errors import DataTooOld, ForecastleError, NotEnoughHistory, OutsideError, RequestError, TaskError
+from forecastle.frame import CONTROL
 from forecastle.models import explanation
 from forecastle.monitoring import incidents, metrics
 from forecastle.monitoring.predictions import PredictionLog
@@ -51,7 +52,6 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 UNMATCHED = "unmatched"
-PRINTED = r"^[^\x00-\x1f\x7f]*$"
 
 _ABOUT = "Forecasts with their intervals, the age and version of what they were made from, and what came true."
 _DOWN = problems.refusals(503)
@@ -234,7 +234,7 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
 
     @app.get("/v1/incidents", response_model=schemas.Incidents, tags=["operation"], responses=_DOWN | _INVALID)
     async def list_incidents(
-        task: Annotated[str | None, Query(max_length=200, pattern=PRINTED)] = None,
+        task: Annotated[str | None, Query(max_length=200, pattern=f"^[^{CONTROL[1:]}*$")] = None,
         open_only: bool = False,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> Response:

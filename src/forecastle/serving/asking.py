@@ -10,6 +10,7 @@ many requests have in common, are read once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from pydantic_core import from_json
 
 from forecastle.data.panel import Floats, Integers, micros
 from forecastle.errors import RequestError
+from forecastle.frame import CONTROL
 from forecastle.task import Task, nearest
 
 MOST_SERIES = 1000
@@ -31,6 +33,7 @@ LARGEST = 1e30  # a float32 holds it
 AHEAD = timedelta(minutes=1)  # how far another clock may be before this one
 FEW_TIMES, MOST_SPANS = 500, 64  # how many times of one series are remembered together, and how often
 
+_has_control = re.compile(CONTROL).search
 _FIELDS = {"series_id", "timestamps", "values"}
 _NUMBERS = {float, int, type(None)}
 _HOW = "GET /docs shows the body; times are ISO 8601 in UTC, values numbers or null."
@@ -74,9 +77,9 @@ def _series(one: Any, place: str, task: Task, columns: tuple[str, ...], latest: 
         found = ", ".join(map(str, one)) if isinstance(one, dict) else type(one).__name__
         raise RequestError(f"series_id, timestamps and values in {place}", found[:MOST_TEXT] or "nothing", _HOW)
     series_id, timestamps, values = one["series_id"], one["timestamps"], one["values"]
-    if not isinstance(series_id, str) or not 0 < len(series_id) <= MOST_TEXT or not series_id.isprintable():
+    if not isinstance(series_id, str) or not 0 < len(series_id) <= MOST_TEXT or _has_control(series_id):
         raise RequestError(
-            f"text of 1 to {MOST_TEXT} characters that can be printed in {place}.series_id", _shown(series_id), _HOW
+            f"text of 1 to {MOST_TEXT} characters, none a control, in {place}.series_id", _shown(series_id), _HOW
         )
     if not isinstance(timestamps, list) or not 0 < len(timestamps) <= MOST_OBSERVATIONS:
         found = f"{len(timestamps)}" if isinstance(timestamps, list) else type(timestamps).__name__

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -19,7 +21,7 @@ from starlette.types import Receive, Scope
 
 from forecastle.data import intake
 from forecastle.data.store import task_stores
-from forecastle.errors import AnswerChanged, QualityGateFailed, RequestError, SourceUnavailable
+from forecastle.errors import AnswerChanged, QualityGateFailed, RequestError, SourceUnavailable, StorageUnavailable
 from forecastle.http import Answer
 from forecastle.monitoring import incidents, metrics, verdicts
 from forecastle.monitoring.journal import Journal
@@ -33,6 +35,7 @@ from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task
 
+LOG = logging.getLogger("forecastle.service")
 PREDICT = "/v1/tasks/{task}/predict"
 Answering = Callable[[str, Scope, Receive], Awaitable[bytes]]
 """Reads a request's body and returns the answer as JSON; of a task, its scope and how it is received."""
@@ -168,9 +171,11 @@ def _take_in(
     except (AnswerChanged, SourceUnavailable) as error:
         raise RequestError(error.expected, error.found, error.action) from error
     except QualityGateFailed as refused:
-        verdicts.refused(journal(), task.name, str(refused), now)
+        with _if_the_journal_answers(task):
+            verdicts.refused(journal(), task.name, str(refused), now)
         raise
-    verdicts.pushed(journal(), task.name, taken.report, now)
+    with _if_the_journal_answers(task):
+        verdicts.pushed(journal(), task.name, taken.report, now)
     return schemas.Accepted(
         task=task.name,
         verdict=taken.report.verdict,
@@ -180,6 +185,15 @@ def _take_in(
         masked=taken.report.masked,
         withheld=tuple(taken.report.withheld),
     )
+
+
+@contextmanager
+def _if_the_journal_answers(task: Task) -> Iterator[None]:
+    """Note what can be noted: what became of a batch is the answer to whoever pushed it, and has been done."""
+    try:
+        yield
+    except StorageUnavailable as silent:
+        LOG.warning("the gate's verdict on a batch pushed to %s could not be noted: %s", task.name, silent)
 
 
 def _schema(model: Any) -> dict[str, Any]:

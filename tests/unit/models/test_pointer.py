@@ -60,6 +60,17 @@ def test_a_new_champion_takes_the_place_and_the_old_bundle_stays(settings: Setti
     assert publish(settings, task, SECOND, bundle, NOON) == new
 
 
+def test_after_a_rollback_what_was_turned_down_stands_in_for_nothing(
+    settings: Settings, task: Task, bundle: Path
+) -> None:
+    folders = []
+    for number, version in enumerate((FIRST, SECOND)):
+        (bundle / "model.json").write_text(f'{{"number": {number}}}')
+        folders.append(publish(settings, task, version, bundle, NOON).folder)
+    back = publish(settings, task, FIRST, folders[0], NOON, is_rollback=True)
+    assert (back.version, back.previous) == (FIRST.version, None)
+
+
 def test_a_half_copied_bundle_of_an_earlier_attempt_gives_way(settings: Settings, task: Task, bundle: Path) -> None:
     half = settings.task_folder(task.name) / "models" / f"1-{folder_digest(bundle)[:12]}"
     half.mkdir(parents=True)

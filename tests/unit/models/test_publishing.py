@@ -233,7 +233,7 @@ def test_a_promotion_that_dies_anywhere_is_healed_by_the_next_and_by_sync(
     class Killed(BaseException):
         pass
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Killed
 
     shelf.promote(shelf.train(1))
@@ -259,7 +259,7 @@ def test_a_rollback_that_dies_goes_no_further_back_and_keeps_its_reason(
     for number in (1, 2, 3):
         shelf.promote(shelf.train(number))
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
@@ -283,7 +283,7 @@ def test_a_rejection_that_dies_is_in_the_trail_only_where_the_registry_has_it(
     shelf.promote(shelf.train(1))
     shelf.train(2)
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:

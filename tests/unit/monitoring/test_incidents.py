@@ -111,7 +111,7 @@ def test_an_alert_whose_rule_no_database_holds_is_left_out_and_the_others_are_ta
     well["alerts"][0]["annotations"] = {"summary": "Much\0is new."}
     received = incidents.receive(journal, settings, ["weather"], {"alerts": ill["alerts"] + well["alerts"]}, NOON)
     assert received.opened == ("weather: data-drift",)
-    assert received.ignored == ("alert 0: its task or its rule is no text that can be printed",)
+    assert received.ignored == ("alert 0: its task or its rule holds a control character",)
     assert [one["reason"] for one in incidents.listing(journal)] == ["Much\ufffdis new."]
 
 

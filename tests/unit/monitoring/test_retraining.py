@@ -56,7 +56,9 @@ def test_a_training_that_still_runs_is_noted_once(journal, task) -> None:
         numbers = retraining.wanted(journal, task, NOON + hour * HOUR)
         assert numbers == (1,)
         retraining.begin(journal, numbers, "retrain-1 of Airflow", NOON + hour * HOUR)
+        journal.note_step(1, "told", "slack", NOON + hour * HOUR)
     assert done(journal, task).count("training started") == 1
+    assert retraining.last_begun(journal, (1,)) == "retrain-1 of Airflow"
 
 
 def test_any_training_says_what_came_of_it_and_says_it_once(journal, task) -> None:

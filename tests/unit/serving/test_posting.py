@@ -14,6 +14,7 @@ import pytest
 from forecastle.data.derivation import open_history
 from forecastle.data.examples import make_examples
 from forecastle.data.panel import build_panel, micros
+from forecastle.errors import QualityGateFailed, StorageUnavailable
 from forecastle.models import bundle, pointer, predictor
 from forecastle.monitoring import metrics
 from forecastle.monitoring.journal import Journal
@@ -210,8 +211,8 @@ def test_new_observations_complete_the_next_request(post, body, filled, task, cl
         ({"values": {"temperature_2m": [1.0, 2.0]}}, "1 numbers in series[0].values.temperature_2m"),
         ({"series_id": ""}, "text of 1 to 200 characters"),
         ({"series_id": 7}, "text of 1 to 200 characters"),
-        ({"series_id": "J\0K"}, "text of 1 to 200 characters that can be printed in series[0].series_id"),
-        ({"series_id": "JFK\n"}, "text of 1 to 200 characters that can be printed"),
+        ({"series_id": "J\0K"}, "text of 1 to 200 characters, none a control, in series[0].series_id"),
+        ({"series_id": "JFK\n"}, "text of 1 to 200 characters, none a control"),
         ({"horizon": 3}, "series_id, timestamps and values in series[0]"),
     ],
 )
@@ -226,6 +227,12 @@ def test_what_cannot_be_in_a_body_is_refused_with_its_place(post, body, changed,
 def test_a_body_that_is_no_request_is_refused(post, content: bytes) -> None:
     answer = post(PREDICT, content=content, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
+@pytest.mark.parametrize("series_id", ["S\u00e3o\u00a0Paulo", "\u6771\u4eac\u3000\u99c5", "Gare\u202fdu Nord"])
+def test_a_name_that_a_table_may_hold_may_be_asked_about(post, body, series_id: str) -> None:
+    (made,) = post(PREDICT, json=body(series_id)).json()["predictions"]
+    assert made["series_id"] == series_id
 
 
 def test_one_series_twice_is_refused(post, body) -> None:
@@ -318,6 +325,26 @@ def test_a_pushed_batch_that_the_gate_refuses_is_409_and_goes_into_quarantine(
     assert list((filled.task_folder(task.name) / "quarantine").iterdir())
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_a_journal_that_is_silent_changes_nothing_about_what_became_of_a_pushed_batch(
+    filled, task, clock, made_up, good: bool
+) -> None:
+    def silent() -> Journal:
+        raise StorageUnavailable("the journal to answer", "silence", "Start it.")
+
+    clock.advance(hours=2)
+    rows = table(task, made_up, 48, clock).with_columns(
+        *(pl.lit(50.0).alias(name) for name in task.columns if name != task.target)
+    )
+    rows = rows.with_columns(pl.lit(1000.0).alias("pressure_msl"))
+    if good:
+        assert posting._take_in(filled, silent, task, rows.write_csv().encode(), clock()).new > 0
+    else:
+        bad = rows.with_columns(pl.lit(None, dtype=pl.Float64).alias(task.target))
+        with pytest.raises(QualityGateFailed):
+            posting._take_in(filled, silent, task, bad.write_csv().encode(), clock())
+
+
 def test_the_gates_verdict_on_what_is_pushed_counts_and_opens_and_ends_the_incident(
     post, ask, filled, task, clock, made_up
 ) -> None:
@@ -334,11 +361,11 @@ def test_the_gates_verdict_on_what_is_pushed_counts_and_opens_and_ends_the_incid
     text = ask("/metrics").text
     assert 'forecastle_gate_verdicts_total{task="nyc-temperature",verdict="fail"} 1.0' in text
     assert 'forecastle_gate_failing{task="nyc-temperature"} 1.0' in text
-    assert "quality-check-failed" in known()
+    assert "push-refused" in known()
     clock.advance(minutes=1)
     assert post(PUSH, content=rows.write_csv().encode(), headers={"content-type": "text/csv"}).status_code == 200
     assert 'forecastle_gate_failing{task="nyc-temperature"} 0.0' in ask("/metrics").text
-    assert "quality-check-failed" not in known()
+    assert "push-refused" not in known()
 
 
 def test_the_time_a_client_takes_to_send_its_body_is_not_the_services(post, body, monkeypatch) -> None:

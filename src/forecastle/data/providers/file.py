@@ -18,7 +18,7 @@ import polars as pl
 
 from forecastle.data.ahead import ISSUED_AT
 from forecastle.errors import AnswerChanged, SourceUnavailable
-from forecastle.frame import SERIES, TIME, TIMESTAMP, iso
+from forecastle.frame import CONTROL, SERIES, TIME, TIMESTAMP, iso
 from forecastle.http import Answer, Request, excerpt
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
@@ -29,7 +29,7 @@ MOST_BYTES = 100_000_000  # that its columns take, unpacked
 
 MISSING = ("", "na", "n/a", "nan", "null", "none")
 _ROW = "row of the file"
-_CONTROL = r"[\x00-\x1f\x7f]"
+LONGEST_NUMBER = 400  # bytes of text; the shortest form of no float has as many
 _KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:')
 
 
@@ -154,7 +154,7 @@ def _series_ids(request: Request, series: pl.Series) -> pl.Series:
         raise AnswerChanged(
             f"a series_id in every row of {request.source}", f"none in row {empty[0] + 1}", "Fill or drop that row."
         )
-    strange = ids.str.contains(_CONTROL).arg_true()
+    strange = ids.str.contains(CONTROL).arg_true()
     if len(strange):
         raise AnswerChanged(
             f"a series_id without control characters in every row of {request.source}",
@@ -215,6 +215,13 @@ def _numbers(request: Request, table: pl.DataFrame, times: pl.Series, name: str)
     """Return a value column as numbers, NaN as null."""
     given = table[name]
     if given.dtype == pl.String:
+        long = (given.str.len_bytes() > LONGEST_NUMBER).arg_true()  # a text that many rows share is held once till here
+        if len(long):
+            raise AnswerChanged(
+                f"numbers in {name} of {request.source}",
+                f"text of {len(given[long[0]])} characters in row {table.item(long[0], _ROW)}",
+                "Mend or empty that field.",
+            )
         given = given.str.strip_chars()
         given = given.set(given.str.to_lowercase().is_in(MISSING), None)
     elif not (given.dtype.is_numeric() or given.dtype in (pl.Boolean, pl.Null)):

@@ -137,6 +137,7 @@ def test_a_task_without_series_takes_every_series_of_the_file():
             csv("BTC,2024-05-01,1,2", "BTC,2024-05-02,about 3,2"),
             ["close", "'about 3' in row 2, series BTC at 2024-05-02T00:00:00Z"],
         ),
+        (csv("BTC,2024-05-01,1,2", f"BTC,2024-05-02,{'X' * 500},2"), ["numbers in close", "500 characters in row 2"]),
         (csv("BTC,2024-05-01,1,2", "BTC,yesterday,1,2"), ["ISO 8601", "'yesterday' in row 2, series BTC"]),
         (csv("BTC,,1,2"), ["ISO 8601", "row 1, series BTC"]),
         (csv("BTC,2024-05-01,1,2", ",2024-05-01,1,2"), ["series_id", "none in row 2"]),
