@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +18,38 @@ from forecastle.frame import conform
 from forecastle.task import Task, load_task, make_task
 
 ROOT = Path(__file__).parent.parent
+SMALL = """
+name = "small"
+domain = "environmental"
+timezone = "America/New_York"
+frequency = "1h"
+horizon = "2h"
+target = "temperature_2m"
+
+[source]
+provider = "open-meteo"
+start = 2013-11-01
+instantaneous = true
+
+[columns.temperature_2m]
+unit = "°C"
+minimum = -50
+maximum = 55
+max_null_share = 0.05
+
+[[series]]
+id = "JFK"
+latitude = 40.6398
+longitude = -73.7789
+
+[features]
+windows = [3]
+season = 24
+
+[training]
+min_history = "10d"
+"""
+Served = Callable[[Any], AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +82,35 @@ def missing_component() -> Callable[[str], None]:
         pytest.skip(reason)
 
     return stop
+
+
+@pytest.fixture(scope="session")
+def small_toml() -> str:
+    """The file of a small task on the recorded weather, quick to train."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def served() -> Served:
+    """Serve an app on a free port of this machine for as long as a block runs, which is given its address."""
+
+    import uvicorn
+
+    from forecastle.serving.server import listen
+
+    @contextmanager
+    def serve(app: Any) -> Iterator[str]:
+        with listen("127.0.0.1", 0) as (door, address):
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+            thread.start()
+            try:
+                yield address
+            finally:
+                server.should_exit = True
+                thread.join(10)
+
+    return serve
 
 
 @pytest.fixture

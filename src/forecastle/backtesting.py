@@ -93,23 +93,16 @@ def doubt(task: Task, figures: dict[str, Any]) -> str | None:
 @contextmanager
 def _counted_fits(count: int, tell: Callable[[str, int, int], None]) -> Iterator[None]:
     """Tell of every fit that begins while the block runs, by what the estimators log; those before it count as done."""
-    logger, begun = estimators.LOG, 0
+    begun = 0
 
-    def emit(record: logging.LogRecord) -> None:
+    def count_fit(record: logging.LogRecord) -> None:
         nonlocal begun
         if record.msg == estimators.FITTING:
             tell(f"Back-testing: {record.getMessage()}…", begun, count)
             begun += 1
 
-    handler, level = logging.Handler(logging.INFO), logger.level
-    handler.emit = emit  # type: ignore[method-assign]
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
+    with estimators.heard(count_fit):
         yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def past_and_test(task: Task, settings: Settings, now: datetime, origins: Path | None) -> tuple[Examples, Examples]:

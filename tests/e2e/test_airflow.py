@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from pydantic import SecretStr
 
 from forecastle.data.history import History
@@ -34,7 +32,6 @@ from forecastle.delivery.airflow import request_retrain
 from forecastle.monitoring.journal import Journal
 from forecastle.pipeline import CHALLENGE, FLOWS
 from forecastle.schedule import cron
-from forecastle.serving.server import listen
 from forecastle.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -44,38 +41,6 @@ HOUR = timedelta(hours=1)
 TRAINED_AT = datetime(2013, 11, 20, 0, 5, tzinfo=UTC)
 PATIENCE = 600.0  # seconds, on a busy machine
 PASSWORD = "of the test"
-
-TASK = """
-name = "small"
-domain = "environmental"
-timezone = "America/New_York"
-frequency = "1h"
-horizon = "2h"
-target = "temperature_2m"
-
-[source]
-provider = "open-meteo"
-start = 2013-11-01
-instantaneous = true
-
-[columns.temperature_2m]
-unit = "°C"
-minimum = -50
-maximum = 55
-max_null_share = 0.05
-
-[[series]]
-id = "JFK"
-latitude = 40.6398
-longitude = -73.7789
-
-[features]
-windows = [3]
-season = 24
-
-[training]
-min_history = "10d"
-"""
 
 
 @dataclass
@@ -201,7 +166,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory, served: Any, small_toml: str) -> Iterator[House]:
     """An Airflow with an empty database beside a task on which nothing has run yet."""
     if not (AIRFLOW / "airflow").exists():
         reason = f"no {AIRFLOW.relative_to(ROOT)}/airflow: tools/airflow installs it"
@@ -210,14 +175,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         pytest.skip(reason)
     house = House(tmp_path_factory.mktemp("airflow"))
     house.task_file.parent.mkdir()
-    house.task_file.write_text(TASK, encoding="utf-8")
+    house.task_file.write_text(small_toml, encoding="utf-8")
     (house.folder / "airflow").mkdir()
     (house.folder / "airflow" / "passwords.json").write_text(json.dumps({"admin": PASSWORD}))
     app = replay_app(load_nyc_weather(), lambda: house.now, faults=house.fault)
-    with listen("127.0.0.1", 0) as (door, house.url):
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-        thread.start()
+    with served(app) as house.url:
         done = subprocess.run(
             [AIRFLOW / "airflow", "db", "migrate"],
             env=house.environment,
@@ -230,8 +192,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         if house.runs is not None:
             house.runs.kill()
             house.runs.wait()
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +263,7 @@ def test_forecastle_is_asked_for_its_flows_only_when_something_has_changed(house
     asked = answer.stat().st_mtime_ns
     assert sorted(house.ask(parse=True)["dags"]) == ["small-challenge", "small-live", "small-train"]
     assert answer.stat().st_mtime_ns == asked
-    house.task_file.write_text(TASK + "# a word more\n", encoding="utf-8")
+    house.task_file.write_text(house.task_file.read_text(encoding="utf-8") + "# a word more\n", encoding="utf-8")
     house.ask(parse=True)
     assert answer.stat().st_mtime_ns > asked
 

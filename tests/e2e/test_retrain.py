@@ -8,16 +8,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,7 +23,6 @@ from starlette.routing import Route
 from forecastle.data.replay import load_nyc_weather, replay_app
 from forecastle.models import pointer, registry
 from forecastle.pipeline import CHALLENGE
-from forecastle.serving.server import listen
 from forecastle.settings import Settings
 from forecastle.task import load_task
 
@@ -34,38 +30,7 @@ ROOT = Path(__file__).parents[2]
 NOW = datetime(2013, 11, 20, 0, 5, tzinfo=UTC)
 TOKEN = "of-the-test"
 DAG = "small-challenge"
-
-TASK = """
-name = "small"
-domain = "environmental"
-timezone = "America/New_York"
-frequency = "1h"
-horizon = "2h"
-target = "temperature_2m"
-
-[source]
-provider = "open-meteo"
-start = 2013-11-01
-instantaneous = true
-
-[columns.temperature_2m]
-unit = "°C"
-minimum = -50
-maximum = 55
-max_null_share = 0.05
-
-[[series]]
-id = "JFK"
-latitude = 40.6398
-longitude = -73.7789
-
-[features]
-windows = [3]
-season = 24
-
-[training]
-min_history = "10d"
-"""
+Retrain = Callable[[], subprocess.CompletedProcess[str]]
 
 
 @dataclass
@@ -114,55 +79,48 @@ class Airflow:
         return JSONResponse({"value": json.dumps({"exit_code": self.exit_code, "error": "too little history"})})
 
 
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """Serve an app on a free port; give its address."""
-    with listen("127.0.0.1", 0) as (door, address):
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-        thread.start()
-        yield address
-        server.should_exit = True
-        thread.join(10)
-
-
 @pytest.fixture
 def airflow() -> Airflow:
     return Airflow()
 
 
-def retrain(folder: Path, airflow: Airflow) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def retrain(tmp_path: Path, airflow: Airflow, served: Any, small_toml: str) -> Retrain:
     """Call the tool in a folder that holds the task and its stores."""
-    (folder / "small.toml").write_text(TASK, encoding="utf-8")
-    weather = replay_app(load_nyc_weather(), lambda: NOW)
-    with served(airflow.app) as url, served(weather) as source:
-        told = {
-            "FORECASTLE_AIRFLOW_URL": url,
-            "FORECASTLE_AIRFLOW_TOKEN": TOKEN,
-            "FORECASTLE_HOME": str(folder / "data"),
-            "FORECASTLE_PROFILE": "plain",
-            "FORECASTLE_GIT": "false",
-            "FORECASTLE_HTTP_ATTEMPTS": "1",
-            "FORECASTLE_OPEN_METEO_URL": source,
-            "FORECASTLE_OPEN_METEO_ARCHIVE_URL": source,
-            "OMP_THREAD_LIMIT": "1",
-            "RETRAIN_NOW": NOW.isoformat(),
-        }
-        others = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTLE_")}
-        return subprocess.run(
-            [ROOT / "tools" / "retrain", folder / "small.toml"],
-            env=others | told,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+
+    def call() -> subprocess.CompletedProcess[str]:
+        (tmp_path / "small.toml").write_text(small_toml, encoding="utf-8")
+        weather = replay_app(load_nyc_weather(), lambda: NOW)
+        with served(airflow.app) as url, served(weather) as source:
+            told = {
+                "FORECASTLE_AIRFLOW_URL": url,
+                "FORECASTLE_AIRFLOW_TOKEN": TOKEN,
+                "FORECASTLE_HOME": str(tmp_path / "data"),
+                "FORECASTLE_PROFILE": "plain",
+                "FORECASTLE_GIT": "false",
+                "FORECASTLE_HTTP_ATTEMPTS": "1",
+                "FORECASTLE_OPEN_METEO_URL": source,
+                "FORECASTLE_OPEN_METEO_ARCHIVE_URL": source,
+                "OMP_THREAD_LIMIT": "1",
+                "RETRAIN_NOW": NOW.isoformat(),
+            }
+            others = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTLE_")}
+            return subprocess.run(
+                [ROOT / "tools" / "retrain", tmp_path / "small.toml"],
+                env=others | told,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+
+    return call
 
 
 def test_the_challenge_runs_there_and_then_this_code_trains_here_and_nothing_is_promoted(
-    airflow: Airflow, tmp_path: Path
+    airflow: Airflow, retrain: Retrain, tmp_path: Path
 ) -> None:
-    done = retrain(tmp_path, airflow)
+    done = retrain()
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = airflow.runs.values()
     assert (run["dag_id"], run["logical_date"], airflow.is_paused) == (DAG, "2013-11-20T00:05:00Z", False)
@@ -176,9 +134,9 @@ def test_the_challenge_runs_there_and_then_this_code_trains_here_and_nothing_is_
 
 
 def test_a_challenge_that_fails_there_ends_it_as_the_step_that_failed_and_nothing_is_trained_here(
-    airflow: Airflow, tmp_path: Path
+    airflow: Airflow, retrain: Retrain, tmp_path: Path
 ) -> None:
     airflow.ends, airflow.exit_code = "failed", 3
-    done = retrain(tmp_path, airflow)
+    done = retrain()
     assert done.returncode == 3 and "too little history" in done.stderr, done.stdout + done.stderr
     assert not (tmp_path / "data" / "small").exists()

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -15,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from forecastle import pipeline
 from forecastle.data.replay import replay_app
-from forecastle.serving.server import listen
 
 LIVE = [step.name for step in pipeline.LIVE]
 UP_TO_VERSION = [step.name for step in pipeline.TRAIN[:-2]]
@@ -27,16 +24,11 @@ OF_LIVE = ("ingest", "quality-check")  # these stand in both flows
 
 
 @pytest.fixture
-def address(site) -> Iterator[str]:
+def address(site, served) -> Iterator[str]:
     """The recorded weather at an address of its own, as of the site's clock."""
     app = replay_app(site.weather, lambda: site.now, faults=lambda: site.source.fault)
-    with listen("127.0.0.1", 0) as (door, address):
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-        thread.start()
+    with served(app) as address:
         yield address
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from forecastle.console import figure, make_console
+from forecastle.models.estimators import heard
 from forecastle.task import Task
-
-LOG = logging.getLogger("forecastle.training")
 
 _NAMES = (("rmse", "RMSE"), ("mae", "MAE"), ("r2", "R²"), ("skill", "skill"), ("coverage", "coverage"))
 
@@ -44,7 +42,7 @@ class Telling:
             return
         with (
             self.console.status("working…", spinner="dots") as status,
-            _following(lambda said: status.update(f"{said}…")),
+            heard(lambda record: status.update(f"{record.getMessage()}…")),
         ):
             yield
 
@@ -105,18 +103,3 @@ class Telling:
 
 def _pairs(promise: dict[str, Any], delivery: dict[str, Any]) -> list[str]:
     return [f"{figure(promise.get(key), 3)} → {figure(delivery.get(key), 3)}" for key, _ in _NAMES]
-
-
-@contextmanager
-def _following(show: Callable[[str], None]) -> Iterator[None]:
-    """Show what training logs, such as which candidate it fits, while the block runs."""
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: show(record.getMessage())  # type: ignore[method-assign]
-    level = LOG.level
-    LOG.setLevel(logging.INFO)
-    LOG.addHandler(handler)
-    try:
-        yield
-    finally:
-        LOG.removeHandler(handler)
-        LOG.setLevel(level)

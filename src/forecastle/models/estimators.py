@@ -11,7 +11,8 @@ change since the last value, or its change since the season before. All fits are
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -175,6 +176,20 @@ def fit_all(names: Iterable[str], examples: Examples, until: int, options: Optio
         return ESTIMATORS[name].learn(lesson)
 
     return dict(zip(chosen, at_once(learn, chosen), strict=True))
+
+
+@contextmanager
+def heard(told: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Hand over what training logs, such as which candidate it fits (FITTING), while the block runs."""
+    handler, level = logging.Handler(logging.INFO), LOG.level
+    handler.emit = told  # type: ignore[method-assign, assignment]
+    LOG.setLevel(logging.INFO)
+    LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)
 
 
 NAIVE = ("persistence", "seasonal_naive")

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 import yaml
 
 from forecastle.data.replay import load_nyc_weather, replay_app
@@ -172,17 +171,12 @@ class Weather:
 
 
 @pytest.fixture(scope="module")
-def weather() -> Iterator[Weather]:
+def weather(served: Any) -> Iterator[Weather]:
     """The recorded weather on a real port, first as of when production's champion is trained."""
     told = Weather()
     app = replay_app(load_nyc_weather(), lambda: told.now)
-    with listen("127.0.0.1", 0) as (door, told.url):
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-        thread.start()
+    with served(app) as told.url:
         yield told
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")
