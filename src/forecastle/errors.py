@@ -23,11 +23,14 @@ translate an error once, by its ``exit_code`` and ``retried``; nothing below a d
 
 from __future__ import annotations
 
+import re
 from json import JSONDecodeError
 
 UNEXPECTED_EXIT = 1
 WORSE_CHALLENGER_EXIT = 5
 INTERRUPTED_EXIT = 130
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class ForecastleError(Exception):
@@ -37,6 +40,7 @@ class ForecastleError(Exception):
     retried = False
 
     def __init__(self, expected: str, found: str, action: str) -> None:
+        expected, found, action = (printable(part) for part in (expected, found, action))
         self.expected = expected
         self.found = found
         self.action = action
@@ -113,6 +117,12 @@ class StorageUnavailable(OutsideError):
 
 class RegistryUnavailable(OutsideError):
     """Say that the model registry did not answer."""
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters, but for tabs and new lines, are written as escapes: others wrote it, and
+    it goes to terminals and into databases, one of which takes no NUL."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def plainly(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from forecastle.coherence import JUDGED, incoherent
 from forecastle.declaration import HttpJson
@@ -25,7 +25,7 @@ from forecastle.duration import Duration
 from forecastle.duration import duration_text as duration_text  # noqa: F401
 from forecastle.duration import parse_duration as parse_duration  # noqa: F401
 from forecastle.errors import TaskError, plainly
-from forecastle.frame import to_json
+from forecastle.frame import CONTROL, to_json
 from forecastle.mistakes import absent, describe, misspelt
 from forecastle.mistakes import nearest as nearest
 from forecastle.rule import CONTRACT, CheckName, CheckRule
@@ -72,8 +72,15 @@ def _known_country(code: object) -> object:
     return code
 
 
+def _printable(text: str) -> str:
+    if re.search(CONTROL, text):
+        raise ValueError(f"expected text without control characters; found {text!r}")
+    return text
+
+
 Day = date  # by another name, where a field is called date
 Zone = Annotated[str, BeforeValidator(_known_zone)]
+Label = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=60)]
 
 
@@ -86,8 +93,8 @@ class Part(BaseModel):
 class Series(Part):
     """One place, asset or stop: its id, and what its provider needs to ask for it."""
 
-    id: str = Field(min_length=1)
-    source_id: str | None = Field(default=None, min_length=1)
+    id: Label
+    source_id: Label | None = None
     latitude: float | None = Field(default=None, ge=-90, le=90)
     longitude: float | None = Field(default=None, ge=-180, le=180)
 
@@ -269,7 +276,7 @@ class Task(Part):
     target: str
     source: Source
     series: tuple[Series, ...] = ()
-    columns: dict[str, Column]
+    columns: dict[Label, Column]
     gate: Gate = Gate()
     features: Features = Features()
     training: Training = Training()

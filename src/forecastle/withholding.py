@@ -8,7 +8,7 @@ from forecastle.data import intake, roster
 from forecastle.data.ingestion import Batch, load_batch
 from forecastle.data.quality_check import QualityReport
 from forecastle.data.quarantine import quarantined
-from forecastle.errors import StorageUnavailable
+from forecastle.errors import StorageUnavailable, printable
 from forecastle.frame import SERIES, TIMESTAMP
 from forecastle.monitoring import verdicts
 from forecastle.run import Run
@@ -23,7 +23,7 @@ def tell(run: Run, batch: Batch, report: QualityReport) -> list[str]:
     That a series passes again is not enough: of one that was withheld from a training the next answer brings two days.
     """
     if report.withheld:
-        names = ", ".join(report.withheld)
+        names = printable(", ".join(report.withheld))
         return [
             f"Withheld: {names}, for {report.reason}.",
             f"The other series go on without. {_remedy(run)} If the gate is wrong: forecastle quarantine release"

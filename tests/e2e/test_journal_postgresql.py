@@ -128,7 +128,7 @@ def test_the_law_of_live_scoring_holds_on_postgresql(server: Path) -> None:
 
 def test_incidents_heartbeats_and_samples_are_kept_on_postgresql(server: Path, task: Task) -> None:
     with Journal(url(server, "monitored")) as journal:
-        assert journal.open_incident("weather", "data-drift", "r", NOON)
+        assert journal.open_incident("weather", "data-drift", "said: \0", NOON)
         assert not journal.open_incident("weather", "data-drift", "r", NOON)
         for _ in range(3):
             journal.beat("weather", "watch", NOON)
@@ -140,6 +140,7 @@ def test_incidents_heartbeats_and_samples_are_kept_on_postgresql(server: Path, t
         assert samples.last_look(journal, "weather") == NOON
         assert journal.close_incident("weather", "data-drift", NOON + HOUR, "back")
         (told,) = incidents.listing(journal)
+        assert told["reason"] == r"said: \x00"  # PostgreSQL takes no NUL
         assert [step["what"] for step in told["steps"]] == ["opened", "closed"]
         assert journal.forget("weather", NOON + 2 * HOUR, [])["incidents"] == 1 and incidents.listing(journal) == []
 

@@ -94,6 +94,16 @@ def test_three_mistakes_are_named_at_once_each_with_place_and_nearest_name(tmp_p
         ('domain = "logistics"', "", "domain: missing"),
         ('horizon = "6h"', 'horizn = "6h"', "horizn: there is no such field; did you mean 'horizon'?"),
         ('provider = "file"', 'providr = "file"', "source.providr: there is no such field; did you mean 'provider'?"),
+        (
+            'unit = "min"',
+            '[[series]]\nid = "A\\u0000"',
+            r"series[0].id: expected text without control characters; found 'A\x00'",
+        ),
+        (
+            'unit = "min"',
+            '[columns."a\\u001b[2J"]',
+            r"columns.a\x1b[2J: expected text without control characters; found 'a\x1b[2J'",
+        ),
         ("[columns.", "[colums.", "colums: there is no such field; did you mean 'columns'?"),
     ],
 )

@@ -48,7 +48,7 @@ class Check:
 
 CHECKS: dict[CheckName, Check] = {
     "schema": Check(of_rows.schema, "batch"),
-    "keys": Check(of_rows.keys, "batch"),
+    "keys": Check(of_rows.keys),
     "unknown-series": Check(of_rows.unknown_series),
     "duplicates": Check(of_rows.duplicates),
     "time-order": Check(of_rows.time_order, one="warn", all="warn"),

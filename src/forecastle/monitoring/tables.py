@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from forecastle.errors import SettingsError, StorageUnavailable
+from forecastle.errors import SettingsError, StorageUnavailable, printable
 
 BUSY_SECONDS = 30  # for which another writer is waited for
 CONNECT_SECONDS = 5  # for a connection: one to the server, or one that others use
@@ -35,11 +35,25 @@ class _Moment(sql.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class _Said(sql.TypeDecorator[str]):
+    """Text in the words of others, sources and alerts among them."""
+
+    impl = sql.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else printable(value)
+
+
 TABLES = sql.MetaData()
 
 
 def _text(name: str, **options: Any) -> sql.Column[str]:
     return sql.Column(name, sql.String, nullable=False, **options)
+
+
+def _said(name: str) -> sql.Column[str]:
+    return sql.Column(name, _Said, nullable=False)
 
 
 def _moment(name: str, nullable: bool = False) -> sql.Column[datetime]:
@@ -108,8 +122,8 @@ INCIDENTS = sql.Table(
     "incidents",
     TABLES,
     sql.Column("number", sql.Integer, primary_key=True),
-    *(_text("task"), _text("kind"), _text("reason"), _moment("opened_at"), _moment("closed_at", nullable=True)),
-    _text("note"),
+    *(_text("task"), _text("kind"), _said("reason"), _moment("opened_at"), _moment("closed_at", nullable=True)),
+    _said("note"),
 )
 sql.Index(
     "incidents_open",
@@ -136,7 +150,7 @@ INCIDENT_STEPS = sql.Table(
     TABLES,
     sql.Column("step", sql.Integer, primary_key=True),
     sql.Column("number", sql.Integer, sql.ForeignKey("incidents.number", ondelete="CASCADE"), nullable=False),
-    *(_moment("at"), _text("what"), _text("detail")),
+    *(_moment("at"), _text("what"), _said("detail")),
     sql.Index("incident_steps_by_number", "number"),
 )
 SAMPLES = sql.Table(
@@ -151,7 +165,7 @@ HEARTBEATS = sql.Table(
     TABLES,
     *(_text("task", primary_key=True), _text("work", primary_key=True), _moment("at")),
     sql.Column("count", sql.Integer, nullable=False),
-    _text("detail"),
+    _said("detail"),
 )
 SIGNS_OF_LIFE = sql.Table("signs_of_life", TABLES, sql.Column("at", _Moment, primary_key=True))
 

@@ -12,7 +12,7 @@ import pytest
 from forecastle.data.quality_check import CHECKS, MOST_ROWS, QualityReport, judge, save_report
 from forecastle.data.replay import load_nyc_weather
 from forecastle.frame import conform
-from forecastle.rule import CheckRule
+from forecastle.rule import CONTRACT, CheckRule
 from forecastle.task import Task
 
 NOW = datetime(2013, 2, 12, 9, tzinfo=UTC)
@@ -128,6 +128,16 @@ def test_rows_of_a_series_nobody_asked_for_are_withheld_and_the_others_pass(task
     judged, passed = judge(task, put("series_id", pl.lit("EWQ"), ONE)(batch), START, NOW, NOW)
     assert judged.passed and dict(judged.withheld) == {"EWQ": ("unknown-series",)}
     assert sorted(passed["series_id"].unique()) == ["EWR", "JFK", "LGA"] and passed.height == 143
+
+
+@pytest.mark.parametrize("name", ["EWR\0", "EW\nR", "\x1b[2J"])
+def test_a_series_whose_id_holds_a_control_character_is_withheld_and_the_others_pass(task, batch, name):
+    any_series = task.model_copy(update={"series": ()})
+    broken = put("series_id", pl.lit(name), pl.col("series_id") == "EWR")(batch)
+    judged, passed = judge(any_series, broken, START, NOW, NOW)
+    assert judged.passed and dict(judged.withheld) == {name: ("keys",)}
+    assert "keys" in CONTRACT and repr(name) in judged.reason and name not in judged.reason
+    assert sorted(passed["series_id"].unique()) == ["JFK", "LGA"]
 
 
 def test_newest_first_is_an_order_too(task, batch):

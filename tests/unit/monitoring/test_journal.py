@@ -258,6 +258,16 @@ def test_the_revision_changes_with_every_change_of_its_own_task_and_with_no_othe
     assert not differs()
 
 
+def test_what_others_said_is_kept_without_control_characters(journal: Journal) -> None:
+    journal.open_incident("weather", "gate", "an error: \0\x1b[2J\nof\ttwo lines", NOON)
+    journal.close_incident("weather", "gate", NOON, "b\0ck")
+    journal.beat("weather", "ingest", NOON, "\0")
+    (one,) = journal.incidents("weather")
+    assert (one.reason, one.note) == ("an error: \\x00\\x1b[2J\nof\ttwo lines", "b\\x00ck")
+    assert [step.detail for step in journal.incident_steps([one.number])[one.number]] == [one.reason, one.note]
+    assert journal.heartbeats("weather")["ingest"].detail == "\\x00"
+
+
 def test_one_incident_of_a_kind_is_open_at_a_time(journal: Journal) -> None:
     assert journal.open_incident("weather", "gate", "nulls", NOON)
     assert not journal.open_incident("weather", "gate", "more nulls", NOON + HOUR)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 
 from forecastle.data.checks.finding import (
@@ -16,7 +18,7 @@ from forecastle.data.checks.finding import (
     shown,
     when,
 )
-from forecastle.frame import BITEMPORAL, KEYS, SERIES, TIMESTAMP, observation_schema
+from forecastle.frame import BITEMPORAL, CONTROL, KEYS, SERIES, TIMESTAMP, observation_schema
 from forecastle.task import Task, nearest
 
 
@@ -33,12 +35,16 @@ def schema(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
 
 
 def keys(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
-    """Every row says which series it is of, and its three times."""
-    expected = f"every row to have {', '.join(BITEMPORAL)}"
-    if not any(rows[name].null_count() for name in BITEMPORAL):
+    """Every row says which series it is of, in text without control characters, and its three times."""
+    expected = f"every row to have {', '.join(BITEMPORAL)}, and no series_id a control character"
+    if any(rows[name].null_count() for name in BITEMPORAL):
+        bad = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in BITEMPORAL))
+        return Finding(expected, f"{bad.height} rows that do not", shown(bad), "fail")
+    strange = sorted(name for name in window.names if re.search(CONTROL, name))
+    if not strange:
         return passed(expected)
-    bad = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in BITEMPORAL))
-    return Finding(expected, f"{bad.height} rows that do not", shown(bad), "fail")
+    bad = rows.filter(pl.col(SERIES).is_in(strange))
+    return Finding(expected, listed(map(repr, strange), ", "), shown(bad), failing=frozenset(strange))
 
 
 def unknown_series(task: Task, rows: pl.DataFrame, window: Window) -> Finding:

@@ -151,6 +151,7 @@ def test_error_bodies_with_http_200_are_told_apart_by_what_heals():
     task = make(error=ERROR)
     assert "no such place" in refuse(task, b'{"status": "error", "why": "no such place"}')
     refuse(task, b'{"status": "error", "why": "Limit reached"}', SourceUnavailable)
+    assert r"no \x00such" in refuse(task, rb'{"status": "error", "why": "no \u0000such place"}')
     assert read(task, b'{"status": "ok", "data": {"rows": []}}') == []
 
 
