@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.data import ingestion, intake, quarantine, roster
+from forecastle.data import ingestion, intake, roster
 from forecastle.data.providers import PROVIDERS
 from forecastle.errors import GateError, SourceUnavailable
 from forecastle.frame import SERIES, TIMESTAMP, read_note, write_json
@@ -24,8 +24,7 @@ CATCH_UP = timedelta(days=7)  # how far a collection reaches back for a series t
 
 def collect_from(run: Run) -> datetime:
     """Return where to collect from: the window, reaching back over any gap since the newest row; TRAIN: the start,
-    where it never was there. A table of one's own TRAIN always reads whole, for any row of that may have been mended;
-    unless something of it was released, which the gate would withhold again.
+    where it never was there. A table of one's own TRAIN always reads whole, for any row of that may have been mended.
 
     It is decided once a run and noted, so that a run done again, its rows in the history by then, asks the same.
     """
@@ -33,18 +32,12 @@ def collect_from(run: Run) -> datetime:
     if decided := read_note(note):
         return datetime.fromisoformat(decided["from"])
     start = run.now - max(run.task.source.window, run.task.gate.window)
-    if run.flow == "train" and _wants_all(run):
+    if run.flow == "train" and (run.task.source.provider == "file" or backfilled_from(run) > run.task.start):
         start = run.task.start
     elif run.history.newest() is not None and (gap := _oldest_gap(run)) < start:
         start = gap - run.task.gate.window  # what is known already shows whether a series still speaks in one unit
     write_json(note, {"from": start}, flushed=False)
     return start
-
-
-def _wants_all(run: Run) -> bool:
-    if backfilled_from(run) > run.task.start:
-        return True
-    return run.task.source.provider == "file" and not any(one.released for one in quarantine.quarantined(run.home))
 
 
 def welcome(run: Run) -> list[str]:

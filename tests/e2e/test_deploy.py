@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Host:
-    """A host that keeps what its webhook is sent, and a service that says a commit: after that another, if it is told."""
+    """A host that keeps what its webhook is sent, and a service that says a commit, after that perhaps another."""
 
     folder: Path
     commit: str | None = "old"

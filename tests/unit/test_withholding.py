@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,28 @@ def collect(tmp_path: Path, small_task: Callable[..., Task], observations) -> Ca
     path = tmp_path / "table.parquet"
     settings = Settings(home=tmp_path / "home", _env_file=None)  # type: ignore[call-arg]
     rows = observations(hours=19 * 24 + 1).select("series_id", "timestamp", "y", "x")
-    mad = (pl.col("series_id") == "b") & (pl.col("timestamp") < datetime(2024, 1, 10, tzinfo=UTC))
+    until = [datetime(2024, 1, 10, tzinfo=UTC)]
 
-    def task_of() -> Task:
-        return small_task(source={"provider": "file", "path": str(path)})
+    def task_of(start: str | None = None) -> Task:
+        named = {} if start is None else {"start": start}
+        return small_task(source={"provider": "file", "path": str(path), **named})
 
-    def run(flow: str, sane: bool = False) -> tuple[Any, list[str]]:
+    def run(
+        flow: str, sane: bool = False, later: int = 0, mended: float | None = None, start: str | None = None
+    ) -> tuple[Any, list[str]]:
+        mad = (pl.col("series_id") == "b") & (pl.col("timestamp") < until[-1])
         values = rows if sane else rows.with_columns(pl.when(~mad).then("y").alias("y"))
+        if mended is not None:
+            first = (pl.col("series_id") == "a") & (pl.col("timestamp") == rows["timestamp"].min())
+            values = values.with_columns(pl.when(first).then(mended).otherwise("y").alias("y"))
         values.write_parquet(path)
-        task = task_of()
-        with open_run(task, settings, flow, NOW) as opened:
+        task = task_of(start)
+        with open_run(task, settings, flow, NOW + timedelta(hours=later)) as opened:
             *_, last = run_flow(opened, COLLECT)
             assert last.error is None, last.error
             return last.summary, [one.kind for one in opened.journal.incidents(task.name, open_only=True)]
 
-    run.task = task_of  # type: ignore[attr-defined]
+    run.task, run.mad_until = task_of, until.append  # type: ignore[attr-defined]
     return run
 
 
@@ -62,13 +69,29 @@ def test_that_its_last_days_pass_does_not_end_the_incident_while_its_past_is_mis
     )
 
 
-def test_what_was_released_is_not_withheld_again_by_the_next_training(collect, tmp_path: Path) -> None:
-    said, _ = collect("train")
-    (batch,) = (tmp_path / "home" / "small" / "quarantine").iterdir()
-    task = collect.task()  # type: ignore[attr-defined]
-    intake.release(task, tmp_path / "home" / "small", batch.name, "ann", NOW)
-    said, incidents = collect("train")
+@pytest.mark.parametrize("start", [None, "2024-01-01"])
+def test_what_was_released_is_not_withheld_again_by_the_next_training_which_reads_the_table_whole(
+    collect, tmp_path: Path, start: str | None
+) -> None:
+    home = tmp_path / "home" / "small"
+    collect("train", start=start)
+    (batch,) = (home / "quarantine").iterdir()
+    intake.release(collect.task(start), home, batch.name, "ann", NOW)
+    said, incidents = collect("train", start=start, later=1, mended=9.5)
     assert said["withheld"] == [] and incidents == [] and "notes" not in said
+    assert (said["new"], said["revised"]) == (0, 1) and said["verdict"] == "warn"
+    assert len(list((home / "quarantine").iterdir())) == 1
+
+
+def test_rows_that_turned_bad_since_a_release_are_withheld(collect, tmp_path: Path) -> None:
+    home = tmp_path / "home" / "small"
+    collect("train", sane=True, later=-1)
+    collect("train")
+    (batch,) = (home / "quarantine").iterdir()
+    intake.release(collect.task(), home, batch.name, "ann", NOW)
+    collect.mad_until(datetime(2024, 1, 16, tzinfo=UTC))
+    said, incidents = collect("train", later=1)
+    assert said["withheld"] == ["b"] and incidents == [KIND]
 
 
 def test_quarantine_that_cannot_be_read_keeps_the_incident_open_and_stops_no_batch(collect, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from forecastle.data import admissions, ahead, first_look, identity, quality_check, quarantine, roster
+from forecastle.data import admissions, ahead, first_look, identity, quality_check, quarantine, roster, standing
 from forecastle.data.archive import Archive
 from forecastle.data.history import Appended, History
 from forecastle.data.ingestion import Batch, load_batch, make_batch, save_batch
@@ -62,7 +62,7 @@ def admit(
     released = quarantine.release_of(folder, name)
     withheld = quarantine.find(folder, name).series if released is not None else ()
     recent = _known_before(task, history, batch)
-    report, passed = quality_check.judge(task, batch.rows, batch.start, batch.end, now, recent, released)
+    report, passed = standing.judge(task, folder, batch, now, recent, released)
     refused = not report.passed or bool(report.withheld)
     saved = quality_check.save_report(report_folder or folder / "reports" / "intake" / name, report, flushed=refused)
     place = folder / "quarantine" / name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def holed(task: Task, now: datetime = NOW, places: tuple[str, ...] = ("EWR", "JF
         pl.when(gale).then(468.66).otherwise("wind_speed_10m").alias("wind_speed_10m"),
     )
     return make_batch(task, [rows], now - 48 * HOUR, now, now, live, ["name"])
+
+
+def collected(batch: Batch, at: datetime) -> Batch:
+    """Return a live batch as it would have come at another time."""
+    return replace(batch, collected_at=at, rows=batch.rows.with_columns(available_at=at, collected_at=at))
 
 
 def refuse(task: Task, home: Path, batch: Batch) -> str:
@@ -122,6 +128,33 @@ def test_a_release_that_was_killed_after_the_history_changes_nothing_when_done_a
     assert before.height == 147 and find(tmp_path, name).is_waiting
     release(task, tmp_path, name, "ann", LATER + 3 * HOUR)
     assert known(task, tmp_path).equals(before) and not find(tmp_path, name).is_waiting
+
+
+def test_what_was_released_passes_when_it_comes_again_and_what_turned_bad_since_does_not(task, tmp_path):
+    batch = holed(task)
+    release(task, tmp_path, refuse(task, tmp_path, batch), "ann", NOW + HOUR)
+    again = collected(batch, NOW + 2 * HOUR)
+    intake = admit(task, tmp_path, again, NOW + 2 * HOUR)
+    assert intake.appended.new == 0 and known(task, tmp_path).height == 147 and intake.report.masked == 1
+    assert intake.report.released is not None and intake.report.released["by"] == "ann"
+    lost = pl.when(pl.col("timestamp").dt.hour() % 2 == 0).then(pl.col(task.target)).alias(task.target)
+    with pytest.raises(QualityGateFailed, match="null-share"):
+        admit(task, tmp_path, replace(again, rows=again.rows.with_columns(lost)), NOW + 2 * HOUR)
+
+
+def test_a_release_counts_from_its_time_where_rows_were_collected_live(task, tmp_path):
+    batch = holed(task)
+    release(task, tmp_path, refuse(task, tmp_path, batch), "ann", LATER)
+    with pytest.raises(QualityGateFailed, match="null-share"):
+        admit(task, tmp_path, collected(batch, NOW + HOUR), NOW + HOUR)
+
+
+def test_a_release_answers_for_no_row_that_is_not_there(task, tmp_path):
+    batch = holed(task)
+    release(task, tmp_path, refuse(task, tmp_path, batch), "ann", NOW + HOUR)
+    day = 24 * HOUR
+    with pytest.raises(QualityGateFailed, match="freshness"):
+        admit(task, tmp_path, replace(batch, end=NOW + day, collected_at=NOW + day), NOW + day)
 
 
 def test_what_was_released_was_not_known_before_unless_it_was_a_backfill(task, tmp_path):
