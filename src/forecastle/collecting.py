@@ -97,5 +97,6 @@ def _oldest_gap(run: Run) -> datetime:
     earliest = (newest_of(run) or run.now) - CATCH_UP
     recent = run.history.read(as_of=run.now, start=earliest)
     last = dict(recent.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
-    roster.lapse(run.home, [name for name in run.task.series_ids if name not in last], run.now)
+    if (newest := run.history.newest()) is not None and newest <= run.now:  # as of the past many were not there yet
+        roster.lapse(run.home, [name for name in run.task.series_ids if name not in last], run.now)
     return min((last[name] for name in run.task.series_ids or last if name in last), default=earliest)

@@ -32,6 +32,7 @@ from forecastle.errors import (
     QualityGateFailed,
     RegistryUnavailable,
     TaskError,
+    UserError,
 )
 from forecastle.frame import SERIES, iso, read_note, write_json, write_table
 from forecastle.models import (
@@ -235,19 +236,20 @@ def judged(run: Run) -> Comparison:
     note, theirs = run.folder / "decision.json", run.folder / "champion.parquet"
     noted = read_note(note)
     if noted is None or _named(current) not in (noted.get("serving"), challenger):
-        champion, alone = None, promotion.NO_CHAMPION
+        champion, alone, older = None, promotion.NO_CHAMPION, None
         theirs.unlink(missing_ok=True)
         against = None if current is None or _named(current) == challenger else current.version
         if current is not None and against is not None:
             serving = bundle.load(current.folder, current.version)
-            if set(serving.recipe.series_ids) & set(rows[SERIES]):
+            older = _older(run, serving)
+            if older is None and set(serving.recipe.series_ids) & set(rows[SERIES]):
                 champion = _rescored(run, serving, rows)
                 write_table(theirs, champion)
             else:
                 alone = f"The champion, version {against}, knows none of the series judged, so it is no measure."
         elif current is not None:
             alone = "It serves already, so there is no other to be compared with."
-        decision = promotion.decide(run.task, rows, champion, alone)
+        decision = promotion.decide(run.task, rows, champion, alone) if older is None else promotion.keep(rows, older)
         said = {"challenger": challenger["version"], "champion": against, "serving": _named(current)}
         write_json(note, {**decision.as_dict(), **said})
     said = _load(note)
@@ -271,6 +273,7 @@ def forecast(run: Run) -> Summary:
     """Forecast every series from the newest hour known, and journal it."""
     model = champion(run)
     newest, panel, examples = newest_origins(run, model)
+    _require_unseen(run, model, newest)
     known = untrained.known(model.recipe, panel)[examples.series]
     ours = examples.take(known)
     tally = run.journal.tally(run.task.name, model.version, run.now, model.model.coverage)
@@ -384,6 +387,29 @@ def _champion_until(run: Run) -> datetime | None:
         return None if current is None else bundle.load(current.folder, current.version).trained_until
     except OutsideError:
         return None
+
+
+def _require_unseen(run: Run, model: bundle.Bundle, newest: datetime) -> None:
+    """Raise UserError where a run as of the past would forecast what the champion, made since, was trained on: a truth
+    it knows is no promise, and its score would count as one."""
+    if run.now < model.created_at and newest < model.trained_until:
+        raise UserError(
+            f"a moment from {iso(model.created_at)} on, when version {model.version}, which forecasts, was trained",
+            f"{iso(run.now)}, whose next hours it has learnt from",
+            "See what would have been forecast then: forecastle backtest --task FILE --now MOMENT",
+        )
+
+
+def _older(run: Run, champion: bundle.Bundle) -> str | None:
+    """Say why a model of the past is no challenger to the champion, which was made later, of newer data; None where it
+    was not."""
+    made = bundle.load(run.folder / "bundle")
+    if made.created_at >= champion.created_at or made.trained_until >= champion.trained_until:
+        return None
+    return (
+        f"It is a model of the past: made as of {iso(made.created_at)}, of data until {iso(made.trained_until)}, where"
+        f" the champion, version {champion.version}, has learnt from data until {iso(champion.trained_until)}."
+    )
 
 
 def _rescored(run: Run, champion: bundle.Bundle, rows: pl.DataFrame) -> pl.DataFrame:

@@ -106,6 +106,8 @@ def _revised_since(run: Run) -> datetime:
     """Return from when on truths are compared with what was scored by: once a day as far as a late truth is looked for,
     else, where collecting reaches back anyway, from the oldest observation that came, changed or settled since."""
     beat = run.journal.heartbeats(run.task.name).get("score")
+    if beat is not None and beat.at > run.now:  # as of the past, which knows less than what was scored by since
+        return run.now
     if beat is not None and beat.at.date() != run.now.date():
         return run.now - LATEST_TRUTH
     reach = run.now - max(run.task.source.window, run.task.gate.window)

@@ -91,6 +91,11 @@ def decide(
     return Decision(good, reasons, rows.height, rmse, p_value, not harmless)
 
 
+def keep(rows: pl.DataFrame, why: str) -> Decision:
+    """Return the decision that the champion stays whatever the rows say, and why."""
+    return Decision(False, (why,), rows.height, {})
+
+
 def same_rows(challenger: pl.DataFrame, champion: pl.DataFrame | None) -> pl.DataFrame:
     """Return the rows that have the truth and a finite forecast of every method, a column a method; beside them the
     challenger's ``lower`` and ``upper`` where it has them."""

@@ -374,8 +374,10 @@ class Journal:
         return number is not None
 
     def close_incident(self, task: str, kind: str, now: datetime, note: str = "") -> bool:
-        """Close the open incident of this task and kind; return False where there is none."""
+        """Close the open incident of this task and kind; return False where there is none, or one opened later: what
+        works as of the past says nothing of it."""
         open_one = (INCIDENTS.c.task == task) & (INCIDENTS.c.kind == kind) & INCIDENTS.c.closed_at.is_(None)
+        open_one &= INCIDENTS.c.opened_at <= now
         close = sql.update(INCIDENTS).where(open_one).values(closed_at=now, note=note).returning(INCIDENTS.c.number)
         with self.transaction() as connection:
             number = connection.execute(close).scalar()

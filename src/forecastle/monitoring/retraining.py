@@ -73,11 +73,12 @@ def last_begun(journal: Journal, numbers: Sequence[int]) -> str | None:
 def settle(journal: Journal, task: Task, version: str, promoted: bool, why: str, now: datetime) -> None:
     """Note on the open incidents that ask for trainings what came of one, whoever asked for it.
 
-    Saying it of a version again changes nothing.
+    Saying it of a version again changes nothing. A training as of the past has learnt nothing of what came up since.
     """
     what, head = PROMOTED if promoted else KEPT_OUT, f"Version {version}. "
     retrain = {rule.name for rule in rules_for(task) if rule.retrain}
-    numbers = [one.number for one in journal.incidents(task.name, open_only=True) if one.kind in retrain]
+    concerned = [one for one in journal.incidents(task.name, open_only=True) if one.kind in retrain]
+    numbers = [one.number for one in concerned if one.opened_at <= now]
     for number, steps in journal.incident_steps(numbers).items():
         if not any(step.what == what and step.detail.startswith(head) for step in steps):
             journal.note_step(number, what, head + why, now)
