@@ -144,7 +144,7 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
             percent(live.coverage, 1),
             "",
             f"promised {percent(task.training.coverage)} · back-test {percent(promise.coverage, 1)}",
-            "warn" if _misses(live.coverage, task) else "",
+            "warn" if panels.misses(live.coverage, task) else "",
         ),
         Tile(
             "Data age",
@@ -329,15 +329,9 @@ def _pairs(
 
     good = {
         "skill": None if live is None or live.skill is None else live.skill > 0,
-        "coverage": False if live is not None and _misses(live.coverage, task) else None,
+        "coverage": False if live is not None and panels.misses(live.coverage, task) else None,
     }
     return [{"promised": text(name, promise), "live": text(name, live), "good": good.get(name)} for name in _SCORES]
-
-
-def _misses(coverage: float | None, task: Task) -> bool:
-    """Tell whether the intervals hold far fewer or far more truths than promised (for 90 %: outside 80 to 97 %)."""
-    promised = task.training.coverage
-    return coverage is not None and not promised - 0.1 <= coverage <= promised + 0.7 * (1 - promised)
 
 
 @cache

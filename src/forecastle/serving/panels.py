@@ -42,13 +42,20 @@ def overview(snapshot: Snapshot, details: Details, now: datetime) -> list[dict[s
     age = snapshot.condition(now).data_age
     unsolved = sum(one.closed_at is None for one in details.incidents)
     limit = snapshot.task.monitoring.drift_ratio
+    coverage_off = misses(live.coverage, snapshot.task)
     return [
         {"label": "Skill", "value": percent(live.skill, 0, signed=True), "tone": _sign(live.skill)},
-        {"label": "Coverage", "value": percent(live.coverage), "tone": ""},
+        {"label": "Coverage", "value": percent(live.coverage), "tone": "warn" if coverage_off else ""},
         {"label": "Drift", "value": percent(details.drift_ratio), "tone": _over(details.drift_ratio, limit)},
         {"label": "Data age", "value": UNKNOWN if age is None else age_text(timedelta(seconds=age)), "tone": ""},
         {"label": "Incidents", "value": str(unsolved), "tone": "poor" if unsolved else ""},
     ]
+
+
+def misses(coverage: float | None, task: Task) -> bool:
+    """Tell whether the intervals hold far fewer or far more truths than promised (for 90 %: outside 80 to 97 %)."""
+    promised = task.training.coverage
+    return coverage is not None and not promised - 0.1 <= coverage <= promised + 0.7 * (1 - promised)
 
 
 def _local(told: str, task: Task) -> str:
@@ -71,7 +78,7 @@ def drift(task: Task, details: Details, anchor: str, places: int) -> dict[str, A
         "limit_at": f"{100 / FULL:.1f}",
         "limit": percent(limit),
         "about": (
-            f"of the newest {WINDOW} predictions rest on values training never held; the limit is {percent(limit)}."
+            f"of the newest predictions, at most {WINDOW}, rest on values training never held; the limit is {percent(limit)}."
             if ratio is not None
             else f"There are fewer than {MINIMUM} predictions of the model that serves."
         ),

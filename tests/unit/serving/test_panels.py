@@ -29,12 +29,14 @@ def state(filled, task, clock):
 def test_several_tasks_are_listed_with_skill_coverage_drift_age_and_open_incidents(state, clock) -> None:
     snapshot, details = state
     still = Incident(9, NAME, "data-stale", "No data came.", clock(), None, "")
-    troubled = replace(details, drift_ratio=0.25, incidents=(still, *details.incidents))
+    narrow = details.live.model_copy(update={"coverage": 0.69})
+    troubled = replace(details, live=narrow, drift_ratio=0.25, incidents=(still, *details.incidents))
     html = page.board([state, (snapshot, troubled)], clock())
     overview = html[html.index('<nav class="tasks"') : html.index("</nav>")]
     figures = re.findall(r'<dt>(.*?)</dt><dd class="(.*?)">(.*?)</dd>', overview)
     assert [label for label, _, _ in figures] == ["Skill", "Coverage", "Drift", "Data age", "Incidents"] * 2
     assert figures[2:5] == [("Drift", "good", "0 %"), ("Data age", "", "10 min"), ("Incidents", "", "0")]
+    assert figures[1][1] == "" and figures[6] == ("Coverage", "warn", "69 %")
     assert figures[7] == ("Drift", "poor", "25 %") and figures[9] == ("Incidents", "poor", "1")
     assert 'class="tasks"' not in page.board([state], clock())
 
