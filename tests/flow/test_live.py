@@ -280,6 +280,20 @@ def test_a_source_that_stands_still_makes_its_data_stale_and_says_so(site) -> No
     assert site.pass_hours(1)["watch"]["closed"] == ["data-stale", "no-forecasts"]
 
 
+def test_one_series_that_stands_still_among_others_is_stale_and_named(site) -> None:
+    site.pass_hours(1)
+    recorded = site.weather
+    stopped = recorded.filter((pl.col("series_id") != "JFK") | (pl.col("timestamp") <= site.now))
+    site = type(site)(site.task, site.settings, stopped, now=site.now)
+    opened = [site.pass_hours(1)["watch"]["opened"] for _ in range(4)]
+    assert [one for one in sum(opened, []) if one == "data-stale"] == ["data-stale"]
+    with site.journal() as journal:
+        (incident,) = [one for one in journal.incidents(site.task.name) if one.kind == "data-stale"]
+    assert "JFK" in incident.reason
+    site = type(site)(site.task, site.settings, recorded, now=site.now)
+    assert "data-stale" in site.pass_hours(1)["watch"]["closed"]
+
+
 def _repeat_an_hour(blocks: list[dict[str, Any]]) -> None:
     """Answer the hour of 2013-11-19 06:00 twice, at every place."""
     for block in blocks:

@@ -18,6 +18,7 @@ from forecastle.monitoring.rules import Rule, rules_for
 from forecastle.monitoring.samples import Sample
 from forecastle.task import Task
 
+NOTHING: Mapping[str, str] = {}
 BACK, GONE = "The measure is back.", "There is nothing to measure any more."
 
 
@@ -59,9 +60,11 @@ def evaluate(
 
 
 def apply(
-    journal: Journal, task: Task, readings: Iterable[Reading], now: datetime
+    journal: Journal, task: Task, readings: Iterable[Reading], now: datetime, known: Mapping[str, str] = NOTHING
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Evaluate the task's rules on what was read; return the names of the incidents opened and closed by it.
+
+    ``known`` is what else is to be said of a rule's incident when it opens, by the rule's name.
 
     A look as of a time before the last one changes nothing: it would judge today's incidents by the past. After a pause
     longer than the task's staleness limit everything begins anew: nobody knows what was in between.
@@ -87,7 +90,7 @@ def apply(
     opened = tuple(
         rule.name
         for rule in found.firing
-        if rule.name not in is_open and journal.open_incident(task.name, rule.name, _reason(rule, values), now)
+        if rule.name not in is_open and journal.open_incident(task.name, rule.name, _reason(rule, values, known), now)
     )
     closed = tuple(
         rule.name
@@ -124,5 +127,6 @@ def as_sample(reading: Reading, now: datetime) -> Sample:
     return Sample(reading.metric, tuple(sorted(zip(names, reading.labels, strict=True))), now, reading.value)
 
 
-def _reason(rule: Rule, values: Mapping[str, float | None]) -> str:
-    return f"{rule.summary} {rule.metric} is {values[rule.name]:.4g}, the limit is {rule.threshold:.4g}."
+def _reason(rule: Rule, values: Mapping[str, float | None], known: Mapping[str, str]) -> str:
+    said = f"{rule.summary} {rule.metric} is {values[rule.name]:.4g}, the limit is {rule.threshold:.4g}."
+    return f"{said} {known[rule.name]}" if rule.name in known else said

@@ -77,7 +77,7 @@ METRICS: dict[str, Metric] = {
         Metric("forecastle_truth_never_came_total", "counter", "Forecasts whose truth never came.", _TASK),
         Metric("forecastle_outcomes_revised_total", "counter", "Outcomes scored again by a revised truth.", _TASK),
         Metric("forecastle_forecasts_waiting", "gauge", "Forecasts that wait for their truth.", _TASK),
-        Metric("forecastle_data_age_seconds", "gauge", "Age of the newest observation.", _TASK),
+        Metric("forecastle_data_age_seconds", "gauge", "Age of the data of the series furthest behind.", _TASK),
         Metric("forecastle_drift_ratio", "gauge", "Share of the newest predictions with drifted features.", _TASK),
         Metric("forecastle_live_rmse", "gauge", "Live root mean squared error, in the target's unit.", _HORIZON),
         Metric("forecastle_live_mae", "gauge", "Live mean absolute error, in the target's unit.", _HORIZON),
@@ -128,7 +128,7 @@ def observe_prediction(task: str, model_version: str, seconds: float) -> None:
 
 
 def readings(journal: Journal, task: str, now: datetime, age: timedelta | None = None) -> Iterator[Reading]:
-    """Yield what the journal says about a task as of ``now``; ``age`` is the newest observation's (``Task.age``).
+    """Yield what the journal says about a task as of ``now``; ``age`` is that of its data (``freshness.oldest``).
 
     Live errors are those of the last two weeks, per horizon and pooled (horizon "all").
     """

@@ -85,7 +85,7 @@ def rules_for(task: Task) -> tuple[Rule, ...]:
         ),
         Rule(
             *("data-stale", "forecastle_data_age_seconds", "last", ">", stale.total_seconds(), "critical"),
-            summary="The newest observation is older than the task allows.",
+            summary="The data of a series, or of all, is older than the task allows.",
             action="See why collection stopped: the source, the gate's last report, the schedule.",
         ),
         Rule(

@@ -20,10 +20,11 @@ from markupsafe import Markup
 from forecastle import __version__
 from forecastle.data.pages import templates
 from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.monitoring.freshness import window
 from forecastle.serving import panels
 from forecastle.serving.chart import Drawing, draw
 from forecastle.serving.schemas import HorizonScores, Model, Scores, SeriesForecasts
-from forecastle.serving.snapshot import Details, Snapshot, window
+from forecastle.serving.snapshot import Details, Snapshot
 from forecastle.serving.wording import UNKNOWN, age_text, clock, day, interval, number, percent, spoken
 from forecastle.task import Task
 
