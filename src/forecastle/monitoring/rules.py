@@ -16,13 +16,14 @@ from forecastle.task import Task
 Aggregation = Literal["last", "min", "max", "increase", "p95"]
 """Of a metric over the window: its newest value, its least, its greatest, what a counter gained, or of a histogram the
 95th percentile of what came in. What speaks of the whole window, ``min`` and ``increase``, says nothing of a metric
-that was not there yet when the window began."""
+that was not there yet when the window began, or within its ``grace`` before."""
 
 ENTIRE = "forecastle"  # the job's name in Prometheus, by which it knows whether the service is up
 PAGE = "docs/incidents.md"
 LEAST_OUTCOMES = 100  # below this many outcomes live figures are too rough to raise an alarm
 
 AT_ONCE, MINUTES, DAY = timedelta(0), timedelta(minutes=5), timedelta(days=1)
+GRACE = timedelta(minutes=30)  # what a service takes to start again, and a Prometheus, is less
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Rule:
     labels: Mapping[str, str] = field(default_factory=dict)
     least: tuple[str, float] | None = None
     retrain: bool = False
+
+    @property
+    def grace(self) -> timedelta:
+        """How long a metric may be missing about the window's start and count as there: so that no gap in the looks
+        ends an alarm that speaks of the whole window."""
+        return min(GRACE, self.window / 2)
 
     def runbook(self, handbook: str = PAGE) -> str:
         """Return where to read what to do."""
