@@ -18,7 +18,17 @@ from forecastle.delivery import airflow
 from forecastle.errors import ForecastleError
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP
 from forecastle.models import pointer
-from forecastle.monitoring import alerts, concept, freshness, metrics, outcomes, retraining, scraping, telling
+from forecastle.monitoring import (
+    alerts,
+    concept,
+    freshness,
+    incidents,
+    metrics,
+    outcomes,
+    retraining,
+    scraping,
+    telling,
+)
 from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.run import Run, Summary
 
@@ -53,9 +63,12 @@ def watch(run: Run) -> Summary:
     ]
     known = {} if oldest is None else {"data-stale": f"Furthest behind is {oldest.series_id}."}
     opened, closed = alerts.apply(run.journal, run.task, found, run.now, known)
+    closed += incidents.lapse(run.journal, run.task.name, run.now, alerts.met(run.journal, run.task.name))
+    incidents.lapse(run.journal, incidents.INSTALLATION, run.now)
     asked = retraining.consider(run.journal, run.task, newest, run.now)
     training = _hand_over(run)
-    told = telling.tell(run.journal, run.settings, run.task.name, run.now)
+    about = (run.task.name, incidents.INSTALLATION)
+    told = sum(telling.tell(run.journal, run.settings, name, run.now) for name in about)
     run.journal.beat(run.task.name, "watch", run.now)
     read = {one.metric: one.value for one in found}
     return {

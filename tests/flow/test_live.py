@@ -12,6 +12,7 @@ import pytest
 from forecastle.data.quarantine import quarantined
 from forecastle.errors import AnswerChanged, NotEnoughHistory, QualityGateFailed, SourceUnavailable
 from forecastle.models import evaluation
+from forecastle.monitoring import incidents
 from forecastle.monitoring.journal import OUTCOME
 
 LIVE = ["ingest", "quality-check", "forecast", "score", "watch"]
@@ -292,6 +293,18 @@ def test_one_series_that_stands_still_among_others_is_stale_and_named(site) -> N
     assert "JFK" in incident.reason
     site = type(site)(site.task, site.settings, recorded, now=site.now)
     assert "data-stale" in site.pass_hours(1)["watch"]["closed"]
+
+
+def test_what_a_webhook_told_and_nobody_repeats_is_ended_by_the_watch_and_told(site) -> None:
+    before = site.now - incidents.LAPSES_AFTER
+    with site.journal() as journal:
+        for told in ({"task": site.task.name}, {}):
+            alert = {"status": "firing", "labels": {"rule": "service-down", **told}}
+            incidents.receive(journal, site.settings, [site.task.name], {"alerts": [alert]}, before)
+    said = site.pass_hours(1)["watch"]
+    assert (said["closed"], said["told"]) == (["service-down"], 2)
+    with site.journal() as journal:
+        assert journal.incidents(open_only=True) == ()
 
 
 def _repeat_an_hour(blocks: list[dict[str, Any]]) -> None:

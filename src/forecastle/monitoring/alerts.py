@@ -76,12 +76,7 @@ def apply(
     anew = last is None or now - last > patience
     present = [as_sample(one, now) for one in readings]
     values = numbers(rules, present, () if anew else samples.recall(journal, task.name, now), now)
-    beats = journal.heartbeats(task.name)
-    remembered = {
-        work.removeprefix(PENDING): datetime.fromisoformat(beat.detail)
-        for work, beat in beats.items()
-        if work.startswith(PENDING) and beat.detail
-    }
+    remembered = met(journal, task.name)
     found = evaluate(rules, values, remembered, now, anew)
     for name in sorted({*remembered, *found.pending}):
         if remembered.get(name) != found.pending.get(name):
@@ -102,6 +97,15 @@ def apply(
     oldest = now if anew else now - max(rule.window for rule in rules) - patience
     samples.keep(journal, task.name, present, rules, oldest, now)
     return opened, closed
+
+
+def met(journal: Journal, task: str) -> dict[str, datetime]:
+    """Return the rules whose condition was met at the last look, and since when it is."""
+    return {
+        work.removeprefix(PENDING): datetime.fromisoformat(beat.detail)
+        for work, beat in journal.heartbeats(task).items()
+        if work.startswith(PENDING) and beat.detail
+    }
 
 
 def numbers(

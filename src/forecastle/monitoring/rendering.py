@@ -18,6 +18,7 @@ from pathlib import Path
 
 from forecastle.frame import write_text
 from forecastle.monitoring.dashboard import dashboard
+from forecastle.monitoring.incidents import REPEATED_EVERY
 from forecastle.monitoring.metrics import METRICS
 from forecastle.monitoring.rules import PAGE, Aggregation, Rule, rules_for
 from forecastle.task import Task, duration_text
@@ -71,7 +72,7 @@ def render(tasks: Sequence[Task], handbook: str = PAGE) -> dict[str, str]:
     )
     environment.filters["text"] = lambda value: json.dumps(value, ensure_ascii=False)
     rules = rendered(tasks)
-    filled = {"rules": rules, "handbook": handbook}
+    filled = {"rules": rules, "handbook": handbook, "repeated": duration_text(REPEATED_EVERY)}
     files = {path: environment.get_template(name).render(**filled) for path, name in FILES.items()}
     return {**files, DASHBOARD: json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"}
 
