@@ -103,7 +103,7 @@ def rules_for(task: Task) -> tuple[Rule, ...]:
         ),
         Rule(
             *("gate-failing", "forecastle_gate_failing", "min", ">", 0.5, "critical"),
-            summary="For longer than the task allows the gate has refused every batch.",
+            summary="For longer than the task allows the gate has refused what is polled, or what is pushed.",
             action="Read the gate's last report; mend the source, or release what is right after all.",
             window=stale,
         ),
