@@ -61,7 +61,9 @@ def watch(run: Run) -> Summary:
         *metrics.outer_readings(run.settings, run.task, run.now),
         *scraping.scrape(run.settings, run.task.name),
     ]
-    known = {} if oldest is None else {"data-stale": f"Furthest behind is {oldest.series_id}."}
+    known = {"concept-drift": f"Of {concept_drift}."}
+    if oldest is not None:
+        known["data-stale"] = f"Furthest behind is {oldest.series_id}."
     opened, closed = alerts.apply(run.journal, run.task, found, run.now, known)
     closed += incidents.lapse(run.journal, run.task.name, run.now, alerts.met(run.journal, run.task.name))
     incidents.lapse(run.journal, incidents.INSTALLATION, run.now)

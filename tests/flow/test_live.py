@@ -267,7 +267,7 @@ def test_features_the_training_never_held_raise_one_drift_incident(site) -> None
     assert said["watch"]["drift_ratio"] > site.task.monitoring.drift_ratio
     with site.journal() as journal:
         (incident,) = [one for one in journal.incidents(site.task.name) if one.kind == "data-drift"]
-    assert incident.closed_at is None and "forecastle_drift_ratio" in incident.reason
+    assert incident.closed_at is None and "% of the newest 500; the limit is 10 %." in incident.reason
 
 
 def test_a_source_that_stands_still_makes_its_data_stale_and_says_so(site) -> None:

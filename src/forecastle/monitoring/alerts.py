@@ -84,8 +84,10 @@ def apply(
     is_open = {incident.kind for incident in journal.incidents(task.name, open_only=True)}
     opened = tuple(
         rule.name
-        for rule in found.firing
-        if rule.name not in is_open and journal.open_incident(task.name, rule.name, _reason(rule, values, known), now)
+        for rule, value in ((one, values[one.name]) for one in found.firing)
+        if rule.name not in is_open
+        and value is not None
+        and journal.open_incident(task.name, rule.name, f"{rule.told(value)} {known.get(rule.name, '')}".rstrip(), now)
     )
     closed = tuple(
         rule.name
@@ -129,8 +131,3 @@ def as_sample(reading: Reading, now: datetime) -> Sample:
     metric = METRICS.get(reading.metric) or METRICS[reading.metric.removesuffix("_bucket")]
     names = metric.labels if metric.name == reading.metric else (*metric.labels, samples.BOUND)
     return Sample(reading.metric, tuple(sorted(zip(names, reading.labels, strict=True))), now, reading.value)
-
-
-def _reason(rule: Rule, values: Mapping[str, float | None], known: Mapping[str, str]) -> str:
-    said = f"{rule.summary} {rule.metric} is {values[rule.name]:.4g}, the limit is {rule.threshold:.4g}."
-    return f"{said} {known[rule.name]}" if rule.name in known else said

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from forecastle.duration import age_text
 from forecastle.errors import DataTooOld
 from forecastle.frame import SERIES
 from forecastle.models.audit import Event
@@ -16,7 +17,6 @@ from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.freshness import bearable, newest_of_each
 from forecastle.monitoring.journal import Incident
 from forecastle.serving.schemas import Forecast, Model, Scores, SeriesForecasts
-from forecastle.serving.wording import age_text
 from forecastle.task import Task
 
 _UNKNOWN = b'"data_age":null,"degraded":false,"degraded_reason":null'
