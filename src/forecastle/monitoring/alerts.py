@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from forecastle.frame import iso
 from forecastle.monitoring import samples
@@ -19,6 +19,7 @@ from forecastle.monitoring.samples import Sample
 from forecastle.task import Task
 
 NOTHING: Mapping[str, str] = {}
+RARE = "state:looks"  # the heartbeat whose detail is how many seconds the last pause between two looks took
 BACK, GONE = "The measure is back.", "There is nothing to measure any more."
 
 
@@ -67,13 +68,17 @@ def apply(
     ``known`` is what else is to be said of a rule's incident when it opens, by the rule's name.
 
     A look as of a time before the last one changes nothing: it would judge today's incidents by the past. After a pause
-    longer than the task's staleness limit everything begins anew: nobody knows what was in between.
+    longer than the task's staleness limit everything begins anew: nobody knows what was in between; unless the looks
+    are as rare as that, the one before having come after a pause at least half as long.
     """
     rules = rules_for(task)
     last, patience = samples.last_look(journal, task.name), task.patience(task.monitoring.stale_after)
     if last is not None and now < last:
         return (), ()
-    anew = last is None or now - last > patience
+    before = journal.heartbeats(task.name).get(RARE)
+    pause = timedelta(0) if last is None or now - last <= patience else now - last
+    usual = 2 * timedelta(seconds=float(before.detail)) if before is not None and before.detail else timedelta(0)
+    anew = last is None or pause > usual
     present = [as_sample(one, now) for one in readings]
     values = numbers(rules, present, () if anew else samples.recall(journal, task.name, now), now)
     remembered = met(journal, task.name)
@@ -98,6 +103,8 @@ def apply(
     # last, so that a look that was cut off is done again as the same one
     oldest = now if anew else now - max(rule.window for rule in rules) - patience
     samples.keep(journal, task.name, present, rules, oldest, now)
+    if last != now and (pause or usual):
+        journal.beat(task.name, RARE, now, f"{pause.total_seconds():.0f}" if pause else "")
     return opened, closed
 
 

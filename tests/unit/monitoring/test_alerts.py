@@ -130,6 +130,34 @@ def test_an_alarm_outlasts_a_pause_in_which_nobody_looked(journal: Journal, task
     assert alerts.apply(journal, task, measured(skill=0.1), NOON + 101 * HOUR) == ((), ("skill-lost",))
 
 
+def test_looks_that_come_more_rarely_than_the_task_allows_its_data_to_age_are_no_pauses(
+    journal: Journal, task: Task
+) -> None:
+    def at(look: int) -> tuple[str, ...]:
+        refused = Reading("forecastle_gate_failing", (task.name,), 1.0)
+        return alerts.apply(journal, task, [*measured(skill=-0.1), refused], NOON + look * 6 * HOUR)[0]
+
+    opened = {look: at(look) for look in range(9)}
+    assert {look: names for look, names in opened.items() if names} == {2: ("gate-failing",), 5: ("skill-lost",)}
+
+
+def test_a_look_that_is_done_again_does_not_count_as_a_frequent_one(journal: Journal, task: Task) -> None:
+    opened = []
+    for hours in (0, 6, 6, 12, 18, 24, 30):
+        opened += alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR)[0]
+    assert opened == ["skill-lost"]
+
+
+def test_a_pause_among_rare_looks_is_one(journal: Journal, task: Task) -> None:
+    for hours in (0, 6, 12, 18, 24, 48):
+        assert alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR) == ((), ())
+
+
+def test_looks_that_are_as_frequent_again_make_a_pause_one_again(journal: Journal, task: Task) -> None:
+    for hours in (0, 6, 12, 13, 14, 20, 26, 32, 38):
+        assert alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR) == ((), ())
+
+
 def test_how_long_a_condition_holds_is_remembered_between_looks(journal: Journal, task: Task) -> None:
     for hours in range(24):
         assert alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR) == ((), ())
