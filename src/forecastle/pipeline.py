@@ -14,7 +14,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from forecastle import steps, watching
+from forecastle.affinity import one_processor
 from forecastle.data import budget, formats, identity
 from forecastle.errors import ForecastleError, GateError, NotEnoughHistory, StorageUnavailable, UserError
 from forecastle.frame import EPOCH, read_note, write_json
@@ -206,7 +207,8 @@ def run_step(run: Run, step: Step) -> Outcome:
     error: ForecastleError | None = None
     try:
         _require_success(run, step.after)
-        summary = step.work(run)
+        with one_processor(len(run.task.series)) if run.flow == "live" else nullcontext():
+            summary = step.work(run)
     except ForecastleError as caught:
         error = caught
     try:

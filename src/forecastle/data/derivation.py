@@ -17,16 +17,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from forecastle.data.history import History
+from forecastle.data.history import MOST_HISTORIES, MOST_REMEMBERED, History
 from forecastle.errors import NotEnoughHistory, TaskError
-from forecastle.data.store import Place
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, EPOCH, KEYS, SERIES, TIMESTAMP, conform
+from forecastle.data.store import Place, at
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, EPOCH, KEYS, SERIES, TIMESTAMP, conform, instant
 from forecastle.task import Column, Task
 
 Floats = npt.NDArray[np.float64]
@@ -109,14 +110,26 @@ class DerivedHistory(History):
     def versions(
         self, as_of: datetime | None = None, start: datetime | None = None, end: datetime | None = None
     ) -> pl.DataFrame:
-        """Return every version of every step, as ``History.versions`` does of observations."""
+        """Return every version of every step, as ``History.versions`` does of observations.
+
+        What was derived last is remembered for as long as no history it rests on changes: a live pass asks for its
+        last days again and again.
+        """
         reach = None if start is None else start - (start - EPOCH) % self.task.frequency
-        until = None if end is None else end + self.task.frequency
-        steps = derive(self.task, super().versions(as_of, reach, until), as_of)
-        if self.others and not steps.is_empty():
-            steps = join_others(self.task, steps, self.others, as_of, reach, until)
-        inside = [pl.lit(True)] if start is None else [pl.col(TIMESTAMP) >= start]
-        return steps.filter(*inside, *([] if end is None else [pl.col(TIMESTAMP) < end]))
+        key = at(self.root).uri, self.task.digest, tuple(self.others), as_of is None
+        state = (super().state(), *(one.state() for one in self.others.values()))
+        before = _REMEMBERED.get(key)
+        if before is not None and before.holds(reach) and (before.as_of, before.state) == (as_of, state):
+            steps = before.steps
+        else:
+            until = None if end is None else end + self.task.frequency
+            steps = derive(self.task, super().versions(as_of, reach, until), as_of)
+            if self.others and not steps.is_empty():
+                steps = join_others(self.task, steps, self.others, as_of, reach, until)
+            if end is None and steps.height <= MOST_REMEMBERED:
+                _remember(key, _Remembered(as_of, state, reach, steps))
+        inside = [pl.lit(True)] if start is None else [pl.col(TIMESTAMP) >= instant(start)]
+        return steps.filter(*inside, *([] if end is None else [pl.col(TIMESTAMP) < instant(end)]))
 
     def read(
         self, as_of: datetime | None = None, start: datetime | None = None, end: datetime | None = None
@@ -131,6 +144,29 @@ class DerivedHistory(History):
             return None
         recent: datetime | None = self.versions(start=newest - 2 * self.task.frequency)[TIMESTAMP].max()  # type: ignore[assignment]
         return recent if recent is not None else self.versions()[TIMESTAMP].max()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    as_of: datetime | None
+    state: tuple[frozenset[str], ...]
+    start: datetime | None
+    steps: pl.DataFrame
+
+    def holds(self, start: datetime | None) -> bool:
+        return self.start is None or (start is not None and start >= self.start)
+
+
+_REMEMBERED: dict[Any, _Remembered] = {}
+_REMEMBERING = Lock()
+
+
+def _remember(key: Any, told: _Remembered) -> None:
+    with _REMEMBERING:
+        _REMEMBERED.pop(key, None)
+        while len(_REMEMBERED) >= MOST_HISTORIES:
+            del _REMEMBERED[next(iter(_REMEMBERED))]
+        _REMEMBERED[key] = told
 
 
 def open_history(

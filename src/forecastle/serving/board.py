@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import polars as pl
 from starlette.concurrency import run_in_threadpool
 
+from forecastle.affinity import one_processor
 from forecastle.data import roster
 from forecastle.data.derivation import open_history
 from forecastle.data.history import History
@@ -138,7 +139,8 @@ class Board:
             entry.until, entry.reads = monotonic() + FIRST_PATIENCE, True
             again = monotonic() - entry.read > RELOAD_SECONDS
             if entry.snapshot is None or entry.revision != revision or entry.snapshot.fault or again:
-                entry.snapshot = self._read(entry, revision, now)
+                with one_processor(len(entry.task.series)):
+                    entry.snapshot = self._read(entry, revision, now)
                 entry.revision, entry.read = revision, monotonic()
         except OutsideError as error:
             if entry.snapshot is None:

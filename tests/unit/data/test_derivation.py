@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from forecastle.data import derivation
 from forecastle.data.derivation import derive, join, open_history, realised_volatility, share, total
 from forecastle.data.history import History
 from forecastle.errors import NotEnoughHistory, TaskError
@@ -272,6 +273,29 @@ def test_another_task_without_history_is_named_with_what_to_collect_first(tmp_pa
     assert history.read()["wind"].to_list() == [3.0]
     assert history.versions(start=START + 120 * MINUTE).is_empty()
     assert open_history(task, tmp_path / "delays" / "history", target_only=True).read()["mean"].to_list() == [0.0]
+
+
+def test_what_was_derived_is_remembered_until_a_history_it_rests_on_changes(tmp_path, monkeypatch):
+    derived = []
+    monkeypatch.setattr(derivation, "derive", lambda *what: derived.append(1) or derive(*what))
+    task, end = with_wind(), START + 600 * MINUTE
+    beside = History(tmp_path / "weather" / "history", ("wind",))
+    beside.append(weather((0, 3.0, 5)))
+    history = open_history(task, tmp_path / "delays" / "history")
+    history.append(flights((5, 0), (61, 30)))
+
+    def read(**asked: Any) -> list[tuple[float | None, float | None]]:
+        return history.read(end, **asked).select("mean", "wind").rows()
+
+    assert read(start=START) == [(0.0, 3.0), (30.0, None)]
+    assert read(start=START + 60 * MINUTE) == [(30.0, None)] and len(derived) == 1
+    assert read() == [(0.0, 3.0), (30.0, None)] and len(derived) == 2, "further back than what is remembered"
+    beside.append(weather((60, 9.0, 65)))
+    assert read() == [(0.0, 3.0), (30.0, 9.0)] and len(derived) == 3
+    history.append(flights((125, 60)))
+    assert read() == [(0.0, 3.0), (30.0, 9.0), (60.0, None)] and len(derived) == 4
+    assert history.read(START + 100 * MINUTE).height == 1 and len(derived) == 5, "known at another time"
+    assert read(end=START + 60 * MINUTE) == [(0.0, 3.0)] and len(derived) == 6
 
 
 def test_a_column_that_another_task_never_measured_is_a_mistake_of_the_task(tmp_path):
