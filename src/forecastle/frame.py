@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -30,6 +30,7 @@ TIMESTAMP = "timestamp"
 AVAILABLE_AT = "available_at"
 COLLECTED_AT = "collected_at"
 TIME = pl.Datetime("us", "UTC")
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEYS = (SERIES, TIMESTAMP)
 CONTROL = r"[\x00-\x1f\x7f]"
@@ -79,8 +80,12 @@ def write_bytes(path: Path, content: bytes, flushed: bool = True) -> Path:
     is made again then, and found out by whoever reads it. Raises StorageUnavailable where the disk refuses.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}.part"
+        try:
+            handle = os.open(temporary, _NEW, 0o644)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(temporary, _NEW, 0o644)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -90,7 +95,7 @@ def write_bytes(path: Path, content: bytes, flushed: bool = True) -> Path:
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise StorageUnavailable(

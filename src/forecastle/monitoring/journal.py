@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Self
 
 import polars as pl
@@ -33,6 +33,8 @@ from forecastle.errors import StorageUnavailable
 from forecastle.frame import EPOCH
 from forecastle.models.untrained import UNTRAINED
 from forecastle.monitoring.migrations import open_schema
+from forecastle.monitoring.records import ALL, BEATS, CLOSE, OF_TASK, OPEN
+from forecastle.monitoring.records import Heartbeat as Heartbeat, Incident as Incident, IncidentStep as IncidentStep
 from forecastle.monitoring.rows import FORECAST as FORECAST, OUTCOME as OUTCOME, PROVENANCE
 from forecastle.monitoring.rows import as_rows, as_table, columns_of, identified, statement, statements
 from forecastle.monitoring.tables import (
@@ -54,39 +56,6 @@ OPENED, CLOSED = "opened", "closed"  # the first and the last step of every inci
 RESCORED = "state:rescored"  # the heartbeat that counts, never mind when, outcomes whose truth was revised
 
 PENDING = "alert:"  # heartbeats of this prefix remember since when a rule's condition holds
-
-
-@dataclass(frozen=True)
-class Incident:
-    """One thing that went wrong with a task, from when to when; an open incident has no ``closed_at``."""
-
-    number: int
-    task: str
-    kind: str
-    reason: str
-    opened_at: datetime
-    closed_at: datetime | None
-    note: str
-
-
-@dataclass(frozen=True)
-class IncidentStep:
-    """One thing that was done about an incident, and when."""
-
-    at: datetime
-    what: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Heartbeat:
-    """When a kind of work last succeeded, how often it did, and what it said."""
-
-    task: str
-    work: str
-    at: datetime
-    count: int
-    detail: str
 
 
 class Journal:
@@ -375,10 +344,8 @@ class Journal:
 
     def close_incident(self, task: str, kind: str, now: datetime, note: str = "") -> bool:
         """Close the open incident of this task and kind; return False where there is none."""
-        open_one = (INCIDENTS.c.task == task) & (INCIDENTS.c.kind == kind) & INCIDENTS.c.closed_at.is_(None)
-        close = sql.update(INCIDENTS).where(open_one).values(closed_at=now, note=note).returning(INCIDENTS.c.number)
         with self.transaction() as connection:
-            number = connection.execute(close).scalar()
+            number = connection.execute(CLOSE, {"of": task, "such": kind, "now": now, "said": note}).scalar()
             if number is not None:
                 _note(connection, number, CLOSED, note, now)
         return number is not None
@@ -400,13 +367,11 @@ class Journal:
 
     def incidents(self, task: str | None = None, open_only: bool = False) -> tuple[Incident, ...]:
         """Return incidents in the order they were opened, of one task or of all."""
-        query = sql.select(*(INCIDENTS.c[name] for name in Incident.__dataclass_fields__))
+        query = OPEN if open_only else ALL
         if task is not None:
-            query = query.where(INCIDENTS.c.task == task)
-        if open_only:
-            query = query.where(INCIDENTS.c.closed_at.is_(None))
+            query = query.where(OF_TASK)
         with self.transaction() as connection:
-            rows = connection.execute(query.order_by(INCIDENTS.c.opened_at, INCIDENTS.c.number)).all()
+            rows = connection.execute(query, {} if task is None else {"of": task}).all()
         return tuple(Incident(*row) for row in rows)
 
     def beat(self, task: str, work: str, now: datetime, detail: str = "") -> None:
@@ -416,9 +381,8 @@ class Journal:
 
     def heartbeats(self, task: str) -> dict[str, Heartbeat]:
         """Return the task's heartbeats by kind of work."""
-        query = sql.select(*(HEARTBEATS.c[name] for name in Heartbeat.__dataclass_fields__))
         with self.transaction() as connection:
-            rows = connection.execute(query.where(HEARTBEATS.c.task == task).order_by(HEARTBEATS.c.work)).all()
+            rows = connection.execute(BEATS, {"of": task}).all()
         return {row.work: Heartbeat(*row) for row in rows}
 
     def _select(self, table: sql.Table, schema: Mapping[str, pl.DataType], where: Any) -> pl.DataFrame:
@@ -436,9 +400,14 @@ class Journal:
 
     def _beat(self, connection: sql.Connection, task: str, work: str, now: datetime, detail: str, times: int) -> None:
         """Count what was done so many times more; what was done as of the past does not become the newest of it."""
+        row = {"task": task, "work": work, "at": now, "count": times, "detail": detail}
+        connection.execute(self._once_more, [row])
+
+    @cached_property
+    def _once_more(self) -> Any:
         insert = self.insert(HEARTBEATS)
         newer = insert.excluded.at >= HEARTBEATS.c.at
-        again = insert.on_conflict_do_update(
+        return insert.on_conflict_do_update(
             index_elements=["task", "work"],
             set_={
                 "at": sql.case((newer, insert.excluded.at), else_=HEARTBEATS.c.at),
@@ -446,7 +415,6 @@ class Journal:
                 "count": HEARTBEATS.c.count + insert.excluded.count,
             },
         )
-        connection.execute(again, [{"task": task, "work": work, "at": now, "count": times, "detail": detail}])
 
     def _given_up(self, connection: sql.Connection, outcomes: pl.DataFrame) -> dict[str, str]:
         """Return the tasks of forecasts that were given up, by their ids: of the time and tasks of these outcomes."""

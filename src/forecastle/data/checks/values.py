@@ -109,7 +109,7 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     if not limits:
         return passed("nothing: the task sets no flatline")
     expected = ", ".join(f"{name} to change within {duration_text(limit)}" for name, limit in limits.items())
-    still = pl.concat(_standing_still(rows, name, limit) for name, limit in limits.items())
+    still = pl.concat(_standing_still(rows.lazy(), name, limit) for name, limit in limits.items()).collect()
     if still.is_empty():
         return passed(expected)
     told = still.select(SERIES, "column", "value", "first").iter_rows()
@@ -117,7 +117,7 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     return Finding(expected, found, shown(still), failing=frozenset(still[SERIES].drop_nulls()))
 
 
-def _standing_still(rows: pl.DataFrame, name: str, limit: timedelta) -> pl.DataFrame:
+def _standing_still(rows: pl.LazyFrame, name: str, limit: timedelta) -> pl.LazyFrame:
     """Return a row for each time that a series' column kept one value for so long."""
     changes = ~SAME_SERIES | pl.col(name).ne(pl.col(name).shift(1))
     return (
