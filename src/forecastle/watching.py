@@ -65,7 +65,8 @@ def watch(run: Run) -> Summary:
     if oldest is not None:
         known["data-stale"] = f"Furthest behind is {oldest.series_id}."
     opened, closed = alerts.apply(run.journal, run.task, found, run.now, known)
-    closed += incidents.lapse(run.journal, run.task.name, run.now, alerts.met(run.journal, run.task.name))
+    firing = alerts.met(run.journal.heartbeats(run.task.name))
+    closed += incidents.lapse(run.journal, run.task.name, run.now, firing)
     incidents.lapse(run.journal, incidents.INSTALLATION, run.now)
     asked = retraining.consider(run.journal, run.task, newest, run.now)
     training = _hand_over(run)

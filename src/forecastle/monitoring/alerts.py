@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from forecastle.frame import iso
 from forecastle.monitoring import samples
-from forecastle.monitoring.journal import PENDING, Journal
+from forecastle.monitoring.journal import PENDING, Heartbeat, Journal
 from forecastle.monitoring.metrics import METRICS, Reading
 from forecastle.monitoring.rules import Rule, rules_for
 from forecastle.monitoring.samples import Sample
@@ -75,13 +75,14 @@ def apply(
     last, patience = samples.last_look(journal, task.name), task.patience(task.monitoring.stale_after)
     if last is not None and now < last:
         return (), ()
-    before = journal.heartbeats(task.name).get(RARE)
+    beats = journal.heartbeats(task.name)
+    before = beats.get(RARE)
     pause = timedelta(0) if last is None or now - last <= patience else now - last
     usual = 2 * timedelta(seconds=float(before.detail)) if before is not None and before.detail else timedelta(0)
     anew = last is None or pause > usual
     present = [as_sample(one, now) for one in readings]
     values = numbers(rules, present, () if anew else samples.recall(journal, task.name, now), now)
-    remembered = met(journal, task.name)
+    remembered = met(beats)
     found = evaluate(rules, values, remembered, now, anew)
     for name in sorted({*remembered, *found.pending}):
         if remembered.get(name) != found.pending.get(name):
@@ -108,11 +109,11 @@ def apply(
     return opened, closed
 
 
-def met(journal: Journal, task: str) -> dict[str, datetime]:
+def met(beats: Mapping[str, Heartbeat]) -> dict[str, datetime]:
     """Return the rules whose condition was met at the last look, and since when it is."""
     return {
         work.removeprefix(PENDING): datetime.fromisoformat(beat.detail)
-        for work, beat in journal.heartbeats(task).items()
+        for work, beat in beats.items()
         if work.startswith(PENDING) and beat.detail
     }
 

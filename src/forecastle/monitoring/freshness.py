@@ -18,7 +18,7 @@ import polars as pl
 from forecastle.data.history import History
 from forecastle.frame import SERIES, TIMESTAMP, iso
 from forecastle.monitoring import verdicts
-from forecastle.monitoring.journal import Journal
+from forecastle.monitoring.journal import Heartbeat, Journal
 from forecastle.task import DAY, Task
 
 BEHIND = "state:behind"  # the heartbeat whose detail is the newest value's time of each series that is behind
@@ -60,7 +60,7 @@ def oldest(journal: Journal, task: Task, newest: Mapping[str, datetime], now: da
 
     ``newest`` is what ``newest_of_each`` says of the rows within ``reach``.
     """
-    lasts = {**_behind(journal, task), **newest}
+    lasts = {**_behind(journal.heartbeats(task.name).get(BEHIND)), **newest}
     if task.series:
         lasts = {name: lasts[name] for name in task.series_ids if name in lasts}
     withheld = verdicts.withheld(journal, task.name)
@@ -78,7 +78,7 @@ def remember(journal: Journal, task: Task, history: History, newest: Mapping[str
     Of one that is silent and of which nothing is remembered, the whole history is asked, once a day at most.
     """
     beat = journal.heartbeats(task.name).get(BEHIND)
-    known = _behind(journal, task)
+    known = _behind(beat)
     unknown = [name for name in task.series_ids if name not in newest and name not in known]
     asks = bool(unknown) and (beat is None or now - beat.at >= DAY)
     if asks:
@@ -92,7 +92,6 @@ def remember(journal: Journal, task: Task, history: History, newest: Mapping[str
         journal.beat(task.name, BEHIND, now, detail)
 
 
-def _behind(journal: Journal, task: Task) -> dict[str, datetime]:
-    beat = journal.heartbeats(task.name).get(BEHIND)
+def _behind(beat: Heartbeat | None) -> dict[str, datetime]:
     found = json.loads(beat.detail) if beat is not None and beat.detail else {}
     return {name: datetime.fromisoformat(last) for name, last in found.items()}
