@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from forecastle.task import Task
 from forecastle.withholding import KIND
 
 NOW = datetime(2024, 1, 20, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @pytest.fixture
@@ -31,11 +32,13 @@ def collect(tmp_path: Path, small_task: Callable[..., Task], observations) -> Ca
     def task_of() -> Task:
         return small_task(source={"provider": "file", "path": str(path)})
 
-    def run(flow: str, sane: bool = False) -> tuple[Any, list[str]]:
+    def run(
+        flow: str, sane: bool = False, without: pl.Expr | None = None, now: datetime = NOW
+    ) -> tuple[Any, list[str]]:
         values = rows if sane else rows.with_columns(pl.when(~mad).then("y").alias("y"))
-        values.write_parquet(path)
+        (values if without is None else values.filter(~without)).write_parquet(path)
         task = task_of()
-        with open_run(task, settings, flow, NOW) as opened:
+        with open_run(task, settings, flow, now) as opened:
             *_, last = run_flow(opened, COLLECT)
             assert last.error is None, last.error
             return last.summary, [one.kind for one in opened.journal.incidents(task.name, open_only=True)]
@@ -86,3 +89,18 @@ def test_a_table_that_was_mended_is_read_whole_by_the_next_training_and_ends_the
     said, incidents = collect("train", sane=True)
     assert said["withheld"] == [] and said["new"] + said["revised"] > 9 * 24
     assert incidents == [] and "notes" not in said
+
+
+@pytest.mark.parametrize("left_out", [pl.col("timestamp") > NOW - 2 * HOUR, pl.col("timestamp") < NOW - 8 * DAY])
+def test_rows_that_were_withheld_and_are_left_out_of_the_mended_table_are_not_waited_for(
+    collect, left_out: pl.Expr
+) -> None:
+    collect("train")
+    said, incidents = collect("train", sane=True, without=(pl.col("series_id") == "b") & left_out, now=NOW + HOUR)
+    assert said["withheld"] == [] and incidents == [] and "notes" not in said
+
+
+def test_a_series_that_the_mended_table_holds_no_more_is_waited_for(collect) -> None:
+    collect("train")
+    said, incidents = collect("train", sane=True, without=pl.col("series_id") == "b", now=NOW + HOUR)
+    assert incidents == [KIND] and said["notes"][0].startswith("Missing in the history")

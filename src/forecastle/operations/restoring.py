@@ -120,7 +120,7 @@ def _opened(source: Path, progress: Progress) -> Iterator[Path]:
 
 
 def _require_inside(entry: tarfile.TarInfo) -> None:
-    """Raise TarError for what no backup holds: anything but a file or a folder, or one outside of where it is unpacked."""
+    """Raise TarError for what no backup holds: anything but a file or a folder, or one that lies outside."""
     names = [entry.name, *([entry.linkname] if entry.islnk() else [])]
     if not (entry.isfile() or entry.isdir() or entry.islnk()):
         raise tarfile.TarError(entry.name)

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from forecastle.duration import age_text
 from forecastle.frame import TIMESTAMP
 from forecastle.models.audit import Event
 from forecastle.models.untrained import of_models
@@ -17,7 +18,7 @@ from forecastle.monitoring.journal import Incident
 from forecastle.serving.chart import Drawing, Point, draw
 from forecastle.serving.schemas import Scores
 from forecastle.serving.snapshot import Details, Snapshot
-from forecastle.serving.wording import UNKNOWN, age_text, clock, day, number, percent
+from forecastle.serving.wording import UNKNOWN, clock, day, number, percent
 from forecastle.task import Task
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
