@@ -33,6 +33,17 @@ def duration_text(duration: timedelta) -> str:
     return f"{seconds}s"
 
 
+def age_text(age: timedelta) -> str:
+    """Write an age as a person would: its two largest units of days, hours and minutes."""
+    minutes = int(age.total_seconds()) // 60
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min"
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),

@@ -84,7 +84,7 @@ def quality_check(run: Run) -> Summary:
     try:
         admitted = intake.admit(run.task, run.home, batch, run.now, run.folder, run.stores)
     except QualityGateFailed as refused:
-        run.journal.beat(run.task.name, f"{metrics.GATE}fail", run.now)
+        verdicts.stopped(run.journal, run.task.name, run.now)
         if run.flow != "train":
             raise
         raise _with_its_report_logged(run, refused) from None
@@ -96,7 +96,7 @@ def quality_check(run: Run) -> Summary:
         if batch.start <= run.task.start:
             roster.enrol(run.home, [name for name in run.task.series_ids if name not in withheld], run.now)
         write_json(run.home / collecting.BACKFILLED, {"from": min(batch.start, collecting.backfilled_from(run))})
-    notes = withholding.tell(run, batch, admitted.report)
+    notes = withholding.tell(run, batch, admitted.report, collecting.collect_from(run))
     return {
         "verdict": admitted.report.verdict,
         "masked": admitted.report.masked,

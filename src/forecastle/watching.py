@@ -18,7 +18,17 @@ from forecastle.delivery import airflow
 from forecastle.errors import ForecastleError
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP
 from forecastle.models import pointer
-from forecastle.monitoring import alerts, concept, metrics, outcomes, retraining, scraping, telling
+from forecastle.monitoring import (
+    alerts,
+    concept,
+    freshness,
+    incidents,
+    metrics,
+    outcomes,
+    retraining,
+    scraping,
+    telling,
+)
 from forecastle.monitoring.tallies import LATEST_TRUTH
 from forecastle.run import Run, Summary
 
@@ -45,15 +55,23 @@ def watch(run: Run) -> Summary:
     _measure_rarely(run)
     concept_drift = _concept_drift(run)
     age = None if newest is None else run.task.age(newest, run.now)
+    oldest = _oldest(run, newest)
     found = [
-        *metrics.readings(run.journal, run.task.name, run.now, age),
+        *metrics.readings(run.journal, run.task.name, run.now, None if oldest is None else oldest.age),
         *metrics.outer_readings(run.settings, run.task, run.now),
         *scraping.scrape(run.settings, run.task.name),
     ]
-    opened, closed = alerts.apply(run.journal, run.task, found, run.now)
+    known = {"concept-drift": f"Of {concept_drift}."}
+    if oldest is not None:
+        known["data-stale"] = f"Furthest behind is {oldest.series_id}."
+    opened, closed = alerts.apply(run.journal, run.task, found, run.now, known)
+    firing = alerts.met(run.journal.heartbeats(run.task.name))
+    closed += incidents.lapse(run.journal, run.task.name, run.now, firing)
+    incidents.lapse(run.journal, incidents.INSTALLATION, run.now)
     asked = retraining.consider(run.journal, run.task, newest, run.now)
     training = _hand_over(run)
-    told = telling.tell(run.journal, run.settings, run.task.name, run.now)
+    about = (run.task.name, incidents.INSTALLATION)
+    told = sum(telling.tell(run.journal, run.settings, name, run.now) for name in about)
     run.journal.beat(run.task.name, "watch", run.now)
     read = {one.metric: one.value for one in found}
     return {
@@ -85,6 +103,16 @@ def _hand_over(run: Run) -> str | None:
         return None
     retraining.begin(run.journal, numbers, f"{made.id} of Airflow: {made.page}", run.now)
     return made.id
+
+
+def _oldest(run: Run, newest: datetime | None) -> freshness.Oldest | None:
+    """Return the series that is furthest behind, and remember those that are for whoever looks less far back."""
+    if newest is None:
+        return None
+    rows = run.history.read(as_of=run.now, start=newest - freshness.reach(run.task))
+    lasts = freshness.newest_of_each(run.task, roster.in_service(run.task, rows))
+    freshness.remember(run.journal, run.task, run.history, lasts, run.now)
+    return freshness.oldest(run.journal, run.task, lasts, run.now)
 
 
 def newest_of(run: Run) -> datetime | None:

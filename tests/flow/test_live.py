@@ -12,6 +12,7 @@ import pytest
 from forecastle.data.quarantine import quarantined
 from forecastle.errors import AnswerChanged, NotEnoughHistory, QualityGateFailed, SourceUnavailable
 from forecastle.models import evaluation
+from forecastle.monitoring import incidents
 from forecastle.monitoring.journal import OUTCOME
 
 LIVE = ["ingest", "quality-check", "forecast", "score", "watch"]
@@ -266,7 +267,7 @@ def test_features_the_training_never_held_raise_one_drift_incident(site) -> None
     assert said["watch"]["drift_ratio"] > site.task.monitoring.drift_ratio
     with site.journal() as journal:
         (incident,) = [one for one in journal.incidents(site.task.name) if one.kind == "data-drift"]
-    assert incident.closed_at is None and "forecastle_drift_ratio" in incident.reason
+    assert incident.closed_at is None and "% of the newest 500; the limit is 10 %." in incident.reason
 
 
 def test_a_source_that_stands_still_makes_its_data_stale_and_says_so(site) -> None:
@@ -278,6 +279,32 @@ def test_a_source_that_stands_still_makes_its_data_stale_and_says_so(site) -> No
     assert sorted(sum(opened, [])) == ["data-stale", "no-forecasts"] and opened[:2] == [[], []]
     site = type(site)(site.task, site.settings, recorded, now=site.now)
     assert site.pass_hours(1)["watch"]["closed"] == ["data-stale", "no-forecasts"]
+
+
+def test_one_series_that_stands_still_among_others_is_stale_and_named(site) -> None:
+    site.pass_hours(1)
+    recorded = site.weather
+    stopped = recorded.filter((pl.col("series_id") != "JFK") | (pl.col("timestamp") <= site.now))
+    site = type(site)(site.task, site.settings, stopped, now=site.now)
+    opened = [site.pass_hours(1)["watch"]["opened"] for _ in range(4)]
+    assert [one for one in sum(opened, []) if one == "data-stale"] == ["data-stale"]
+    with site.journal() as journal:
+        (incident,) = [one for one in journal.incidents(site.task.name) if one.kind == "data-stale"]
+    assert "JFK" in incident.reason
+    site = type(site)(site.task, site.settings, recorded, now=site.now)
+    assert "data-stale" in site.pass_hours(1)["watch"]["closed"]
+
+
+def test_what_a_webhook_told_and_nobody_repeats_is_ended_by_the_watch_and_told(site) -> None:
+    before = site.now - incidents.LAPSES_AFTER
+    with site.journal() as journal:
+        for told in ({"task": site.task.name}, {}):
+            alert = {"status": "firing", "labels": {"rule": "service-down", **told}}
+            incidents.receive(journal, site.settings, [site.task.name], {"alerts": [alert]}, before)
+    said = site.pass_hours(1)["watch"]
+    assert (said["closed"], said["told"]) == (["service-down"], 2)
+    with site.journal() as journal:
+        assert journal.incidents(open_only=True) == ()
 
 
 def _repeat_an_hour(blocks: list[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from forecastle.task import Task
 from forecastle.withholding import KIND
 
 NOW = datetime(2024, 1, 20, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @pytest.fixture
@@ -33,16 +34,21 @@ def collect(tmp_path: Path, small_task: Callable[..., Task], observations) -> Ca
         return small_task(source={"provider": "file", "path": str(path), **named})
 
     def run(
-        flow: str, sane: bool = False, later: int = 0, mended: float | None = None, start: str | None = None
+        flow: str,
+        sane: bool = False,
+        without: pl.Expr | None = None,
+        now: datetime = NOW,
+        mended: float | None = None,
+        start: str | None = None,
     ) -> tuple[Any, list[str]]:
         mad = (pl.col("series_id") == "b") & (pl.col("timestamp") < until[-1])
         values = rows if sane else rows.with_columns(pl.when(~mad).then("y").alias("y"))
         if mended is not None:
             first = (pl.col("series_id") == "a") & (pl.col("timestamp") == rows["timestamp"].min())
             values = values.with_columns(pl.when(first).then(mended).otherwise("y").alias("y"))
-        values.write_parquet(path)
+        (values if without is None else values.filter(~without)).write_parquet(path)
         task = task_of(start)
-        with open_run(task, settings, flow, NOW + timedelta(hours=later)) as opened:
+        with open_run(task, settings, flow, now) as opened:
             *_, last = run_flow(opened, COLLECT)
             assert last.error is None, last.error
             return last.summary, [one.kind for one in opened.journal.incidents(task.name, open_only=True)]
@@ -77,7 +83,7 @@ def test_what_was_released_is_not_withheld_again_by_the_next_training_which_read
     collect("train", start=start)
     (batch,) = (home / "quarantine").iterdir()
     intake.release(collect.task(start), home, batch.name, "ann", NOW)
-    said, incidents = collect("train", start=start, later=1, mended=9.5)
+    said, incidents = collect("train", start=start, now=NOW + HOUR, mended=9.5)
     assert said["withheld"] == [] and incidents == [] and "notes" not in said
     assert (said["new"], said["revised"]) == (0, 1) and said["verdict"] == "warn"
     assert len(list((home / "quarantine").iterdir())) == 1
@@ -85,12 +91,12 @@ def test_what_was_released_is_not_withheld_again_by_the_next_training_which_read
 
 def test_rows_that_turned_bad_since_a_release_are_withheld(collect, tmp_path: Path) -> None:
     home = tmp_path / "home" / "small"
-    collect("train", sane=True, later=-1)
+    collect("train", sane=True, now=NOW - HOUR)
     collect("train")
     (batch,) = (home / "quarantine").iterdir()
     intake.release(collect.task(), home, batch.name, "ann", NOW)
     collect.mad_until(datetime(2024, 1, 16, tzinfo=UTC))
-    said, incidents = collect("train", later=1)
+    said, incidents = collect("train", now=NOW + HOUR)
     assert said["withheld"] == ["b"] and incidents == [KIND]
 
 
@@ -109,3 +115,18 @@ def test_a_table_that_was_mended_is_read_whole_by_the_next_training_and_ends_the
     said, incidents = collect("train", sane=True)
     assert said["withheld"] == [] and said["new"] + said["revised"] > 9 * 24
     assert incidents == [] and "notes" not in said
+
+
+@pytest.mark.parametrize("left_out", [pl.col("timestamp") > NOW - 2 * HOUR, pl.col("timestamp") < NOW - 8 * DAY])
+def test_rows_that_were_withheld_and_are_left_out_of_the_mended_table_are_not_waited_for(
+    collect, left_out: pl.Expr
+) -> None:
+    collect("train")
+    said, incidents = collect("train", sane=True, without=(pl.col("series_id") == "b") & left_out, now=NOW + HOUR)
+    assert said["withheld"] == [] and incidents == [] and "notes" not in said
+
+
+def test_a_series_that_the_mended_table_holds_no_more_is_waited_for(collect) -> None:
+    collect("train")
+    said, incidents = collect("train", sane=True, without=pl.col("series_id") == "b", now=NOW + HOUR)
+    assert incidents == [KIND] and said["notes"][0].startswith("Missing in the history")

@@ -36,10 +36,11 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Intake:
-    """What became of a batch that passed: the gate's report, and how much of it was news to the history."""
+    """What became of a batch that passed: the gate's report, how much of it was news to the history, and itself."""
 
     report: QualityReport
     appended: Appended
+    batch: Batch
 
 
 def admit(
@@ -85,7 +86,7 @@ def admit(
         passed, issued = (_known_since(batch, rows, released, withheld) for rows in (passed, issued))
     if issued.height:  # first: who sees the new observations is to see these too
         ahead.store(history.root, task.ahead).append(issued)
-    return Intake(report, history.append(passed))
+    return Intake(report, history.append(passed), batch)
 
 
 def release(

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from forecastle.frame import iso
 from forecastle.monitoring import samples
-from forecastle.monitoring.journal import PENDING, Journal
+from forecastle.monitoring.journal import PENDING, Heartbeat, Journal
 from forecastle.monitoring.metrics import METRICS, Reading
 from forecastle.monitoring.rules import Rule, rules_for
 from forecastle.monitoring.samples import Sample
 from forecastle.task import Task
 
+NOTHING: Mapping[str, str] = {}
+RARE = "state:looks"  # the heartbeat whose detail is how many seconds the last pause between two looks took
 BACK, GONE = "The measure is back.", "There is nothing to measure any more."
 
 
@@ -59,26 +61,28 @@ def evaluate(
 
 
 def apply(
-    journal: Journal, task: Task, readings: Iterable[Reading], now: datetime
+    journal: Journal, task: Task, readings: Iterable[Reading], now: datetime, known: Mapping[str, str] = NOTHING
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Evaluate the task's rules on what was read; return the names of the incidents opened and closed by it.
 
+    ``known`` is what else is to be said of a rule's incident when it opens, by the rule's name.
+
     A look as of a time before the last one changes nothing: it would judge today's incidents by the past. After a pause
-    longer than the task's staleness limit everything begins anew: nobody knows what was in between.
+    longer than the task's staleness limit everything begins anew: nobody knows what was in between; unless the looks
+    are as rare as that, the one before having come after a pause at least half as long.
     """
     rules = rules_for(task)
     last, patience = samples.last_look(journal, task.name), task.patience(task.monitoring.stale_after)
     if last is not None and now < last:
         return (), ()
-    anew = last is None or now - last > patience
+    beats = journal.heartbeats(task.name)
+    before = beats.get(RARE)
+    pause = timedelta(0) if last is None or now - last <= patience else now - last
+    usual = 2 * timedelta(seconds=float(before.detail)) if before is not None and before.detail else timedelta(0)
+    anew = last is None or pause > usual
     present = [as_sample(one, now) for one in readings]
     values = numbers(rules, present, () if anew else samples.recall(journal, task.name, now), now)
-    beats = journal.heartbeats(task.name)
-    remembered = {
-        work.removeprefix(PENDING): datetime.fromisoformat(beat.detail)
-        for work, beat in beats.items()
-        if work.startswith(PENDING) and beat.detail
-    }
+    remembered = met(beats)
     found = evaluate(rules, values, remembered, now, anew)
     for name in sorted({*remembered, *found.pending}):
         if remembered.get(name) != found.pending.get(name):
@@ -86,8 +90,10 @@ def apply(
     is_open = {incident.kind for incident in journal.incidents(task.name, open_only=True)}
     opened = tuple(
         rule.name
-        for rule in found.firing
-        if rule.name not in is_open and journal.open_incident(task.name, rule.name, _reason(rule, values), now)
+        for rule, value in ((one, values[one.name]) for one in found.firing)
+        if rule.name not in is_open
+        and value is not None
+        and journal.open_incident(task.name, rule.name, f"{rule.told(value)} {known.get(rule.name, '')}".rstrip(), now)
     )
     closed = tuple(
         rule.name
@@ -98,7 +104,18 @@ def apply(
     # last, so that a look that was cut off is done again as the same one
     oldest = now if anew else now - max(rule.window for rule in rules) - patience
     samples.keep(journal, task.name, present, rules, oldest, now)
+    if last != now and (pause or usual):
+        journal.beat(task.name, RARE, now, f"{pause.total_seconds():.0f}" if pause else "")
     return opened, closed
+
+
+def met(beats: Mapping[str, Heartbeat]) -> dict[str, datetime]:
+    """Return the rules whose condition was met at the last look, and since when it is."""
+    return {
+        work.removeprefix(PENDING): datetime.fromisoformat(beat.detail)
+        for work, beat in beats.items()
+        if work.startswith(PENDING) and beat.detail
+    }
 
 
 def numbers(
@@ -122,7 +139,3 @@ def as_sample(reading: Reading, now: datetime) -> Sample:
     metric = METRICS.get(reading.metric) or METRICS[reading.metric.removesuffix("_bucket")]
     names = metric.labels if metric.name == reading.metric else (*metric.labels, samples.BOUND)
     return Sample(reading.metric, tuple(sorted(zip(names, reading.labels, strict=True))), now, reading.value)
-
-
-def _reason(rule: Rule, values: Mapping[str, float | None]) -> str:
-    return f"{rule.summary} {rule.metric} is {values[rule.name]:.4g}, the limit is {rule.threshold:.4g}."

@@ -63,7 +63,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Data drift ratio", "percentunit", ((_stored("forecastle_drift_ratio"), "{{task}}"),), limit=0.1),
     ),
     "Forecast health": (
-        Panel("Age of the newest observation", "s", ((_stored("forecastle_data_age_seconds"), "{{task}}"),)),
+        Panel("Age of the series furthest behind", "s", ((_stored("forecastle_data_age_seconds"), "{{task}}"),)),
         Panel(
             "Forecasts scored, waiting, lost",
             "short",

@@ -7,9 +7,9 @@ Whoever asks for a retrain does it by an open incident alone (see ``retraining``
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from forecastle.errors import UserError
@@ -17,12 +17,16 @@ from forecastle.frame import CONTROL, iso, to_json
 from forecastle.monitoring import alert_log
 from forecastle.monitoring.journal import Incident, IncidentStep, Journal
 from forecastle.settings import Settings
-from forecastle.task import nearest
+from forecastle.task import duration_text, nearest
 
+INSTALLATION = ""  # the task of what is about none
 TOLD = "told"
-FIRES, ENDED = "alert fires", "alert ended"  # by its labels
+FIRES, STILL, ENDED, LAPSED = "alert fires", "alert still fires", "alert ended", "alert lapsed"  # by its labels
+REPEATED_EVERY = timedelta(hours=12)  # by our Alertmanager and Grafana of what still fires; by themselves four hours
+LAPSES_AFTER = 3 * REPEATED_EVERY  # without having been repeated
 REFUSED = "champion-refused"
 RESOLVED = "The alert is resolved: the measure is back."
+UNHEARD = f"Its alert has not been repeated for {duration_text(LAPSES_AFTER)}, and counts as ended."
 MOST_ALERTS = 200  # of one webhook; Alertmanager's own default is no bound
 MOST_TEXT = 1000
 
@@ -42,8 +46,8 @@ def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: 
 
     ``body`` is the parsed JSON, ``tasks`` the names that are known. An alert's labels say ``task`` and ``rule``; one
     without a task is about the installation and kept under an empty name. All of its labels tell it from others of the
-    same incident, whose steps note which fire, for they may come in messages of their own. UserError where the body is
-    no such webhook.
+    same incident, whose steps note which fire, for they may come in messages of their own; one not repeated for
+    ``LAPSES_AFTER`` counts as ended. UserError where the body is no such webhook.
     """
     opened: list[str] = []
     closed: list[str] = []
@@ -51,7 +55,7 @@ def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: 
     # what fires first: nothing is closed by an alert that another of the same message outlasts
     for number, alert in sorted(enumerate(_alerts(body)), key=lambda one: one[1].get("status") != "firing"):
         labels, annotations = _texts(alert.get("labels")), _texts(alert.get("annotations"))
-        task, kind = labels.get("task", ""), labels.get("rule") or labels.get("alertname", "")
+        task, kind = labels.get("task", INSTALLATION), labels.get("rule") or labels.get("alertname", "")
         status = alert.get("status")
         if re.search(CONTROL, task + kind):
             ignored.append(f"alert {number}: its task or its rule holds a control character")
@@ -64,20 +68,47 @@ def receive(journal: Journal, settings: Settings, tasks: Collection[str], body: 
             reason = reason.replace("\0", "\ufffd")  # which PostgreSQL does not hold
             is_new = journal.open_incident(task, kind, reason, now)
             for known in [one for one in journal.incidents(task, open_only=True) if one.kind == kind]:
-                if (said := to_json(dict(sorted(labels.items())))) not in _firing(journal, known):
+                said = to_json(dict(sorted(labels.items())))
+                last = _heard(journal.incident_steps([known.number])[known.number]).get(said)
+                if last is None or last.what not in (FIRES, STILL):
                     journal.note_step(known.number, FIRES, said, now)
+                elif now - last.at >= REPEATED_EVERY / 2:  # it comes with each news of its group, too
+                    journal.note_step(known.number, STILL, said, now)
                 if is_new:
                     opened.append(f"{task}: {kind}")
                     told(journal, settings, known, "opened", "webhook", reason, now)
         else:
             for known in [one for one in journal.incidents(task, open_only=True) if one.kind == kind]:
-                firing, said = _firing(journal, known), to_json(dict(sorted(labels.items())))
-                if said in firing:
+                heard = _heard(journal.incident_steps([known.number])[known.number])
+                said = to_json(dict(sorted(labels.items())))
+                if said in heard and heard[said].what in (FIRES, STILL):
                     journal.note_step(known.number, ENDED, said, now)
-                if not firing - {said} and journal.close_incident(task, kind, now, RESOLVED):
+                if not _firing(heard, now) - {said} and journal.close_incident(task, kind, now, RESOLVED):
                     closed.append(f"{task}: {kind}")
                     told(journal, settings, known, "closed", "webhook", RESOLVED, now)
     return Received(tuple(opened), tuple(closed), tuple(ignored))
+
+
+def lapse(journal: Journal, task: str, now: datetime, but: Collection[str] = ()) -> tuple[str, ...]:
+    """Close the incidents of a task whose alerts have all ended, one at least by not having been repeated; return their
+    kinds. What fires by the embedded rules, ``but``, stays as it is.
+
+    Alertmanager and Grafana repeat what still fires; the end of an alert is never heard where they, or the rule, were
+    taken away meanwhile.
+    """
+    known = [one for one in journal.incidents(task, open_only=True) if one.kind not in but]
+    steps = journal.incident_steps([one.number for one in known]) if known else {}
+    closed: list[str] = []
+    for one in known:
+        heard = _heard(steps[one.number])
+        firing = _firing(heard, now)
+        unheard = [labels for labels, step in heard.items() if step.what in (FIRES, STILL) and labels not in firing]
+        for labels in unheard:
+            journal.note_step(one.number, LAPSED, labels, now)
+        has_lapsed = bool(unheard) or any(step.what == LAPSED for step in heard.values())
+        if has_lapsed and not firing and journal.close_incident(task, one.kind, now, UNHEARD):
+            closed.append(one.kind)
+    return tuple(closed)
 
 
 def told(
@@ -129,11 +160,14 @@ def as_dict(incident: Incident, steps: Collection[IncidentStep]) -> dict[str, An
     }
 
 
-def _firing(journal: Journal, incident: Incident) -> set[str]:
-    """Return the labels of the alerts that fire of an incident, as far as webhooks have told."""
-    steps = journal.incident_steps([incident.number])[incident.number]
-    last = {step.detail: step.what for step in steps if step.what in (FIRES, ENDED)}
-    return {labels for labels, what in last.items() if what == FIRES}
+def _heard(steps: Iterable[IncidentStep]) -> dict[str, IncidentStep]:
+    """Return what webhooks have told last of each of an incident's alerts, by its labels."""
+    return {step.detail: step for step in steps if step.what in (FIRES, STILL, ENDED, LAPSED)}
+
+
+def _firing(heard: Mapping[str, IncidentStep], now: datetime) -> set[str]:
+    """Return the labels of the alerts that fire, as far as webhooks have told of late."""
+    return {labels for labels, step in heard.items() if step.what in (FIRES, STILL) and now - step.at < LAPSES_AFTER}
 
 
 def _alerts(body: object) -> list[Mapping[str, Any]]:

@@ -28,6 +28,8 @@ from forecastle.task import Task
 
 # heartbeats that are no work of their own: verdicts of the gate, what came of trainings, what was measured
 GATE, TRAINED, CONCEPT_DRIFT, STORED = "gate:", "trained:", "state:concept-drift", "state:stored"
+POLLED, PUSHED = "state:gate-polled", "state:gate-pushed"  # what the gate said of the newest batch that came that way
+PUSH_REFUSED = "push-refused"  # the incident of a batch that was pushed
 _COUNTED = {
     "forecastle_predictions_total": "predictions",
     "forecastle_outcomes_total": "scored",
@@ -77,7 +79,7 @@ METRICS: dict[str, Metric] = {
         Metric("forecastle_truth_never_came_total", "counter", "Forecasts whose truth never came.", _TASK),
         Metric("forecastle_outcomes_revised_total", "counter", "Outcomes scored again by a revised truth.", _TASK),
         Metric("forecastle_forecasts_waiting", "gauge", "Forecasts that wait for their truth.", _TASK),
-        Metric("forecastle_data_age_seconds", "gauge", "Age of the newest observation.", _TASK),
+        Metric("forecastle_data_age_seconds", "gauge", "Age of the data of the series furthest behind.", _TASK),
         Metric("forecastle_drift_ratio", "gauge", "Share of the newest predictions with drifted features.", _TASK),
         Metric("forecastle_live_rmse", "gauge", "Live root mean squared error, in the target's unit.", _HORIZON),
         Metric("forecastle_live_mae", "gauge", "Live mean absolute error, in the target's unit.", _HORIZON),
@@ -90,7 +92,12 @@ METRICS: dict[str, Metric] = {
         Metric("forecastle_live_outcomes", "gauge", "Outcomes that the live figures are made of.", _HORIZON),
         Metric("forecastle_concept_drift", "gauge", "1 while the live errors differ from those before, else 0.", _TASK),
         Metric("forecastle_gate_verdicts_total", "counter", "Batches judged by the gate.", ("task", "verdict")),
-        Metric("forecastle_gate_failing", "gauge", "1 where the gate refused the newest batch, else 0.", _TASK),
+        Metric(
+            "forecastle_gate_failing",
+            "gauge",
+            "1 where the gate refused what was polled or pushed last, else 0.",
+            _TASK,
+        ),
         Metric("forecastle_retrains_total", "counter", "Trainings judged, by what came of them.", ("task", "result")),
         Metric("forecastle_budget_calls", "gauge", "Calls used of what a source allows.", ("task", "provider", "span")),
         Metric(
@@ -128,7 +135,7 @@ def observe_prediction(task: str, model_version: str, seconds: float) -> None:
 
 
 def readings(journal: Journal, task: str, now: datetime, age: timedelta | None = None) -> Iterator[Reading]:
-    """Yield what the journal says about a task as of ``now``; ``age`` is the newest observation's (``Task.age``).
+    """Yield what the journal says about a task as of ``now``; ``age`` is that of its data (``freshness.oldest``).
 
     Live errors are those of the last two weeks, per horizon and pooled (horizon "all").
     """
@@ -146,8 +153,10 @@ def readings(journal: Journal, task: str, now: datetime, age: timedelta | None =
     if ratio is not None:
         yield Reading("forecastle_drift_ratio", (task,), ratio)
     yield from _live(task, live_figures(journal, task, now - LIVE_WINDOW))
-    for incident in journal.incidents(task, open_only=True):
+    incidents = journal.incidents(task, open_only=True)
+    for incident in incidents:
         yield Reading("forecastle_incidents_open", (task, incident.kind), 1)
+    yield from _gate(task, beats, any(one.kind == PUSH_REFUSED for one in incidents), now)
     yield from _beats(task, beats, now)
 
 
@@ -239,15 +248,25 @@ def _own() -> _Own:
     )
 
 
-def _beats(task: str, beats: Mapping[str, Heartbeat], now: datetime) -> Iterator[Reading]:
-    """Yield what heartbeats say: kinds of work as such; what has a colon in its name has a metric of its own."""
+def _gate(task: str, beats: Mapping[str, Heartbeat], is_open: bool, now: datetime) -> Iterator[Reading]:
+    """Yield what the gate has said, and whether it refuses what is polled or what is pushed: one that passes says
+    nothing of the other. Of a push that was refused counts whether its incident ``is_open``: closing that settles it.
+    """
     judged = {work.removeprefix(GATE): beat for work, beat in beats.items() if work.startswith(GATE)}
     for verdict, beat in judged.items():
         yield Reading("forecastle_gate_verdicts_total", (task, verdict), beat.count)
+    ways = {way: beats[way].detail for way in (POLLED, PUSHED) if way in beats and beats[way].at <= now}
     by_now = [verdict for verdict, beat in judged.items() if beat.at <= now]  # a run may act as of an earlier time
-    if by_now:
+    if ways:
+        fails = ways.get(POLLED) == "fail" or (ways.get(PUSHED) == "fail" and is_open)
+        yield Reading("forecastle_gate_failing", (task,), float(fails))
+    elif by_now:
         newest = max(by_now, key=lambda verdict: judged[verdict].at)
         yield Reading("forecastle_gate_failing", (task,), float(newest == "fail"))
+
+
+def _beats(task: str, beats: Mapping[str, Heartbeat], now: datetime) -> Iterator[Reading]:
+    """Yield what heartbeats say: kinds of work as such; what has a colon in its name has a metric of its own."""
     for work, beat in beats.items():
         if work.startswith(TRAINED):
             yield Reading("forecastle_retrains_total", (task, work.removeprefix(TRAINED)), beat.count)

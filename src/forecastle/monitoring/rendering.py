@@ -4,7 +4,8 @@ Every file is written from ``rules`` and ``dashboard`` by a template beside this
 a rule reads as PromQL.
 
 What is read from the stores every replica of the service tells alike, so it is taken once, however many there are or
-were; what speaks of a whole window says nothing of a metric that was not there yet when the window began.
+were; what speaks of a whole window says nothing of a metric that was not there yet when the window began, but for a gap
+in the scrapes just then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from forecastle.frame import write_text
 from forecastle.monitoring.dashboard import dashboard
+from forecastle.monitoring.incidents import REPEATED_EVERY
 from forecastle.monitoring.metrics import METRICS
 from forecastle.monitoring.rules import PAGE, Aggregation, Rule, rules_for
 from forecastle.task import Task, duration_text
@@ -34,7 +36,7 @@ FILES = {
 }
 DASHBOARD = "grafana/dashboards/forecastle.json"
 
-_SEEN = "max by ({labels}) ({series} offset {window})"
+_SEEN = "max by ({labels}) (present_over_time({series}[{grace}] offset {window}))"
 PROMQL: dict[Aggregation, str] = {
     "last": "{worst} by ({labels}) ({series})",
     "min": f"min by ({{labels}}) (min_over_time({{series}}[{{window}}])) and {_SEEN}",
@@ -70,7 +72,7 @@ def render(tasks: Sequence[Task], handbook: str = PAGE) -> dict[str, str]:
     )
     environment.filters["text"] = lambda value: json.dumps(value, ensure_ascii=False)
     rules = rendered(tasks)
-    filled = {"rules": rules, "handbook": handbook}
+    filled = {"rules": rules, "handbook": handbook, "repeated": duration_text(REPEATED_EVERY)}
     files = {path: environment.get_template(name).render(**filled) for path, name in FILES.items()}
     return {**files, DASHBOARD: json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"}
 
@@ -104,7 +106,8 @@ def as_promql(rule: Rule, chosen: Mapping[str, str], suffix: str = "") -> Render
     """Return a rule as PromQL, for the tasks ``chosen`` by a pattern of their names."""
     name = f"{rule.metric}_bucket" if rule.aggregation == "p95" else rule.metric
     series = _series(name, rule, chosen)
-    filled = {"series": series, "window": _span(rule.window), "labels": ", ".join(METRICS[rule.metric].labels)}
+    labels = ", ".join(METRICS[rule.metric].labels)
+    filled = {"series": series, "window": _span(rule.window), "grace": _span(rule.grace), "labels": labels}
     number = PROMQL[rule.aggregation].format(**filled, worst="max" if rule.comparison == ">" else "min")
     if rule.metric == "up":
         number = series  # Prometheus' own, and of each replica another

@@ -130,12 +130,12 @@ def _within(samples: Sequence[Sample], rule: Rule, begin: datetime | None, now: 
     """Return the samples of a rule's window, as of now for one without; ``begin`` is the newest look at or before the
     window's start.
 
-    What speaks of the whole window begins there, and has none where the series was not seen by that look; what comes in
-    is counted from the newest sample before the window.
+    What speaks of the whole window begins there, and has none where the series was not seen by that look nor within
+    the rule's grace before it; what comes in is counted from the newest sample before the window.
     """
     start = now - rule.window
     if rule.aggregation in WHOLE:
-        if begin is None or all(one.at != begin for one in samples):
+        if begin is None or not any(begin - rule.grace <= one.at <= begin for one in samples):
             return []
         start = begin
     elif rule.aggregation == "p95":

@@ -27,7 +27,7 @@ def tell(journal: Journal, settings: Settings, task: str, now: datetime) -> int:
     """Tell of the task's incidents what has not been told yet, each opening and each end once to each address; return
     how many were told to all."""
     recent = [one for one in journal.incidents(task) if one.closed_at is None or one.closed_at > now - RECENT]
-    steps = journal.incident_steps([one.number for one in recent])
+    steps = journal.incident_steps([one.number for one in recent]) if recent else {}
     count = 0
     for incident in recent:
         known = {step.detail for step in steps[incident.number] if step.what == TOLD}

@@ -91,6 +91,9 @@ def restore(
     return Restored(len(files), sum(one["bytes"] for one in files), made_at, aside, manifest["elsewhere"])
 
 
+_AS_DATA: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Debian 12's Python has none
+
+
 @contextmanager
 def _opened(source: Path, progress: Progress) -> Iterator[Path]:
     """Give the folder of a backup, unpacked where it is one file."""
@@ -106,16 +109,23 @@ def _opened(source: Path, progress: Progress) -> Iterator[Path]:
         try:
             size = source.stat().st_size
             with source.open("rb") as raw, tarfile.open(fileobj=raw) as archive:
-
-                def told(entry: tarfile.TarInfo, to: str) -> tarfile.TarInfo | None:
+                for entry in archive:
                     progress("Unpacking…", raw.tell(), size)
-                    return tarfile.data_filter(entry, to)
-
-                archive.extractall(unpacked, filter=told)
+                    _require_inside(entry)
+                    archive.extract(entry, unpacked, **_AS_DATA)
         except (tarfile.TarError, EOFError, OSError) as error:
             found = plainly(error) if isinstance(error, OSError) and error.strerror else "no tar file, or a torn one"
             raise UserError(f"a whole backup in {source}", found, "Take another backup.") from error
         yield Path(unpacked)
+
+
+def _require_inside(entry: tarfile.TarInfo) -> None:
+    """Raise TarError for what no backup holds: anything but a file or a folder, or one that lies outside."""
+    names = [entry.name, *([entry.linkname] if entry.islnk() else [])]
+    if not (entry.isfile() or entry.isdir() or entry.islnk()):
+        raise tarfile.TarError(entry.name)
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
+        raise tarfile.TarError(entry.name)
 
 
 def _manifest(folder: Path, source: Path) -> dict[str, Any]:

@@ -33,14 +33,14 @@ from forecastle.models.baked import serving
 from forecastle.models.bundle import Bundle, load, self_check
 from forecastle.models.pointer import Pointer
 from forecastle.models.untrained import of_models
-from forecastle.monitoring import drift, metrics
+from forecastle.monitoring import drift, freshness, metrics
 from forecastle.monitoring.incidents import REFUSED
 from forecastle.monitoring.journal import FIGURES, OUTCOME, Journal
 from forecastle.monitoring.metrics import Reading
 from forecastle.monitoring.outcomes import live_scores
 from forecastle.serving.schemas import Model, Scores, SeriesForecasts
 from forecastle.serving import standing_in, workbench
-from forecastle.serving.snapshot import Details, Snapshot, bearable, build, window
+from forecastle.serving.snapshot import Details, Snapshot, build
 from forecastle.serving.workbench import Workbench
 from forecastle.settings import Settings
 from forecastle.task import Task, nearest
@@ -228,9 +228,8 @@ class Board:
         entry = self._entry(name)
         if entry.readings is None or monotonic() - entry.readings[0] >= READING_POLLS * self._poll_every:
             snapshot = self.snapshot(name)
-            newest = max(snapshot.newest.values(), default=None)
-            age = None if newest is None else entry.task.age(newest, now)
-            found = [*metrics.readings(self.journal(), name, now, age)]
+            oldest = freshness.oldest(self.journal(), entry.task, snapshot.newest, now)
+            found = [*metrics.readings(self.journal(), name, now, None if oldest is None else oldest.age)]
             found += metrics.outer_readings(self._settings, entry.task, now)
             if snapshot.model is not None:
                 model = snapshot.model
@@ -349,7 +348,7 @@ def _fault(error: OutsideError) -> str:
 
 def _observed(task: Task, history: History) -> pl.DataFrame:
     newest = history.newest()
-    start = None if newest is None else newest - max(window(task), bearable(task))
+    start = None if newest is None else newest - freshness.reach(task)
     rows = roster.in_service(task, history.read(start=start))
     return rows.select(SERIES, TIMESTAMP, task.target).sort(SERIES, TIMESTAMP)
 

@@ -19,12 +19,14 @@ from markupsafe import Markup
 
 from forecastle import __version__
 from forecastle.data.pages import templates
+from forecastle.duration import age_text
 from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.monitoring.freshness import window
 from forecastle.serving import panels
 from forecastle.serving.chart import Drawing, draw
 from forecastle.serving.schemas import HorizonScores, Model, Scores, SeriesForecasts
-from forecastle.serving.snapshot import Details, Snapshot, window
-from forecastle.serving.wording import UNKNOWN, age_text, clock, day, interval, number, percent, spoken
+from forecastle.serving.snapshot import Details, Snapshot
+from forecastle.serving.wording import UNKNOWN, clock, day, interval, number, percent, spoken
 from forecastle.task import Task
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from forecastle.duration import age_text
 from forecastle.frame import TIMESTAMP
 from forecastle.models.audit import Event
 from forecastle.models.untrained import of_models
@@ -17,7 +18,7 @@ from forecastle.monitoring.journal import Incident
 from forecastle.serving.chart import Drawing, Point, draw
 from forecastle.serving.schemas import Scores
 from forecastle.serving.snapshot import Details, Snapshot
-from forecastle.serving.wording import UNKNOWN, age_text, clock, day, number, percent
+from forecastle.serving.wording import UNKNOWN, clock, day, number, percent
 from forecastle.task import Task
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
@@ -78,7 +79,8 @@ def drift(task: Task, details: Details, anchor: str, places: int) -> dict[str, A
         "limit_at": f"{100 / FULL:.1f}",
         "limit": percent(limit),
         "about": (
-            f"of the newest predictions, at most {WINDOW}, rest on values training never held; the limit is {percent(limit)}."
+            f"of the newest predictions, at most {WINDOW}, rest on values training never held; the limit is"
+            f" {percent(limit)}."
             if ratio is not None
             else f"There are fewer than {MINIMUM} predictions of the model that serves."
         ),

@@ -20,10 +20,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from forecastle.data import intake
+from forecastle.data.history import History
 from forecastle.data.store import task_stores
 from forecastle.errors import AnswerChanged, QualityGateFailed, RequestError, SourceUnavailable, StorageUnavailable
 from forecastle.http import Answer
-from forecastle.monitoring import incidents, metrics, verdicts
+from forecastle.monitoring import incidents, metrics, verdicts, withheld
 from forecastle.monitoring.journal import Journal
 from forecastle.monitoring.predictions import PredictionLog, Row
 from forecastle.serving import answers, asking, bodies, schemas
@@ -175,7 +176,10 @@ def _take_in(
             verdicts.refused(journal(), task.name, str(refused), now)
         raise
     with _if_the_journal_answers(task):
-        verdicts.pushed(journal(), task.name, taken.report, now)
+        report, batch = taken.report, taken.batch
+        verdicts.pushed(journal(), task.name, report, now)
+        history = History(stores / "history", tuple(task.measured.columns))
+        withheld.settle(journal(), task, folder, history, batch, report, batch.start, now, polls=False)
     return schemas.Accepted(
         task=task.name,
         verdict=taken.report.verdict,

@@ -9,17 +9,15 @@ from typing import Any, Literal
 
 import polars as pl
 
+from forecastle.duration import age_text
 from forecastle.errors import DataTooOld
-from forecastle.frame import SERIES, TIMESTAMP
+from forecastle.frame import SERIES
 from forecastle.models.audit import Event
 from forecastle.models.untrained import UNTRAINED
+from forecastle.monitoring.freshness import bearable, newest_of_each
 from forecastle.monitoring.journal import Incident
 from forecastle.serving.schemas import Forecast, Model, Scores, SeriesForecasts
-from forecastle.serving.wording import age_text
 from forecastle.task import Task
-
-WINDOW = timedelta(days=2)
-LEAST_STEPS = 24
 
 _UNKNOWN = b'"data_age":null,"degraded":false,"degraded_reason":null'
 
@@ -165,7 +163,7 @@ def build(
     forecasts: pl.DataFrame,
 ) -> Snapshot:
     """Build a snapshot from what was read; every series' answer is serialised here, once."""
-    newest = dict(observed.drop_nulls(task.target).group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
+    newest = newest_of_each(task, observed)
     answers = _answers(task, forecasts, newest)
     halves = {name: answer.model_dump_json().encode().split(_UNKNOWN, 1) for name, answer in answers.items()}
     return Snapshot(
@@ -179,17 +177,6 @@ def build(
         answers=answers,
         bodies={name: (before, after) for name, (before, after) in halves.items()},
     )
-
-
-def bearable(task: Task) -> timedelta:
-    """Return the age of data past which nothing is forecast: the season before stands in for a day, or seven steps,
-    once the task's limit is passed."""
-    return task.patience(task.monitoring.stale_after) + max(timedelta(days=1), 7 * task.frequency)
-
-
-def window(task: Task) -> timedelta:
-    """Return how much of the past the page shows: two days, or 24 steps where those are longer."""
-    return max(WINDOW, LEAST_STEPS * task.frequency)
 
 
 def _answers(task: Task, forecasts: pl.DataFrame, newest: Mapping[str, datetime]) -> dict[str, SeriesForecasts]:

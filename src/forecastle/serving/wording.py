@@ -28,17 +28,6 @@ def percent(value: float | None, decimals: int = 0, signed: bool = False) -> str
     return f"{'+' if signed and value > 0 else ''}{text} %"
 
 
-def age_text(age: timedelta) -> str:
-    """Write an age as a person would: its two largest units of days, hours and minutes."""
-    minutes = int(age.total_seconds()) // 60
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{minutes} min"
-
-
 def clock(moment: datetime, task: Task, now: datetime | None = None) -> str:
     """Write a time in the task's own zone, with its year where ``now`` is far away; where a step is a day or longer,
     only its day."""

@@ -30,6 +30,7 @@ from forecastle.data.profiling import Reference
 from forecastle.data.dense import NOTHING, Recent, lay, make_recent
 from forecastle.data.store import task_stores
 from forecastle.data.transformation import Matrix
+from forecastle.duration import age_text
 from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIME, TIMESTAMP, conform
 from forecastle.models import predictor
 from forecastle.models.bundle import Bundle
@@ -38,7 +39,6 @@ from forecastle.models.shortcut import Shortcut, shortcut
 from forecastle.monitoring import drift
 from forecastle.monitoring.journal import Journal
 from forecastle.serving.asking import Asked
-from forecastle.serving.wording import age_text
 from forecastle.settings import Settings
 from forecastle.task import Task
 

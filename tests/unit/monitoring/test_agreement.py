@@ -20,7 +20,8 @@ from forecastle.monitoring.rules import rules_for
 from forecastle.task import Task, duration_text
 
 NOON = datetime(2013, 12, 1, 12, tzinfo=UTC)
-MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+MINUTE, FIVE, HOUR = timedelta(minutes=1), timedelta(minutes=5), timedelta(hours=1)
+ALLOWED = {MINUTE: 10 * MINUTE, FIVE: HOUR, HOUR: 3 * HOUR}  # how long a task of so long a step may be without data
 ABSENT, PAUSE = "stale", "_"  # a look that did not find the series, and no look at all, as promtool says them
 LABELS = {"task": "t", "horizon": "all", "provider": "p", "span": "day", "job": "forecastle", "model_version": "1"}
 Values = list[Any]
@@ -28,10 +29,7 @@ Values = list[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A rule, what each look finds of its metric, at which looks it fires, and how far apart they are.
-
-    A task of minutes allows ten of them without data, one of hours three.
-    """
+    """A rule, what each look finds of its metric, at which looks it fires, and how far apart they are."""
 
     rule: str
     values: Values
@@ -56,6 +54,18 @@ CASES = {
     "a counter that began anew from zero has gained": Case("no-forecasts", [9] * 8 + [1] * 16, at((18, 23))),
     "nobody knows what a counter did in a pause": Case(
         "no-forecasts", [3, 4, 5] + [PAUSE] * 15 + [5] * 12, at((28, 29))
+    ),
+    "a gap in the looks, shorter than half an hour, ends no alarm and raises none again": Case(
+        "no-forecasts", [5] * 20 + [PAUSE] * 4 + [5] * 20, at((12, 19), (24, 43)), FIVE
+    ),
+    "a series that is missing for so long, as while its service starts again, ends none either": Case(
+        "no-forecasts", [5] * 20 + [ABSENT] * 4 + [5] * 20, at((12, 43)), FIVE
+    ),
+    "a gate that refused before a gap and after it has refused all": Case(
+        "gate-failing", [0] + [1] * 20 + [PAUSE] * 4 + [1] * 20, at((13, 20), (25, 44)), FIVE
+    ),
+    "one that is missing for longer has to be there for a whole window again": Case(
+        "no-forecasts", [5] * 20 + [ABSENT] * 10 + [5] * 20, at((12, 37), (42, 49)), FIVE
     ),
     "a gate that refuses from the first look on has not yet done so for the whole window": Case(
         "gate-failing", [1] * 14 + [0] * 2 + [1] * 13, at((10, 13), (26, 28))
@@ -96,7 +106,7 @@ CASES = {
 def test_prometheus_and_the_embedded_evaluator_fire_and_resolve_at_the_same_looks(
     task: Task, tmp_path: Path, missing_component: Callable[[str], None], case: Case
 ) -> None:
-    monitoring = task.monitoring.model_copy(update={"stale_after": 10 * MINUTE if case.every == MINUTE else 3 * HOUR})
+    monitoring = task.monitoring.model_copy(update={"stale_after": ALLOWED[case.every]})
     task = task.model_copy(update={"name": "t", "frequency": case.every, "monitoring": monitoring})
     assert embedded(task, case, tmp_path) == case.firing
     if shutil.which("promtool") is None:

@@ -68,8 +68,40 @@ def test_an_alarm_opens_one_incident_and_closes_it_when_the_measure_is_back(jour
     assert alerts.apply(journal, task, measured(drift=0.3), NOON + HOUR) == ((), ())
     assert alerts.apply(journal, task, measured(drift=0.05), NOON + 2 * HOUR) == ((), ("data-drift",))
     (incident,) = journal.incidents(task.name)
-    assert "forecastle_drift_ratio is 0.25, the limit is 0.1." in incident.reason
+    assert incident.reason == (
+        "Too many predictions are asked for with feature values that the training data never held."
+        " They are 25 % of the newest 500; the limit is 10 %."
+    )
     assert (incident.opened_at, incident.closed_at, incident.note) == (NOON, NOON + 2 * HOUR, "The measure is back.")
+
+
+SAID = {
+    "inference-slow": (0.734, "They take up to 0.734 s."),
+    "data-drift": (1 / 3, "They are 33.3 % of the newest 500; the limit is 10 %."),
+    "concept-drift": (1.0, "what the model learnt holds no longer as it did."),
+    "data-stale": (11_100.0, "It is 3 h 5 min old; the limit is 3 h."),
+    "no-forecasts": (0.0, "None was in the last 3 h."),
+    "gate-failing": (1.0, "It has been so for 3 h."),
+    "skill-lost": (-0.12, "Their skill over it is −12 %, in the last two weeks."),
+    "coverage-low": (0.756, "In the last two weeks it is 75.6 %; 90 % are promised."),
+    "coverage-high": (0.99, "In the last two weeks it is 99 %; 90 % are promised."),
+    "budget-nearly-spent": (0.95, "It is 95 %."),
+    "service-down": (0.0, "The service does not answer."),
+}
+
+
+def test_a_person_reads_words_and_numbers_with_units_and_no_name_of_a_metric(task: Task) -> None:
+    said = {rule.name: rule.told(SAID[rule.name][0]) for rule in rules_for(task)}
+    assert said.keys() == SAID.keys()
+    for name, text in said.items():
+        assert text.endswith(SAID[name][1]) and "forecastle_" not in text, text
+
+
+def test_what_else_is_known_of_an_alarm_is_said_after_it(journal: Journal, task: Task) -> None:
+    drifted = [Reading("forecastle_concept_drift", (task.name,), 1.0)]
+    alerts.apply(journal, task, drifted, NOON, {"concept-drift": "Of JFK since yesterday.", "data-stale": "Of none."})
+    (incident,) = journal.incidents(task.name)
+    assert incident.reason.endswith("holds no longer as it did. Of JFK since yesterday.")
 
 
 def test_an_alarm_ends_when_there_is_nothing_to_measure_any_more(journal: Journal, task: Task) -> None:
@@ -96,6 +128,34 @@ def test_an_alarm_outlasts_a_pause_in_which_nobody_looked(journal: Journal, task
         alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR)
     assert alerts.apply(journal, task, measured(skill=-0.1), NOON + 100 * HOUR) == ((), ())
     assert alerts.apply(journal, task, measured(skill=0.1), NOON + 101 * HOUR) == ((), ("skill-lost",))
+
+
+def test_looks_that_come_more_rarely_than_the_task_allows_its_data_to_age_are_no_pauses(
+    journal: Journal, task: Task
+) -> None:
+    def at(look: int) -> tuple[str, ...]:
+        refused = Reading("forecastle_gate_failing", (task.name,), 1.0)
+        return alerts.apply(journal, task, [*measured(skill=-0.1), refused], NOON + look * 6 * HOUR)[0]
+
+    opened = {look: at(look) for look in range(9)}
+    assert {look: names for look, names in opened.items() if names} == {2: ("gate-failing",), 5: ("skill-lost",)}
+
+
+def test_a_look_that_is_done_again_does_not_count_as_a_frequent_one(journal: Journal, task: Task) -> None:
+    opened = []
+    for hours in (0, 6, 6, 12, 18, 24, 30):
+        opened += alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR)[0]
+    assert opened == ["skill-lost"]
+
+
+def test_a_pause_among_rare_looks_is_one(journal: Journal, task: Task) -> None:
+    for hours in (0, 6, 12, 18, 24, 48):
+        assert alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR) == ((), ())
+
+
+def test_looks_that_are_as_frequent_again_make_a_pause_one_again(journal: Journal, task: Task) -> None:
+    for hours in (0, 6, 12, 13, 14, 20, 26, 32, 38):
+        assert alerts.apply(journal, task, measured(skill=-0.1), NOON + hours * HOUR) == ((), ())
 
 
 def test_how_long_a_condition_holds_is_remembered_between_looks(journal: Journal, task: Task) -> None:

@@ -93,6 +93,61 @@ def test_an_incident_stays_open_while_one_of_its_alerts_fires(
     assert ended.closed == ("weather: budget-nearly-spent",)
 
 
+def test_an_alert_whose_end_was_never_heard_does_not_keep_the_incident_open(
+    journal: Journal, settings: Settings
+) -> None:
+    def hear(after: timedelta, *alerts: tuple[str, str]) -> tuple[str, ...]:
+        return incidents.receive(journal, settings, ["weather"], several(*alerts), NOON + after).closed
+
+    hear(0 * HOUR, ("firing", "hour"), ("firing", "day"))
+    hear(20 * HOUR, ("firing", "day"))
+    assert hear(incidents.LAPSES_AFTER - HOUR, ("resolved", "day")) == (), "hour may still fire"
+    assert hear(incidents.LAPSES_AFTER, ("resolved", "day")) == ("weather: budget-nearly-spent",)
+
+
+def test_an_incident_none_of_whose_alerts_is_repeated_ends_by_itself(journal: Journal, settings: Settings) -> None:
+    for hours in range(0, 49, 12):
+        incidents.receive(journal, settings, ["weather"], webhook(), NOON + hours * HOUR)
+    journal.open_incident("weather", "data-stale", "No webhook told of this one.", NOON)
+    last = NOON + 48 * HOUR
+    assert incidents.lapse(journal, "weather", last + incidents.LAPSES_AFTER - HOUR) == ()
+    assert (
+        incidents.lapse(journal, "weather", last + incidents.LAPSES_AFTER, {"data-drift"}) == ()
+    ), "it is seen to fire"
+    assert incidents.lapse(journal, "weather", last + incidents.LAPSES_AFTER) == ("data-drift",)
+    known = {one["kind"]: one for one in incidents.listing(journal)}
+    assert "not been repeated for 36h" in known["data-drift"]["note"]
+    assert [step["what"] for step in known["data-drift"]["steps"]] == (
+        ["opened", "alert fires", "told", *["alert still fires"] * 4, "alert lapsed", "closed"]
+    )
+    assert known["data-stale"]["closed_at"] is None
+
+
+def test_one_that_was_repeated_just_now_is_not_noted_again(journal: Journal, settings: Settings) -> None:
+    for minutes in range(0, 300, 60):
+        incidents.receive(journal, settings, ["weather"], webhook(), NOON + timedelta(minutes=minutes))
+    (known,) = incidents.listing(journal)
+    assert [step["what"] for step in known["steps"]] == ["opened", "alert fires", "told"]
+
+
+def test_a_lapse_that_was_cut_off_is_finished_by_the_next_look(journal: Journal, settings: Settings) -> None:
+    incidents.receive(journal, settings, ["weather"], webhook(), NOON)
+    (one,) = journal.incidents()
+    (labels,) = [step.detail for step in journal.incident_steps([one.number])[one.number] if step.what == "alert fires"]
+    journal.note_step(one.number, incidents.LAPSED, labels, NOON + incidents.LAPSES_AFTER)
+    assert incidents.lapse(journal, "weather", NOON + incidents.LAPSES_AFTER) == ("data-drift",)
+
+
+def test_an_alert_that_fires_again_after_it_lapsed_counts_again(journal: Journal, settings: Settings) -> None:
+    incidents.receive(journal, settings, ["weather"], several(("firing", "hour"), ("firing", "day")), NOON)
+    later = NOON + incidents.LAPSES_AFTER
+    incidents.receive(journal, settings, ["weather"], several(("firing", "day")), later - HOUR)
+    assert incidents.lapse(journal, "weather", later) == ()
+    incidents.receive(journal, settings, ["weather"], several(("firing", "hour")), later + HOUR)
+    ended = incidents.receive(journal, settings, ["weather"], several(("resolved", "day")), later + 2 * HOUR)
+    assert ended.closed == ()
+
+
 def test_an_alert_about_no_task_is_kept_as_one_of_the_installation(journal: Journal, settings: Settings) -> None:
     incidents.receive(journal, settings, ["weather"], webhook(task=None, rule="service-down"), NOON)
     assert [(one["task"], one["kind"]) for one in incidents.listing(journal)] == [("", "service-down")]

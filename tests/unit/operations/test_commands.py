@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +81,30 @@ def test_restoring_from_nothing_is_the_users_mistake(settings: Settings, tmp_pat
     torn.write_bytes(b"\x1f\x8b no")
     assert main(["restore", "--from", str(torn)]) == 2
     assert "whole backup" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("../outside", tarfile.REGTYPE, ""),
+        ("/outside", tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "/etc"),
+        ("link", tarfile.LNKTYPE, "../outside"),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_an_archive_that_reaches_outside_is_no_backup_and_leaves_nothing(
+    settings: Settings, tmp_path: Path, capsys, name: str, kind: bytes, target: str
+) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in" / "evil.tar", "w") as archive:
+        archive.addfile(entry)
+    assert main(["restore", "--from", str(tmp_path / "in" / "evil.tar")]) == 2
+    assert "whole backup" in capsys.readouterr().err
+    assert [one.name for one in (tmp_path / "in").iterdir()] == ["evil.tar"]
+    assert not (tmp_path / "outside").exists()
 
 
 def test_prune_speaks_to_people_and_to_programs(settings: Settings, root: Path, capsys, monkeypatch) -> None:

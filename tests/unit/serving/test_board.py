@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from forecastle.errors import StorageUnavailable, TaskError
+from forecastle.monitoring.freshness import window
 from forecastle.monitoring.journal import FIGURES, OUTCOME, Journal
 from forecastle.serving.board import Board
-from forecastle.serving.snapshot import window
 
 NAME = "nyc-temperature"
 
@@ -112,6 +113,26 @@ def test_the_newest_two_days_are_kept_in_memory(board, task, clock, made_up) -> 
     assert window(task) == timedelta(days=2)
     assert (observed["timestamp"].min(), observed["timestamp"].max()) == (newest - timedelta(days=2), newest)
     assert observed.columns == ["series_id", "timestamp", "temperature_2m"]
+
+
+def test_prometheus_scrapes_the_age_of_the_series_furthest_behind_and_answers_keep_their_own(
+    filled, task, clock, made_up
+) -> None:
+    def age(name: str) -> float:
+        (found,) = [one.value for one in board.readings(NAME, clock()) if one.metric == "forecastle_data_age_seconds"]
+        return found
+
+    board = Board(filled, [task], poll_every=0)
+    board.refresh(NAME, clock())
+    assert age(NAME) == 600
+    later = made_up.NOW.replace(minute=0) + timedelta(hours=5)
+    living = made_up.observations(task, later - timedelta(hours=4), later).filter(pl.col("series_id") != "JFK")
+    made_up.append(filled, task, living)
+    clock.advance(hours=5)
+    board.refresh(NAME, clock())
+    assert age(NAME) == 5 * 3600 + 600
+    assert board.snapshot(NAME).condition(clock()).data_age == 600
+    board.close()
 
 
 def test_where_two_days_are_few_steps_24_of_them_are_kept(task) -> None:

@@ -368,6 +368,35 @@ def test_the_gates_verdict_on_what_is_pushed_counts_and_opens_and_ends_the_incid
     assert "push-refused" not in known()
 
 
+def test_a_series_that_was_withheld_from_a_push_is_back_with_the_push_that_brings_it(
+    post, ask, filled, task, clock, made_up
+) -> None:
+    def known() -> list[str]:
+        found = ask("/v1/incidents", params={"open_only": True}).json()["incidents"]
+        return [one["kind"] for one in found if one["kind"] == "series-withheld"]
+
+    def push(rows: pl.DataFrame) -> list[str]:
+        answer = post(PUSH, content=rows.write_csv().encode(), headers={"content-type": "text/csv"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["withheld"]
+
+    clock.advance(hours=2)
+    rows = table(task, made_up, 48, clock).with_columns(
+        *(pl.lit(50.0).alias(name) for name in task.columns if name != task.target)
+    )
+    rows = rows.with_columns(pl.lit(1000.0).alias("pressure_msl"))
+    is_late = pl.col("timestamp") > clock() - timedelta(hours=2)
+    mad = (pl.col("series_id") == "JFK") & ~is_late
+    assert push(rows.with_columns(pl.when(~mad).then(task.target).alias(task.target))) == ["JFK"]
+    assert known() == ["series-withheld"]
+    clock.advance(minutes=1)
+    assert push(rows.filter(pl.col("series_id") != "JFK")) == []
+    assert known() == ["series-withheld"], "that another series passes says nothing of it"
+    clock.advance(minutes=1)
+    assert push(rows) == []
+    assert known() == []
+
+
 def test_the_time_a_client_takes_to_send_its_body_is_not_the_services(post, body, monkeypatch) -> None:
     spent, seconds = [], 0.0
     monkeypatch.setattr(metrics, "observe_prediction", lambda task, version, took: spent.append(took))

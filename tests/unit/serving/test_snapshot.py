@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from forecastle.monitoring.freshness import bearable
 from forecastle.monitoring.journal import FORECAST, identified
 from forecastle.serving.schemas import Model, SeriesForecasts
-from forecastle.serving.snapshot import bearable, build
+from forecastle.serving.snapshot import build
 
 HOUR = timedelta(hours=1)
 NOW = datetime(2013, 12, 16, 19, 10, tzinfo=UTC)

@@ -33,20 +33,6 @@ def test_a_signed_share_says_plus_and_a_missing_one_is_a_dash() -> None:
     assert wording.percent(None) == "–"
 
 
-@pytest.mark.parametrize(
-    ("age", "text"),
-    [
-        (timedelta(minutes=42, seconds=59), "42 min"),
-        (timedelta(hours=3), "3 h"),
-        (timedelta(hours=4, minutes=12), "4 h 12 min"),
-        (timedelta(days=2, hours=5, minutes=1), "2 d 5 h"),
-        (timedelta(days=3), "3 d"),
-    ],
-)
-def test_an_age_is_written_in_its_two_largest_units(age: timedelta, text: str) -> None:
-    assert wording.age_text(age) == text
-
-
 def test_a_time_is_written_in_the_zone_of_the_task(task: Task) -> None:
     assert wording.clock(datetime(2013, 7, 1, 2, tzinfo=UTC), task) == "Sun 30 Jun, 22:00"
     assert wording.day(datetime(2013, 7, 1, 2, tzinfo=UTC), task) == "30 Jun 2013"
