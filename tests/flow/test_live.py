@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import datetime, timedelta
+from threading import get_ident
 from typing import Any
 
 import polars as pl
@@ -13,7 +15,7 @@ from forecastle.data.quarantine import quarantined
 from forecastle.errors import AnswerChanged, NotEnoughHistory, QualityGateFailed, SourceUnavailable
 from forecastle.models import evaluation
 from forecastle.monitoring import incidents
-from forecastle.monitoring.journal import OUTCOME
+from forecastle.monitoring.journal import OUTCOME, Journal
 
 LIVE = ["ingest", "quality-check", "forecast", "score", "watch"]
 
@@ -326,3 +328,26 @@ def _only_the_archive_and_an_incident_are_new(site, before: dict[str, Any], arch
     run = site.folder / "runs" / f"live-{site.now:%Y%m%dT%H%M%SZ}"
     left = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert left == {"window.json", "steps/ingest.json"}
+
+
+def test_a_pass_asks_no_more_than_it_did(site, monkeypatch) -> None:
+    """What a pass costs in seconds changes with the machine; how often it asks Polars and the journal does not."""
+    from polars.lazyframe import engine
+
+    asked: Counter[str] = Counter()
+    collect, transaction = engine._LocalEngine.collect, Journal.transaction
+    here = get_ident()
+
+    def counted(which: str, real: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            asked[which] += get_ident() == here
+            return real(*given, **named)
+
+        return call
+
+    site.pass_hours(4)
+    monkeypatch.setattr(engine._LocalEngine, "collect", counted("queries", collect))
+    monkeypatch.setattr(Journal, "transaction", counted("transactions", transaction))
+    site.pass_hours(4)
+    assert 100 < asked["queries"] / 4 <= 270
+    assert 20 < asked["transactions"] / 4 <= 50
