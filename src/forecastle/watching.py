@@ -16,7 +16,7 @@ import polars as pl
 from forecastle.data import roster
 from forecastle.delivery import airflow
 from forecastle.errors import ForecastleError
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, TIMESTAMP, instant
 from forecastle.models import pointer
 from forecastle.monitoring import (
     alerts,
@@ -143,7 +143,8 @@ def _revised_since(run: Run) -> datetime:
         return reach
     versions = run.history.versions(as_of=run.now, start=reach)
     since = pl.max_horizontal(AVAILABLE_AT, COLLECTED_AT, pl.col(TIMESTAMP) + run.task.settled_after)
-    oldest: datetime | None = versions.filter(since >= beat.at - AT_WORK)[TIMESTAMP].min()  # type: ignore[assignment]
+    lately = versions.filter(since >= instant(beat.at - AT_WORK))
+    oldest: datetime | None = lately[TIMESTAMP].min()  # type: ignore[assignment]
     return run.now if oldest is None else oldest - run.task.frequency
 
 

@@ -24,7 +24,7 @@ from forecastle.data.providers import file
 from forecastle.data.quality_check import QualityReport
 from forecastle.data.store import Place
 from forecastle.errors import QualityGateFailed
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIMESTAMP, to_json
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, SERIES, TIMESTAMP, instant, to_json
 from forecastle.http import Answer, Request
 from forecastle.task import Task
 
@@ -143,7 +143,7 @@ def _known_before(task: Task, history: History, batch: Batch) -> pl.DataFrame:
     """Return the observations of the gate's window and the days before it, as known before the batch came."""
     start = max(batch.start, batch.end - task.gate.window) - RECENT
     known = history.read(as_of=batch.collected_at - MICROSECOND, start=start, end=batch.end + MICROSECOND)
-    return known.filter(pl.col(COLLECTED_AT) < batch.collected_at)
+    return known.filter(pl.col(COLLECTED_AT) < instant(batch.collected_at))
 
 
 def _known_since(

@@ -23,7 +23,7 @@ from forecastle.data.checks.finding import (
     when,
 )
 from forecastle.data.providers import PROVIDERS, gives_events
-from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, EPOCH, SERIES, TIME, TIMESTAMP, iso
+from forecastle.frame import AVAILABLE_AT, COLLECTED_AT, EPOCH, SERIES, TIME, TIMESTAMP, instant, iso
 from forecastle.task import Task, duration_text
 
 _STEP = "__step"
@@ -34,8 +34,9 @@ def times(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     after = duration_text(task.knowable_after)
     expected = f"rows knowable by {iso(window.now)}, none before {after} after its timestamp"
     early = pl.col(AVAILABLE_AT) - pl.col(TIMESTAMP) < task.knowable_after
-    late = [pl.col(TIMESTAMP) > window.now - task.knowable_after]
-    late += [pl.col(name) > window.now for name in (AVAILABLE_AT, COLLECTED_AT)]
+    now = instant(window.now)
+    late = [pl.col(TIMESTAMP) > instant(window.now - task.knowable_after)]
+    late += [pl.col(name) > now for name in (AVAILABLE_AT, COLLECTED_AT)]
     if not rows.select(pl.any_horizontal(early.any(), *(one.any() for one in late))).item():
         return passed(expected)
     bad = rows.filter(pl.any_horizontal(early, *late).fill_null(False))
@@ -55,7 +56,7 @@ def freshness(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     if rows.is_empty():
         return Finding(expected, "no rows", shown(rows), "fail")
     oldest = window.now - task.knowable_after - task.source.publication_delay - limit
-    stale = window.series.filter(pl.col("last") < oldest).select(SERIES, pl.col("last").alias(TIMESTAMP))
+    stale = window.series.filter(pl.col("last") < instant(oldest)).select(SERIES, pl.col("last").alias(TIMESTAMP))
     if stale.is_empty():
         return passed(expected)
     found = listed(f"{series}: newest {iso(moment)}" for series, moment in stale.iter_rows())

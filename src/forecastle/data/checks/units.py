@@ -15,7 +15,7 @@ import polars as pl
 
 from forecastle.data.checks.finding import Finding, Window, listed, passed, shown
 from forecastle.data.checks.values import outside
-from forecastle.frame import KEYS, SERIES, TIMESTAMP
+from forecastle.frame import KEYS, SERIES, TIME, TIMESTAMP
 from forecastle.task import Task
 
 FEWEST = 6
@@ -37,7 +37,7 @@ def unit_jump(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     recent = window.recent
     if recent.is_empty() or rows.is_empty():
         return passed("nothing: nothing is known of the days before")
-    near = rows.filter(pl.col(TIMESTAMP) >= recent[TIMESTAMP].min())
+    near = rows.filter(pl.col(TIMESTAMP) >= pl.lit(recent[TIMESTAMP].to_physical().min()).cast(TIME))
     possible = near.select(*KEYS, *(_possible(task, name) for name in task.columns))
     known = recent.select(*KEYS, *(pl.col(name).alias(_known(name)) for name in task.columns))
     both = possible.join(known, on=KEYS, how="left", maintain_order="left")
