@@ -64,5 +64,9 @@ def _processor() -> int:
 def _pool() -> frozenset[int]:
     """Return the numbers of the threads of Polars' pool, which live as long as the process."""
     pl.DataFrame({"started": [True]}).filter("started")
-    names = {int(one.name): (one / "comm").read_text(encoding="utf-8").strip() for one in THREADS.iterdir()}
-    return frozenset(thread for thread, name in names.items() if name.removeprefix(POOL).isdigit())
+    found = set()
+    for one in THREADS.iterdir():
+        with suppress(OSError):  # some other one has ended meanwhile
+            if (one / "comm").read_text(encoding="utf-8").strip().removeprefix(POOL).isdigit():
+                found.add(int(one.name))
+    return frozenset(found)
