@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock, get_native_id
+from time import monotonic
 
 import polars as pl
 
 FEW = 200  # series whose questions take less time than waking who answers them, whatever processors there are
 THREADS = Path("/proc/self/task")
-POOL = "polars-"  # and a number: what the pool's threads are called
+POOL = re.compile(r"polars-\d+")  # what the pool's threads are called
+PATIENCE = 1.0  # seconds that the pool may take to start
 _TAKEN = Lock()
 
 
@@ -37,12 +40,13 @@ def one_processor(series: int) -> Iterator[None]:
         yield
         return
     try:
-        everywhere = os.sched_getaffinity(0)
-        _place({get_native_id(), *_pool()}, {_processor()} & everywhere or everywhere)
+        everywhere, ours = os.sched_getaffinity(0), {get_native_id(), *_pool(os.getpid())}
+        others = _threads() - ours  # which are where they are told to be, and stay there
+        _place(ours, {_processor()} & everywhere or everywhere)
         try:
             yield
         finally:
-            _place((int(one.name) for one in THREADS.iterdir()), everywhere)
+            _place(_threads() - others, everywhere)
     finally:
         _TAKEN.release()
 
@@ -60,13 +64,19 @@ def _processor() -> int:
     return -1 if ask is None else int(ask())
 
 
+def _threads() -> set[int]:
+    return {int(one.name) for one in THREADS.iterdir()}
+
+
 @cache
-def _pool() -> frozenset[int]:
+def _pool(_process: int) -> frozenset[int]:
     """Return the numbers of the threads of Polars' pool, which live as long as the process."""
     pl.DataFrame({"started": [True]}).filter("started")
-    found = set()
-    for one in THREADS.iterdir():
-        with suppress(OSError):  # some other one has ended meanwhile
-            if (one / "comm").read_text(encoding="utf-8").strip().removeprefix(POOL).isdigit():
-                found.add(int(one.name))
-    return frozenset(found)
+    named: set[int] = set()
+    until = monotonic() + PATIENCE
+    while len(named) < pl.thread_pool_size() and monotonic() < until:  # a thread names itself once it runs
+        for thread in _threads():
+            with suppress(OSError):  # some other one has ended meanwhile
+                if POOL.fullmatch((THREADS / str(thread) / "comm").read_text(encoding="utf-8").strip()):
+                    named.add(thread)
+    return frozenset(named)

@@ -28,7 +28,9 @@ def _pool() -> list[set[int]]:
 
 def test_the_caller_and_the_pool_are_on_one_processor_while_it_lasts_and_everywhere_after() -> None:
     everywhere = os.sched_getaffinity(0)
-    assert _pool() and all(one == everywhere for one in _pool())
+    with one_processor(3):  # by then the pool has started
+        pass
+    assert len(_pool()) == pl.thread_pool_size() and all(one == everywhere for one in _pool())
     with one_processor(3):
         here = os.sched_getaffinity(0)
         assert len(here) == 1 and here <= everywhere
@@ -74,5 +76,17 @@ def test_threads_started_inside_are_let_go_at_the_end() -> None:
         thread.start()
         assert len(os.sched_getaffinity(thread.native_id or 0)) == 1
     assert os.sched_getaffinity(thread.native_id or 0) == everywhere
+    over.set()
+    thread.join()
+
+
+def test_threads_that_are_none_of_the_pool_stay_where_they_were_told_to_be() -> None:
+    over, first = Event(), {min(os.sched_getaffinity(0))}
+    thread = Thread(target=over.wait)
+    thread.start()
+    os.sched_setaffinity(thread.native_id or 0, first)
+    with one_processor(3):
+        pass
+    assert os.sched_getaffinity(thread.native_id or 0) == first
     over.set()
     thread.join()

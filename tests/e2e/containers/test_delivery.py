@@ -34,37 +34,6 @@ from forecastle.task import Task, load_task
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2013, 2, 10, 0, 5, tzinfo=UTC)
 TRAINED = NOW - timedelta(days=4)  # production's champion; what came since, a challenger is judged by
-TASK = """
-name = "small"
-domain = "environmental"
-timezone = "America/New_York"
-frequency = "1h"
-horizon = "6h"
-target = "temperature_2m"
-
-[source]
-provider = "open-meteo"
-start = 2013-01-01
-instantaneous = true
-
-[columns.temperature_2m]
-unit = "°C"
-minimum = -50
-maximum = 55
-max_null_share = 0.05
-
-[[series]]
-id = "JFK"
-latitude = 40.6398
-longitude = -73.7789
-
-[features]
-windows = [3]
-season = 24
-
-[training]
-min_history = "10d"
-"""
 TOKEN = "ghs_of-the-test"
 STEP_SECONDS = 900
 REPOSITORY = "alice/weather"
@@ -180,7 +149,7 @@ def weather(served: Any) -> Iterator[Weather]:
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory, weather: Weather, github: GitHub) -> Runner:
+def runner(tmp_path_factory: pytest.TempPathFactory, weather: Weather, github: GitHub, small_toml: str) -> Runner:
     folder = tmp_path_factory.mktemp("checkout")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
@@ -189,7 +158,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory, weather: Weather, github: G
         if (ROOT / name).is_file() and not name.startswith("tests/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / "tasks" / "small.toml").write_text(TASK, encoding="utf-8")
+    task = small_toml.replace('horizon = "2h"', 'horizon = "6h"').replace("start = 2013-11-01", "start = 2013-01-01")
+    (folder / "tasks" / "small.toml").write_text(task, encoding="utf-8")
     # The environment is this one's; the stamp says that it is what the copy's lock asks for.
     (folder / ".venv").mkdir()
     for name in ("bin", "lib"):
