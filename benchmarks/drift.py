@@ -19,6 +19,8 @@ before the change, the change is not counted as found.
 
 The first two change the error itself; of the others the observations are changed and everything is computed anew from
 them, features too, so that the model may follow, and does: of a sensor that is simply 3 K off it errs for some hours.
+One airport changes at a time, and the two others stay as they were: what sets a series apart from its peers is tested,
+too, by the limits that were there before it was.
 
 Evidently's data-drift preset is given what suits it best, the errors alone: a column for each step ahead, of the last
 seven days against the back-test's, every twelve hours. (With forecasts and truths among the columns it sees the season
@@ -151,18 +153,19 @@ def observations(task: Task) -> pl.DataFrame:
 
 
 def alarms(model: Model, series: str, means: pl.DataFrame) -> list[datetime]:
-    """Return when the live test raises an alarm, starting anew after each."""
+    """Return when the live test raises an alarm of a series, starting anew after each; ``means`` are all series'."""
     found: list[datetime] = []
-    while (at := concept.changed_at(model.task, model.profile, series, means)) is not None:
+    while (at := concept.changes(model.task, model.profile, means).get(series)) is not None:
         found.append(at)
-        means = means.filter(pl.col("timestamp") > at)
+        means = means.filter((pl.col("series_id") != series) | (pl.col("timestamp") > at))
     return found
 
 
 def delay(model: Model, series: str, rows: pl.DataFrame, since: datetime) -> int:
-    """Return after how many hours a change is found; NEVER where it is not, or something was found before it."""
+    """Return after how many hours a change of a series is found; NEVER where it is not, or something was found of it
+    before. ``rows`` are the outcomes of all series."""
     means = concept.standardised(model.task, model.profile, rows)
-    at = concept.changed_at(model.task, model.profile, series, means)
+    at = concept.changes(model.task, model.profile, means).get(series)
     return (at - since) // HOUR + 1 if at is not None and at >= since else NEVER
 
 
@@ -262,7 +265,8 @@ def study(with_evidently: bool = True) -> dict[str, Any]:
             for change, rows in _changed(model, observed, live, since, name):
                 found["delays"].setdefault(change, []).append(delay(model, name, rows, since))
                 if evidently is not None:
-                    found["evidently"].setdefault(change, []).append(evidently.delay(name, rows, since, limit))
+                    own = rows.filter(pl.col("series_id") == name)
+                    found["evidently"].setdefault(change, []).append(evidently.delay(name, own, since, limit))
             for change, applied in OF_OBSERVATIONS.items():
                 hours = noticed(task, observed, applied(observed, since), name, since)
                 found["gate"].setdefault(change, []).append(hours)
@@ -270,7 +274,7 @@ def study(with_evidently: bool = True) -> dict[str, Any]:
 
 
 def _false_alarms(model: Model, means: dict[str, pl.DataFrame]) -> dict[str, Any]:
-    found = [at for name, one in means.items() for at in alarms(model, name, one)]
+    found = [at for name in means for at in alarms(model, name, pl.concat(means.values()))]
     hours = sum(one.height for one in means.values())
     late = sum(int((one["timestamp"] >= AUTUMN).sum()) for one in means.values())
     return {
@@ -284,18 +288,20 @@ def _false_alarms(model: Model, means: dict[str, pl.DataFrame]) -> dict[str, Any
 def _changed(
     model: Model, observed: pl.DataFrame, live: pl.DataFrame, since: datetime, series: str
 ) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield each change with the outcomes around it, of one series."""
+    """Yield each change of one series with the outcomes around it, of all series."""
     first, last = since - BEFORE * HOUR, since + AFTER * HOUR
-    rows = live.filter((pl.col("series_id") == series) & pl.col("timestamp").is_between(first, last))
+    near = live.filter(pl.col("timestamp").is_between(first, last))
+    rows, others = near.filter(pl.col("series_id") == series), near.filter(pl.col("series_id") != series)
     error = pl.col("actual") - pl.col("value")
     later = pl.col("timestamp") >= since
     spread = dict((model.backtest.with_columns(e=error)).group_by("horizon").agg(pl.col("e").std()).iter_rows())
     two = 2 * pl.col("horizon").replace_strict(spread, return_dtype=pl.Float64)
-    yield "shift", rows.with_columns(pl.when(later).then(pl.col("actual") + two).otherwise(pl.col("actual")))
-    yield "scale", rows.with_columns(pl.when(later).then(pl.col("actual") + error).otherwise(pl.col("actual")))
+    for name, added in (("shift", two), ("scale", error)):
+        moved = rows.with_columns(pl.when(later).then(pl.col("actual") + added).otherwise(pl.col("actual")))
+        yield name, pl.concat([moved, others])
     for name, change in OF_OBSERVATIONS.items():
-        other = model.live(change(observed, since), first, last)
-        yield name, other.filter(pl.col("series_id") == series)
+        changed = model.live(change(observed, since), first, last)
+        yield name, pl.concat([changed.filter(pl.col("series_id") == series), others])
 
 
 def told(found: dict[str, Any]) -> Iterator[str]:

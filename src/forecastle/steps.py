@@ -7,6 +7,7 @@ repeated does no harm.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -35,6 +36,7 @@ from forecastle.errors import (
     UserError,
 )
 from forecastle.frame import SERIES, iso, read_note, write_json, write_table
+from forecastle.memory import hand_back
 from forecastle.models import (
     baked,
     bundle,
@@ -47,10 +49,12 @@ from forecastle.models import (
     training,
     untrained,
 )
+from forecastle.models.learning import load_lightgbm
 from forecastle.monitoring import concept, drift, incidents, metrics, retraining, verdicts
 from forecastle.reporting import figures
 from forecastle.reporting.comparison import Comparison
 from forecastle.run import Run, Summary, failure
+from forecastle.settings import Settings
 from forecastle.task import DAY
 from forecastle.watching import newest_of, seconds
 
@@ -158,15 +162,18 @@ def version(run: Run) -> Summary:
 def train(run: Run) -> Summary:
     """Back-test every candidate, fit the one that earned it on all data, and register it."""
     version_note = _load(run.folder / "version.json")
-    trained = training.train(
-        run.task,
-        _examples(run),
-        version_note["version"],
-        _load(run.folder / "reference.json"),
-        run.now,
-        run.home,
-        _champion_until(run),
-    )
+    load_lightgbm()
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(_warm, run.settings)
+        trained = training.train(
+            run.task,
+            _examples(run),
+            version_note["version"],
+            _load(run.folder / "reference.json"),
+            run.now,
+            run.home,
+            _champion_until(run),
+        )
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
     made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))
     folder = bundle.save(made, run.folder / "bundle")
@@ -185,11 +192,18 @@ def train(run: Run) -> Summary:
     data = versioning.record(run.settings, run.task, version_note["version"])
     registered = registry.log_training(run.settings, run.task, made, folder, reports, gate, data)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
+    hand_back()
     return {
         "model_version": registered.version,
         "estimator": trained.bundle.estimator,
         **{name: scores[name] for name in ("rmse", "skill", "coverage", "n")},
     }
+
+
+def _warm(settings: Settings) -> None:
+    """Import what a training needs in the end while its models are fitted."""
+    registry.warm(settings)
+    figures.warm()
 
 
 def promote(run: Run) -> Summary:

@@ -15,6 +15,7 @@ from forecastle.data import formats
 from forecastle.data.ahead import ISSUED_AT, make_issued
 from forecastle.data.archive import Archive
 from forecastle.data.budget import open_ledger
+from forecastle.data.decoded import decode, keep
 from forecastle.data.ledger import LastAnswer
 from forecastle.data.providers import PROVIDERS, Provider, file
 from forecastle.errors import AnswerChanged, NothingThere, SourceUnavailable, StorageUnavailable, UserError
@@ -189,8 +190,9 @@ def save_batch(folder: Path, batch: Batch, flushed: bool = True) -> Path:
 
     The note is written last and names the table's digest: without both, whole and of each other, there is no batch.
     """
-    table = write_table(folder / BATCH_TABLE, batch.rows, flushed)
-    digests = {"sha256": _digest(table.read_bytes()), "issued": ""}
+    content = write_table(folder / BATCH_TABLE, batch.rows, flushed).read_bytes()
+    digests = {"sha256": _digest(content), "issued": ""}
+    keep(content, batch.rows)
     if batch.issued.height:
         digests["issued"] = _digest(write_table(folder / ISSUED_TABLE, batch.issued, flushed).read_bytes())
     note = {name: getattr(batch, name) for name in Batch.__dataclass_fields__ if name not in ("rows", "issued")}
@@ -208,14 +210,14 @@ def load_batch(folder: Path) -> Batch:
     if note.get("sha256") != _digest(table) or (said and said != _digest(issued)):
         raise UserError(f"a whole batch in {folder}", "none", "Run the ingest step of this run first.")
     return Batch(
-        rows=pl.read_parquet(table),
+        rows=decode(table),
         **{name: datetime.fromisoformat(note[name]) for name in ("start", "end", "collected_at")},
         live=note["live"],
         archived=tuple(note["archived"]),
         duplicates=note["duplicates"],
         after_collection=note["after_collection"],
         recalled=tuple(note.get("recalled", ())),
-        issued=pl.read_parquet(issued) if said else empty_observations(()),
+        issued=decode(issued) if said else empty_observations(()),
     )
 
 

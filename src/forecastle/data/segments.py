@@ -31,6 +31,7 @@ import polars as pl
 
 from forecastle import __version__
 from forecastle.data import formats
+from forecastle.data.decoded import SMALL, decode, is_kept, keep
 from forecastle.data.store import Store
 from forecastle.errors import StorageUnavailable
 from forecastle.frame import instant
@@ -124,9 +125,15 @@ class Segments:
         """Return these columns of the rows from start to end that contents of segments hold."""
         if not contents:
             return pl.DataFrame(schema=dict(schema))
-        rows = pl.scan_parquet(list(contents), schema=dict(schema), missing_columns="insert", extra_columns="ignore")
+        bounds = list(self._bounds(start, end))
         try:
-            return rows.filter(*self._bounds(start, end)).collect()
+            if sum(map(len, contents)) <= SMALL:
+                rows = pl.concat(_shaped(decode(content), schema) for content in contents)
+                return rows.filter(*bounds) if bounds else rows
+            found = pl.scan_parquet(
+                list(contents), schema=dict(schema), missing_columns="insert", extra_columns="ignore"
+            )
+            return found.filter(*bounds).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(self.store, error) from error
 
@@ -206,13 +213,13 @@ class Segments:
         contents = self.store.get([one.name for one in segments])
         self._require_known(contents)
         try:
-            return pl.concat([pl.read_parquet(content) for content in contents], how="diagonal")
+            return pl.concat([decode(content) for content in contents], how="diagonal")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(self.store, error) from error
 
     def _require_known(self, contents: Sequence[bytes]) -> None:
         try:
-            notes = [pl.read_parquet_metadata(BytesIO(content)) for content in contents]
+            notes = [pl.read_parquet_metadata(BytesIO(content)) for content in contents if not is_kept(content)]
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _unreadable(self.store, error) from error
         for note in notes:
@@ -230,11 +237,25 @@ class Segments:
         notes = {FORMAT_NOTE: str(FORMAT), WRITER_NOTE: __version__}
         table.write_parquet(buffer, compression="zstd", statistics=True, metadata=notes)
         content = buffer.getvalue()
+        keep(content, table)
         first, last = table[self.by][0], table[self.by][-1]
         digest = hashlib.sha256(content).hexdigest()[:16]
         name = f"{kind}-{first:{NAME_TIME}}-{last:{NAME_TIME}}-{table.height}-{digest}{SUFFIX}"
         self.store.put(name, content)
         return _from_name(self.store.uri, name)
+
+
+def _shaped(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return these columns of a table, null where it lacks one; a column of another type is an error of Polars'."""
+    columns = []
+    for name, kind in schema.items():
+        if name not in table.columns:
+            columns.append(pl.Series(name, [None], kind).new_from_index(0, table.height))
+        elif (column := table.get_column(name)).dtype == kind:
+            columns.append(column)
+        else:
+            raise pl.exceptions.SchemaError(f"column {name!r} of type {column.dtype}, not {kind}")
+    return pl.DataFrame(columns)
 
 
 @lru_cache(maxsize=4096)

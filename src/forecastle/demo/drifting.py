@@ -34,34 +34,50 @@ def drift(stage: Stage) -> Iterator[Claim]:
     stage.fault = partial(in_the_sun, since=stage.warmed_from, timezone=stage.task.timezone, kelvin=WARMED)
     until = stage.warmed_from + MOST_DAYS * DAY
     with Journal(stage.settings.journal_url) as journal:
-        before, incident = _width(journal, stage, victim), None
-        while incident is None and stage.now < until:
+        before, after, incident = _width(journal, stage, victim), math.nan, None
+        while stage.now < until and not (incident and after > WIDER * before):
             stage.now += HOUR
             watched = stage.must_run("live")["watch"]
-            incident = next((one for one in journal.incidents(stage.task.name, True) if one.kind == ALARM), None)
             if stage.now >= stage.warmed_from + DAY and stage.now.hour == stage.warmed_from.hour:
                 stage.telling.say(f"   {iso(stage.now)}: RMSE of the day " + _errors(journal, stage))
-        found = "" if incident is None else watched["concept_drift"]
-        took = (stage.now - stage.warmed_from) // HOUR
-        name, _, since = found.partition(" since ")
-        yield Claim(
-            f"{took} hours after {victim}'s sensor began to be warmed, up to {WARMED:g} K at noon: {found or 'no alarm'}",
-            name == victim and ";" not in since and datetime.fromisoformat(since) > stage.warmed_from,
-        )
+            if incident is None:
+                incident = next((one for one in journal.incidents(stage.task.name, True) if one.kind == ALARM), None)
+                if incident is not None:
+                    yield _raised(stage, victim, watched["concept_drift"])
+                    yield from _answered(stage, journal, incident)
+            after = _width(journal, stage, victim)
         if incident is None:
+            yield _raised(stage, victim, "")
             return
-        after = _width(journal, stage, victim)
         yield Claim(
-            f"the intervals followed: {victim}'s went from {before:.2f} to {after:.2f} times as wide as the others'",
+            f"the intervals followed within {_warmed_for(stage)} hours: {victim}'s went from {before:.2f} to {after:.2f} "
+            "times as wide as the others'",
             after > WIDER * before,
         )
-        yield from _answered(stage, journal, incident)
     with Client(stage.settings) as client:
         page = client.get(Request(f"{stage.address}/")).body.decode()
         told = client.get(Request(f"{stage.address}/v1/incidents")).body.decode()
     yield Claim(
         "the page and the incident log of the service show it", ALARM.replace("-", " ") in page and ALARM in told
     )
+
+
+def _raised(stage: Stage, victim: str, found: str) -> Claim:
+    name, _, since = found.partition(" since ")
+    return Claim(
+        f"{_warmed_for(stage)} hours after {victim}'s sensor began to be warmed, up to {WARMED:g} K at noon: "
+        f"{found or 'no alarm'}",
+        name == victim and ";" not in since and datetime.fromisoformat(since) > _begun(stage),
+    )
+
+
+def _warmed_for(stage: Stage) -> int:
+    return (stage.now - _begun(stage)) // HOUR
+
+
+def _begun(stage: Stage) -> datetime:
+    assert stage.warmed_from is not None, "the chapter has begun"
+    return stage.warmed_from
 
 
 def _answered(stage: Stage, journal: Journal, incident: Incident) -> Iterator[Claim]:

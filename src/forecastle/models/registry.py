@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +49,12 @@ GATE = "gate"
 REJECTED = "rejected_at"
 REJECTION = (REJECTED, "rejected_by", "rejected_because")
 NO_REGISTRY = re.compile(r"/(registered-models|model-versions)\b.* 404 ", re.DOTALL)  # as MLflow says it
+
+
+def warm(settings: Settings) -> None:
+    """Import MLflow and open its store, which takes seconds the first time; what hinders it tells the next call."""
+    with suppress(RegistryUnavailable), _registry(settings) as client:
+        client.search_experiments(max_results=1)
 
 
 def log_training(

@@ -8,7 +8,8 @@ assemble  the same members fitted on all data, intervals calibrated by every out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -27,10 +28,21 @@ from forecastle.models.bundle import Bundle
 from forecastle.models.estimators import candidates, fit_all, predict
 from forecastle.models.evaluation import scores, scores_by_series, skill_interval
 from forecastle.models.intervals import Errors, Spread, adapt, calibrate
-from forecastle.models.learning import Fitted, Options, Pairs, all_pairs, both, labelled, spread_out, thinned
+from forecastle.models.learning import (
+    Fitted,
+    Options,
+    Pairs,
+    all_pairs,
+    both,
+    labelled,
+    one_thread_each,
+    spread_out,
+    thinned,
+)
 from forecastle.models.model import Model, apply, combine
 from forecastle.models.promotion import MIN_ORIGINS
 from forecastle.models.selection import VALIDATION_PAIRS, Choice, choose
+from forecastle.models.trees import THREADS
 from forecastle.models.tuning import tune
 from forecastle.task import Task, duration_text
 
@@ -84,13 +96,19 @@ def train(
         seconds = task.training.tune.total_seconds()
         tuned = tune(past, cut, options, seconds, folder, f"{task.digest}-{data_version}")
         options = replace(options, boosting=tuned.boosting) if tuned else options
-    judged = judge(task, past, test, cut, options)
-    choice, until = judged.choice, int(examples.times.max())
-    final, spread = both(
-        partial(fit_all, choice.weights, examples, until, options),
-        partial(spread_of, task, [*choice.errors, judged.errors]),
-    )
-    model = assemble(task, examples, choice, final, spread)
+    until = int(examples.times.max())
+    with one_thread_each(), ThreadPoolExecutor(THREADS) as pool:
+        begun: list[Future[dict[str, Fitted]]] = []
+
+        def begin(choice: Choice) -> None:
+            begun.append(pool.submit(fit_all, choice.weights, examples, until, options))
+
+        judged = judge(task, past, test, cut, options, begin)
+        met = None
+        if champion_until is not None and micros(champion_until) > cut:
+            met = pool.submit(contest, task, examples, judged, fair_cut(examples, micros(champion_until)), options)
+        spread = spread_of(task, [*judged.choice.errors, judged.errors])
+        model = assemble(task, examples, judged.choice, begun[0].result(), spread)
     bundle = Bundle(
         task=task.name,
         task_digest=task.digest,
@@ -103,17 +121,22 @@ def train(
         backtest=_report(judged, cut, last) | ({"tuning": asdict(tuned)} if tuned else {}),
         reference=reference,
     )
-    met = None
-    if champion_until is not None and micros(champion_until) > cut:
-        met = contest(task, examples, judged, fair_cut(examples, micros(champion_until)), options)
-    return Trained(bundle, judged.rows, met)
+    return Trained(bundle, judged.rows, None if met is None else met.result())
 
 
-def judge(task: Task, past: Examples, test: Examples, until: int, options: Options) -> Judged:
+def judge(
+    task: Task,
+    past: Examples,
+    test: Examples,
+    until: int,
+    options: Options,
+    chosen: Callable[[Choice], None] = lambda _: None,
+) -> Judged:
     """Choose and fit on ``past`` what was known up to ``until``, and forecast the origins of ``test`` with it.
 
     The back-test in one call: nothing of ``test`` but its features, and for the recalibration of intervals the
-    outcomes known by then, is seen. Raises NotEnoughHistory where ``past`` holds nothing to learn from.
+    outcomes known by then, is seen. ``chosen`` hears what serves as soon as that is decided, while candidates are still
+    being fitted. Raises NotEnoughHistory where ``past`` holds nothing to learn from.
     """
     if not labelled(past, until).any():
         raise NotEnoughHistory(
@@ -121,10 +144,13 @@ def judge(task: Task, past: Examples, test: Examples, until: int, options: Optio
             f"none that is followed by another within {duration_text(task.horizon)}",
             "Collect more history first, or mend the column.",
         )
-    choice, fitted = both(
-        partial(choose, past, until, options),
-        partial(fit_all, candidates(past.recipe), past, until, options),
-    )
+
+    def choosing() -> Choice:
+        choice = choose(past, until, options)
+        chosen(choice)
+        return choice
+
+    choice, fitted = both(choosing, partial(fit_all, candidates(past.recipe), past, until, options))
     model = assemble(task, past, choice, fitted, spread_of(task, choice.errors))
     forecasts = {name: predict(one, test) for name, one in fitted.items()}
     made = combine(model, test, [forecasts[name] for name in choice.weights])

@@ -3,8 +3,12 @@
 The errors of a forecast have a season: noon is harder than night, six hours ahead harder than one. So each live error
 is first taken relative to the mean and spread that the back-test's errors had at that hour of the local day and step
 ahead, and to how hard its series is. What is left has about mean 0 and spread 1 while nothing changes. Its level (up or
-down) and its size (up) go through the Page-Hinkley test (Page 1954), by river. ``python -m benchmarks drift`` shows
-what that finds, how soon, and how often without a cause.
+down) and its size (up) go through the Page-Hinkley test (Page 1954), by river, and so does the daily wave in it.
+
+Most of what makes an hour hard makes it hard for several series: a front passes all stations of a city. So where there
+are at least three, the same tests look, too, at what sets each apart from the mean of the others at the same time,
+relative to how far apart they were in the back-test. A change of one sensor stands out there sooner, and one of the
+weather does not show. ``python -m benchmarks drift`` tells what all that finds, how soon, and how often without cause.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ LEVEL, SIZE = (1.0, 50.0), (0.5, 80.0)  # of Page-Hinkley: what is let pass at e
 WAVE = (0.5, 7.5)  # the same for each day
 LEAST_DAYS = 5
 LONGEST = 10.0  # spreads: an error beyond that counts as that, so that one wild hour is no change
+PEERS = 2  # at least, that a series is set beside at any time
+LATELY = timedelta(days=3)  # before an alarm, in which who is furthest apart counts as its cause
 SHRUNK = 20  # a cell's spread counts as if it had so many errors of the whole beside its own
 
 
@@ -54,15 +60,27 @@ def profile(task: Task, rows: pl.DataFrame) -> dict[str, Any]:
         [step, hour, mean * n / (n + SHRUNK), ((var * n + steps[step] * SHRUNK) / (n + SHRUNK)) ** 0.5]
         for step, hour, mean, var, n in cells.sort("horizon", "hour").iter_rows()
     ]
-    found: dict[str, Any] = {"series": usual, "cells": table, "spread": {}, "size": {}, "wave": {}}
+    found: dict[str, Any] = {"series": usual, "cells": table, "spread": {}}
+    found["spread"] = _spread_of(standardised(task, found, rows))
     means = standardised(task, found, rows)
-    found["spread"] = dict(means.group_by("series_id").agg(pl.col("z").std(ddof=0)).iter_rows())
-    means = standardised(task, found, rows)
+    apart = {"spread": _spread_of(_apart(means))}
+    found["peers"] = apart | _usual(task, _relative(_apart(means), apart["spread"]))
+    return found | _usual(task, means)
+
+
+def _spread_of(means: pl.DataFrame) -> dict[str, float]:
+    spreads = means.group_by("series_id").agg(pl.col("z").std(ddof=0)).filter(pl.col("z") > 0)
+    return dict(spreads.iter_rows())
+
+
+def _usual(task: Task, means: pl.DataFrame) -> dict[str, Any]:
+    """Return how large each series' standardised errors are, mean and spread, and how far its daily wave goes."""
     sizes = means.group_by("series_id").agg(pl.col("z").abs().mean(), pl.col("z").abs().std(ddof=0).alias("s"))
-    found["size"] = {name: [mean, spread] for name, mean, spread in sizes.iter_rows()}
-    for (name,), days in _waves(task, means).group_by("series_id"):
-        found["wave"][name] = [days[part].std(ddof=0) for part in ("sine", "cosine")]
-    return found
+    waves = _waves(task, means).group_by("series_id")
+    return {
+        "size": {name: [mean, spread] for name, mean, spread in sizes.iter_rows()},
+        "wave": {str(name): [days[part].std(ddof=0) for part in ("sine", "cosine")] for (name,), days in waves},
+    }
 
 
 def standardised(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> pl.DataFrame:
@@ -70,7 +88,7 @@ def standardised(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> pl
     profile; in the order of time. Series and cells that the profile does not know are left out."""
     schema = {"horizon": pl.Int64, "hour": pl.Int64, "mean": pl.Float64, "usual": pl.Float64}
     cells = pl.DataFrame(known["cells"], schema=schema, orient="row")
-    series, spread = _spreads(known["series"], "own"), _spreads(known["spread"], "spread")
+    series = _spreads(known["series"], "own")
     relative = (
         _errors(task, rows)
         .join(series, on="series_id")
@@ -78,26 +96,59 @@ def standardised(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> pl
         .with_columns(z=(pl.col("error") / pl.col("own") - pl.col("mean")) / pl.col("usual"))
     )
     means = relative.filter(pl.col("usual") > 0).group_by("series_id", "timestamp").agg(pl.col("z").mean())
-    means = means.join(spread, on="series_id", how="left").with_columns(pl.col("z") / pl.col("spread").fill_null(1.0))
-    return means.drop("spread").sort("series_id", "timestamp")
+    return _relative(means, known["spread"]).sort("series_id", "timestamp")
 
 
 def test(task: Task, known: Mapping[str, Any], rows: pl.DataFrame) -> str:
     """Say which series' errors have changed, and since when it is known; empty where none has."""
-    found: list[str] = []
-    for (name,), one in standardised(task, known, rows).group_by("series_id", maintain_order=True):
-        since = changed_at(task, known, str(name), one)
-        if since is not None:
-            found.append(f"{name} since {iso(since)}")
-    return "; ".join(found)
+    found = changes(task, known, standardised(task, known, rows))
+    return "; ".join(f"{name} since {iso(found[name])}" for name in sorted(found))
 
 
-def changed_at(task: Task, known: Mapping[str, Any], series: str, means: pl.DataFrame) -> datetime | None:
-    """Return when the test first says that a series' errors changed; ``means`` are its rows of ``standardised``."""
-    at = first_alarm(means["z"].to_numpy(), known["size"][series])
+def changes(task: Task, known: Mapping[str, Any], means: pl.DataFrame) -> dict[str, datetime]:
+    """Return the series whose errors have changed, and since when that is known; ``means`` is what ``standardised``
+    gives.
+
+    A series that changes sets its peers apart from their mean as well, if less than itself: to blame is the one that is
+    furthest apart, and from then on it is nobody's peer.
+    """
+    found = _alarms(task, known, means)
+    peers = known.get("peers") or {"spread": {}}  # of models judged before peers were looked at nothing is known
+    suspects = set(peers["spread"])
+    while suspects:
+        apart = _relative(_apart(means), peers["spread"])
+        alarms = _alarms(task, peers, apart.filter(pl.col("series_id").is_in(suspects)))
+        if not alarms:
+            break
+        at = min(alarms.values())
+        changed = {one for one, since in found.items() if since <= at} & set(means["series_id"].unique())
+        if not changed:
+            changed = {_furthest(apart, at)}
+            found |= dict.fromkeys(changed, at)
+        means = means.filter(~pl.col("series_id").is_in(changed))
+        suspects = set(alarms) - changed
+    return found
+
+
+def _furthest(apart: pl.DataFrame, at: datetime) -> str:
+    """Return the series that was furthest apart from its peers in the days before a time."""
+    lately = apart.filter(pl.col("timestamp").is_between(at - LATELY, at))
+    return str(lately.group_by("series_id").agg((pl.col("z") ** 2).mean()).sort("z", "series_id")["series_id"][-1])
+
+
+def _alarms(task: Task, usual: Mapping[str, Any], means: pl.DataFrame) -> dict[str, datetime]:
+    """Return when the tests first say that a series has changed, of those of which they do."""
+    each = means.group_by("series_id", maintain_order=True)
+    alarms = {str(name): _changed_at(task, usual, str(name), rows) for (name,), rows in each}
+    return {name: at for name, at in alarms.items() if at is not None}
+
+
+def _changed_at(task: Task, usual: Mapping[str, Any], series: str, means: pl.DataFrame) -> datetime | None:
+    """Return when the tests first say that a series changed; ``means`` are its rows, in the order of time."""
+    at = first_alarm(means["z"].to_numpy(), usual["size"][series])
     hourly: datetime | None = None if at is None else means["timestamp"][at]
     days = _waves(task, means)
-    parts = zip(("sine", "cosine"), known["wave"].get(series, ()), strict=False)
+    parts = zip(("sine", "cosine"), usual["wave"].get(series, ()), strict=False)
     alarms = [first_wave_alarm(days[part].to_numpy() / spread) for part, spread in parts if spread]
     daily: list[datetime] = [days["until"][one] for one in alarms if one is not None]
     return min((one for one in (hourly, *daily) if one is not None), default=None)
@@ -132,6 +183,19 @@ def first_wave_alarm(days: npt.NDArray[np.float64]) -> int | None:
         if wave.drift_detected:
             return number
     return None
+
+
+def _apart(means: pl.DataFrame) -> pl.DataFrame:
+    """Return how far each series is from the mean of the others at the same time, where there are enough of them."""
+    others = pl.len().over("timestamp") - 1
+    mean = (pl.col("z").sum().over("timestamp") - pl.col("z")) / others
+    return means.with_columns(z=pl.col("z") - mean, others=others).filter(pl.col("others") >= PEERS).drop("others")
+
+
+def _relative(means: pl.DataFrame, spread: Mapping[str, float]) -> pl.DataFrame:
+    """Return standardised errors relative to each series' spread; one whose spread is not known stays as it is."""
+    told = means.join(_spreads(spread, "spread"), on="series_id", how="left", maintain_order="left")
+    return told.with_columns(pl.col("z") / pl.col("spread").fill_null(1.0)).drop("spread")
 
 
 def _waves(task: Task, means: pl.DataFrame) -> pl.DataFrame:

@@ -51,8 +51,8 @@ def reach(task: Task) -> timedelta:
 
 def newest_of_each(task: Task, rows: pl.DataFrame) -> dict[str, datetime]:
     """Return of rows when the newest value of the target is from, by series; one without any value is left out."""
-    values = rows.lazy().filter(pl.col(task.target).is_not_null())
-    return dict(values.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).collect().iter_rows())
+    values = rows.filter(pl.col(task.target).is_not_null())
+    return dict(values.group_by(SERIES).agg(pl.col(TIMESTAMP).max()).iter_rows())
 
 
 def oldest(journal: Journal, task: Task, newest: Mapping[str, datetime], now: datetime) -> Oldest | None:

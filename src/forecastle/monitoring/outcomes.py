@@ -36,9 +36,9 @@ def settle(
     oldest: datetime | None = due["origin"].min()  # type: ignore[assignment]
     before = journal.outcomes(task.name, since, SCORED_BY)
     first: datetime | None = before["origin"].min()  # type: ignore[assignment]
-    known = read(min(one for one in (oldest, first, now) if one is not None))
-    scored = journal.score(score(task, due, known, now))
-    revised = journal.rescore(changed(before, came_true(task, before.drop("actual"), known, now).collect()))
+    truth = known_truth(task, read(min(one for one in (oldest, first, now) if one is not None)), now)
+    scored = journal.score(outcomes_of(task, due, truth, now))
+    revised = journal.rescore(changed(before, came_true(task, before.drop("actual"), truth)))
     lost = journal.give_up(task.name, give_up_before(task, now))
     return {"due": due.height, "scored": scored, "revised": revised, "never_came": lost}
 
@@ -52,20 +52,42 @@ def score(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: 
     observation is absent, null or not settled yet (``Task.settled_after``) has no outcome and is left out; nothing
     after ``now`` is used.
     """
-    return (
-        came_true(task, forecasts, observations, now)
-        .with_columns(instant(now).alias("scored_at"))
-        .select(list(OUTCOME))
-        .sort("timestamp", "series_id", "horizon", "forecast_id")
-        .collect()
-    )
+    return outcomes_of(task, forecasts, known_truth(task, observations, now), now)
 
 
-def came_true(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame, now: datetime) -> pl.LazyFrame:
+def outcomes_of(task: Task, forecasts: pl.DataFrame, truth: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return what ``score`` does, of the truth as ``known_truth`` gives it."""
+    scored = came_true(task, forecasts, truth).with_columns(instant(now).alias("scored_at")).select(list(OUTCOME))
+    return scored.sort("timestamp", "series_id", "horizon", "forecast_id")
+
+
+def came_true(task: Task, forecasts: pl.DataFrame, truth: pl.DataFrame) -> pl.DataFrame:
     """Return the forecasts, in the columns that are given, of which ``score`` makes outcomes, and their ``actual``."""
-    known = observations.filter(pl.col("timestamp") <= instant(now - task.settled_after))
-    joined = _by_bar(task, forecasts, known) if task.grid == "observed" else _by_clock(task, forecasts, known)
+    if task.grid == "observed":
+        origins = truth.select("series_id", "origin", "bar")
+        placed = forecasts.join(origins, on=["series_id", "origin"]).with_columns(pl.col("bar") + pl.col("horizon"))
+        joined = placed.join(truth.drop("origin"), on=["series_id", "bar"])
+    else:
+        joined = forecasts.with_columns(_slot(task)).join(truth, on=["series_id", "slot"])
     return joined.filter(pl.col("actual").is_not_null() & pl.col("actual").is_not_nan())
+
+
+def known_truth(task: Task, observations: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return what observations that have settled by ``now`` say came true: series_id, actual, and ``slot``, the number
+    of the step since 1970; on the observed grid instead of that ``origin``, the bar's time, and ``bar``, its number."""
+    known = observations.filter(pl.col("timestamp") <= instant(now - task.settled_after))
+    actual = pl.col(task.target).alias("actual")
+    if task.grid == "observed":
+        numbers = pl.int_range(pl.len(), dtype=pl.Int64).over("series_id").alias("bar")
+        bars = known.sort("series_id", "timestamp").with_columns(numbers)
+        return bars.select("series_id", pl.col("timestamp").alias("origin"), "bar", actual)
+    order = [name for name in (AVAILABLE_AT, "timestamp", COLLECTED_AT) if name in observations.columns]
+    steps = known.sort(order).select("series_id", _slot(task), actual)
+    return steps.unique(["series_id", "slot"], keep="last", maintain_order=True)
+
+
+def _slot(task: Task) -> pl.Expr:
+    return (pl.col("timestamp").dt.epoch("us") // (task.frequency // timedelta(microseconds=1))).alias("slot")
 
 
 def changed(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
@@ -77,30 +99,3 @@ def changed(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
 def live_scores(outcomes: pl.DataFrame) -> dict[str, Any]:
     """Return what was delivered, by the back-test's own definition (``evaluation.scores``): pooled and per horizon."""
     return scores(outcomes)
-
-
-def _by_clock(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame) -> pl.LazyFrame:
-    step = task.frequency // timedelta(microseconds=1)
-    slot = (pl.col("timestamp").dt.epoch("us") // step).alias("slot")
-    order = [name for name in (AVAILABLE_AT, "timestamp", COLLECTED_AT) if name in observations.columns]
-    truth = (
-        observations.lazy()
-        .sort(order)
-        .select("series_id", slot, pl.col(task.target).alias("actual"))
-        .unique(["series_id", "slot"], keep="last", maintain_order=True)
-    )
-    return forecasts.lazy().with_columns(slot).join(truth, on=["series_id", "slot"])
-
-
-def _numbered(observations: pl.DataFrame) -> pl.LazyFrame:
-    """Return the observed bars of every series, numbered in time order."""
-    numbers = pl.int_range(pl.len(), dtype=pl.Int64).over("series_id").alias("bar")
-    return observations.lazy().sort("series_id", "timestamp").with_columns(numbers)
-
-
-def _by_bar(task: Task, forecasts: pl.DataFrame, observations: pl.DataFrame) -> pl.LazyFrame:
-    bars = _numbered(observations)
-    origins = bars.select("series_id", pl.col("timestamp").alias("origin"), "bar")
-    truth = bars.select("series_id", "bar", pl.col(task.target).alias("actual"))
-    placed = forecasts.lazy().join(origins, on=["series_id", "origin"]).with_columns(pl.col("bar") + pl.col("horizon"))
-    return placed.join(truth, on=["series_id", "bar"])

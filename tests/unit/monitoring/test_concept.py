@@ -107,3 +107,55 @@ def test_a_series_that_was_always_right_leaves_the_others_their_test(task: Task)
     rows = outcomes(40 * 24, seed=1)
     still = rows.with_columns(actual=pl.when(pl.col("series_id") == "EWR").then("value").otherwise("actual"))
     assert set(concept.profile(task, still)["series"]) == {"JFK"}
+
+
+THREE = ("EWR", "HPN", "LGA")
+
+
+def shared(hours: int, seed: int, start: datetime, weather: float = 5.0) -> pl.DataFrame:
+    """Outcomes of three series of whose errors most is the weather's, which is the same for all of them."""
+    front = pl.DataFrame({"timestamp": [start + hour * HOUR for hour in range(hours)]}).with_columns(
+        front=pl.Series(np.random.default_rng(100 + seed).normal(0, weather, hours))
+    )
+    rows = outcomes(hours, seed, start, THREE).join(front, on="timestamp")
+    return rows.with_columns(pl.col("actual") + pl.col("front")).drop("front")
+
+
+@pytest.fixture(scope="module")
+def apart() -> dict:
+    shipped = load_task(Path(__file__).parents[3] / "tasks" / "nyc-temperature.toml")
+    return json.loads(json.dumps(concept.profile(shipped, shared(40 * 24, 1, START))))
+
+
+def in_the_sun(rows: pl.DataFrame, since: datetime, series: tuple[str, ...], most: float) -> pl.DataFrame:
+    sun = most * ((pl.col("timestamp").dt.hour() - 11) * (2 * np.pi / 24)).sin().clip(lower_bound=0)
+    later = (pl.col("timestamp") >= since) & pl.col("series_id").is_in(series)
+    return rows.with_columns(pl.col("actual") + pl.when(later).then(sun).otherwise(0.0))
+
+
+def test_what_sets_one_series_apart_from_the_others_is_found_sooner_and_blames_only_it(task: Task, apart: dict) -> None:
+    since, sooner = LATER + timedelta(days=10), 0
+    for seed in range(2, 9):
+        rows = in_the_sun(shared(30 * 24, seed, LATER), since, ("LGA",), 4.0)
+        means = concept.standardised(task, apart, rows)
+        found = concept.changes(task, apart, means)
+        alone = concept.changes(task, {**apart, "peers": None}, means)  # as of a profile that knows no peers
+        assert since < found["LGA"] < since + timedelta(days=8)
+        assert found["LGA"] <= alone.get("LGA", found["LGA"])
+        assert set(found) - {"LGA"} == set(alone) - {"LGA"}, "what sets the others apart from it is not theirs"
+        sooner += found["LGA"] != alone.get("LGA")
+    assert sooner >= 4
+
+
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_weather_that_all_series_share_sets_none_apart(task: Task, apart: dict, seed: int) -> None:
+    hard = in_the_sun(shared(30 * 24, seed, LATER), LATER + timedelta(days=10), THREE, 4.0)
+    means = concept.standardised(task, apart, hard)
+    assert concept.changes(task, apart, means) == concept.changes(task, {**apart, "peers": None}, means)
+
+
+def test_two_series_are_no_peers_for_each_other(task: Task, known: dict, apart: dict) -> None:
+    assert known["peers"]["spread"] == {}
+    rows = shared(30 * 24, 3, LATER).filter(pl.col("series_id") != "HPN")
+    means = concept.standardised(task, apart, in_the_sun(rows, LATER + timedelta(days=10), ("LGA",), 2.5))
+    assert concept.changes(task, apart, means) == concept.changes(task, {**apart, "peers": None}, means)

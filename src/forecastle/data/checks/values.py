@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 
 from forecastle.data.checks.finding import (
     RUN,
-    SAME_SERIES,
     Finding,
     Verdict,
     Window,
@@ -109,30 +109,38 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
     if not limits:
         return passed("nothing: the task sets no flatline")
     expected = ", ".join(f"{name} to change within {duration_text(limit)}" for name, limit in limits.items())
-    still = pl.concat(_standing_still(rows.lazy(), name, limit) for name, limit in limits.items()).collect()
-    if still.is_empty():
+    timed = rows.filter(pl.col(TIMESTAMP).is_not_null()) if rows[TIMESTAMP].null_count() else rows
+    parts = [part for name, limit in limits.items() if (part := _standing_still(timed, name, limit)) is not None]
+    if not parts:
         return passed(expected)
+    still = pl.concat(parts)
     told = still.select(SERIES, "column", "value", "first").iter_rows()
     found = listed((f"{name} at {value:g} {column} from {when(first)}" for name, column, value, first in told), ", ")
     return Finding(expected, found, shown(still), failing=frozenset(still[SERIES].drop_nulls()))
 
 
-def _standing_still(rows: pl.LazyFrame, name: str, limit: timedelta) -> pl.LazyFrame:
-    """Return a row for each time that a series' column kept one value for so long."""
-    changes = ~SAME_SERIES | pl.col(name).ne(pl.col(name).shift(1))
-    return (
-        rows.filter(pl.col(TIMESTAMP).is_not_null() & pl.col(name).is_not_null())
-        .with_columns(changes.fill_null(True).cum_sum().alias("run"))
-        .group_by("run", maintain_order=True)
-        .agg(
-            pl.col(SERIES).first(),
-            pl.lit(name).alias("column"),
-            pl.col(name).first().alias("value"),
-            pl.col(TIMESTAMP).first().alias("first"),
-            pl.col(TIMESTAMP).last().alias("last"),
-        )
-        .filter(pl.col("last") - pl.col("first") >= limit)
-        .drop("run")
+def _standing_still(rows: pl.DataFrame, name: str, limit: timedelta) -> pl.DataFrame | None:
+    """Return a row for each time that a series' column kept one value for so long, of rows that all have a time; None
+    where it never did."""
+    values = rows[name].to_numpy()
+    there = np.flatnonzero(~np.isnan(values))
+    values, runs, at = values[there], rows[RUN].to_numpy()[there], rows[TIMESTAMP].to_physical().to_numpy()[there]
+    changes = np.ones(len(there), dtype=bool)
+    changes[1:] = (runs[1:] != runs[:-1]) | (values[1:] != values[:-1])
+    begins = np.flatnonzero(changes)
+    ends = np.append(begins[1:], len(there)) - 1 if len(there) else begins
+    still = at[ends] - at[begins] >= limit // timedelta(microseconds=1)
+    if not still.any():
+        return None
+    first, last = rows[there[begins[still]]], rows[there[ends[still]]]
+    return pl.DataFrame(
+        [
+            first[SERIES],
+            pl.Series("column", [name] * first.height, pl.String()),
+            first[name].alias("value"),
+            first[TIMESTAMP].alias("first"),
+            last[TIMESTAMP].alias("last"),
+        ]
     )
 
 

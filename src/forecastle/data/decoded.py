@@ -1,0 +1,57 @@
+"""Small Parquet files, each decoded once by a process: a live pass opens the same few again and again.
+
+A table is known by the digest of its file's bytes, so whatever else may stand in that file by now is read anew, and what
+is damaged is found. Opening a file of a hundred rows takes Polars some milliseconds; looking it up takes none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from threading import Lock
+
+import polars as pl
+
+SMALL = 2**20  # bytes of a file; opening a larger one takes long because of its rows
+MOST_OF_ONE, MOST = 4 * 2**20, 16 * 2**20  # bytes of a table, and of all that are kept: those used longest ago give way
+_TABLES: dict[bytes, tuple[pl.DataFrame, int]] = {}  # those used last at the end; each with its size
+_TAKEN = Lock()
+
+
+def decode(content: bytes) -> pl.DataFrame:
+    """Return the table that a Parquet file's bytes hold; of a small one, what was kept of it.
+
+    Raises Polars' own errors where they hold none.
+    """
+    if len(content) > SMALL:
+        return pl.read_parquet(content)
+    known = _found(_key(content))
+    return keep(content, pl.read_parquet(content)) if known is None else known
+
+
+def is_kept(content: bytes) -> bool:
+    """Tell whether ``decode`` need not look at a file's bytes again."""
+    return len(content) <= SMALL and _key(content) in _TABLES
+
+
+def keep(content: bytes, table: pl.DataFrame) -> pl.DataFrame:
+    """Keep the table that a file's bytes hold, if it is small, and return it: whoever wrote it need not read it."""
+    if len(content) <= SMALL and (size := int(table.estimated_size())) <= MOST_OF_ONE:
+        with _TAKEN:
+            _TABLES[_key(content)] = table.clone(), size
+            room = MOST - sum(one for _, one in _TABLES.values())
+            while room < 0:
+                room += _TABLES.pop(next(iter(_TABLES)))[1]
+    return table
+
+
+def _found(key: bytes) -> pl.DataFrame | None:
+    with _TAKEN:
+        known = _TABLES.pop(key, None)
+        if known is None:
+            return None
+        _TABLES[key] = known
+        return known[0].clone()
+
+
+def _key(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
