@@ -22,6 +22,15 @@ def utc_offsets(times: Integers, zone: str) -> Integers:
     return offsets[np.searchsorted(changes, times, side="right") - 1]
 
 
+def stands_still(first: int, last: int, zone: str) -> bool:
+    """Tell whether a zone's offset from UTC is the same at all times from first to last, in microseconds."""
+    if zone == "UTC":
+        return True
+    changes, _ = _offset_table(zone, first // (366 * _DAY), last // (366 * _DAY))
+    before, after = np.searchsorted(changes, (first, last), side="right")
+    return bool(before == after)
+
+
 def public_holidays(days: Integers, country: str) -> Booleans:
     """Return which local days (days since 1970) are public holidays of a country, such as ``US`` or ``DE-BY``."""
     years = 1970 + days // 366, 1971 + days // 365

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from forecastle.data.clock import public_holidays, utc_offsets
+from forecastle.data.clock import public_holidays, stands_still, utc_offsets
 from forecastle.data.panel import Floats, Integers, Panel
 from forecastle.data.recipe import Recipe
 
@@ -89,7 +89,7 @@ class Window:
         """
         steps = self.horizon if ahead is None else ahead
         back = seasons * self.recipe.season - steps
-        if self.recipe.grid != "regular" or self.recipe.season * self.panel.step % _DAY:
+        if self.recipe.grid != "regular" or self.recipe.season * self.panel.step % _DAY or self._clock_stands_still:
             return self.back(back, column)
         moved = self._clock_moved(steps, back)
         rows = np.flatnonzero(moved)
@@ -132,6 +132,15 @@ class Window:
         origin = self.recipe.reach
         moved = self._offsets[origin + ahead :][:size] - self._offsets[origin - back :][:size]
         return moved // step if moved.any() else moved
+
+    @cached_property
+    def _clock_stands_still(self) -> bool:
+        """Whether no row looks across a change of the local clock, as far back as features look or ahead."""
+        if not len(self.rows):
+            return True
+        times, step = self.panel.timestamps[self.rows], self.panel.step
+        first, last = int(times.min()) - self.recipe.reach * step, int(times.max()) + self.horizon * step
+        return stands_still(first, last, self.recipe.timezone)
 
     @cached_property
     def _offsets(self) -> Integers:

@@ -319,12 +319,13 @@ class Journal:
         Those made live and those made on request count alike, if issued by ``now``, and only those of the model that
         made the newest: another model's were held against another Reference.
         """
-        found: list[tuple[datetime, bool, str]] = []
+        found: list[tuple[Any, bool, str]] = []
         with self.transaction() as connection:
             for table, key in ((FORECASTS, FORECASTS.c.forecast_id), (PREDICTIONS, PREDICTIONS.c.prediction_id)):
                 issued = (table.c.task == task) & (table.c.issued_at <= now) & (table.c.model_version != UNTRAINED)
                 issued &= (table.c.horizon == 1) if table is FORECASTS else sql.true()
-                query = sql.select(table.c.issued_at, table.c.drifted, table.c.model_version).where(issued)
+                moment = sql.type_coerce(table.c.issued_at, sql.types.NullType)  # compared only
+                query = sql.select(moment, table.c.drifted, table.c.model_version).where(issued)
                 newest = query.order_by(table.c.issued_at.desc(), key).limit(limit)
                 found += [(at, drifted, model) for at, drifted, model in connection.execute(newest)]
         found.sort(key=lambda one: one[0], reverse=True)

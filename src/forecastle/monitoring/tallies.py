@@ -21,7 +21,7 @@ from forecastle.models.intervals import follow, outcome_weight
 from forecastle.monitoring.tables import HEARTBEATS, OUTCOMES
 
 LATEST_TRUTH = timedelta(days=30)  # how long after its time a truth that was given up is still looked for
-SETTLED = timedelta(days=3)  # after which most sources' truths seldom come or change
+SETTLED = timedelta(days=1)  # after which most sources' truths seldom come or change; where they do, it is doubled
 FORGOTTEN = "forgotten:"  # the heartbeats that count what is there no more, by what it was
 Moved = dict[tuple[str, int], float]
 """By series, and horizon or 0 for the series itself: the logarithm of what widths are multiplied by."""
@@ -76,10 +76,11 @@ class Tallies:
 
 def _seen(connection: sql.Connection, task: str, until: datetime) -> tuple[int, ...]:
     """Return numbers of which one is another when an outcome up to a time came or was revised, or any went."""
-    revisions = sql.func.coalesce(sql.func.sum(OUTCOMES.c.revisions), 0)
-    held = sql.select(sql.func.count(), revisions).select_from(OUTCOMES).where(_of(task, None, until))
+    within = _of(task, None, until)
+    revised = sql.select(sql.func.sum(OUTCOMES.c.revisions)).where(within & (OUTCOMES.c.revisions > 0))
     went = sql.select(HEARTBEATS.c.count).where(HEARTBEATS.c.task == task, HEARTBEATS.c.work == f"{FORGOTTEN}scored")
-    return (*map(int, connection.execute(held).one()), int(connection.execute(went).scalar() or 0))
+    others = (connection.execute(query).scalar() for query in (revised, went))  # each along an index of its own
+    return (_rows(connection, task, until), *(int(one or 0) for one in others))
 
 
 def _rows(
