@@ -31,6 +31,7 @@ from forecastle.cli import (
 from forecastle.cli.options import complain
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
 from forecastle.leaving import FAREWELL, leave_on_signals
+from forecastle.memory import take_sparingly
 
 app = typer.Typer(
     name="forecastle",
@@ -46,6 +47,7 @@ app = typer.Typer(
 def program() -> int:
     """Run the command this process was started with, ready to be told to leave."""
     leave_on_signals()
+    take_sparingly()
     return main()
 
 
