@@ -288,7 +288,8 @@ def _decide(
     """
     confirmed = _confirmed(stored, written, receipts, columns)
     # What a receipt is there for already is not said anew, though what it repeats may meanwhile be contested.
-    unheard = incoming.join(confirmed, on=(*VERSION, *columns), how="anti", nulls_equal=True)
+    heard = not confirmed.is_empty()
+    unheard = incoming.join(confirmed, on=(*VERSION, *columns), how="anti", nulls_equal=True) if heard else incoming
     sources = {_INCOMING: unheard, _STORED: stored, _CONFIRMED: confirmed}
     told = pl.concat(
         (rows.with_columns(pl.lit(source).alias(_SOURCE)) for source, rows in sources.items()), how="diagonal"
@@ -302,13 +303,16 @@ def _decide(
     came = judged.filter(pl.col(_SOURCE) != _STORED)
     # One that beats a stored one of the same instant has to be stored, or the beaten one would be read.
     beats = came.join(stored, on=VERSION, how="semi")
-    news = pl.concat([came.filter(_STORE), beats.filter(~pl.col(_STORE))])
-    rest = came.filter(~pl.col(_STORE)).join(beats, on=VERSION, how="anti")
+    news, rest = came.filter(_STORE), came.filter(~pl.col(_STORE))
+    if not beats.is_empty():
+        news = pl.concat([news, beats.filter(~pl.col(_STORE))])
+        rest = rest.join(beats, on=VERSION, how="anti")
     instants = pl.concat([stored.select(*VERSION, *columns), news.select(*VERSION, *columns)]).unique()
     contested = instants.filter(pl.struct(VERSION).is_duplicated()).select(*KEYS, pl.col(COLLECTED_AT).alias(SAID))
-    unclear = rest.join(contested, on=(*KEYS, SAID), how="semi")
-    clear = rest.join(contested, on=(*KEYS, SAID), how="anti")
-    return pl.concat([news, unclear]), clear.filter(pl.col(_SOURCE) == _INCOMING)
+    if not contested.is_empty():
+        news = pl.concat([news, rest.join(contested, on=(*KEYS, SAID), how="semi")])
+        rest = rest.join(contested, on=(*KEYS, SAID), how="anti")
+    return news, rest.filter(pl.col(_SOURCE) == _INCOMING)
 
 
 def _confirmed(
