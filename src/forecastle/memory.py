@@ -19,8 +19,8 @@ def take_sparingly() -> None:
     """Let large tables be taken from the system and go back to it as soon as they are free, and threads share what is
     kept for small ones.
 
-    Else every thread keeps what it ever freed, and a training takes half as much memory again. It is for the beginning of
-    a process: what was taken before stays as it is. What is computed is the same, and it takes no longer.
+    Else every thread keeps what it ever freed, and a training takes half as much memory again. It is for the beginning
+    of a process: what was taken before stays as it is. What is computed is the same, and it takes no longer.
     """
     set_option = _of_c("mallopt")
     set_option(ARENAS, MOST_ARENAS)

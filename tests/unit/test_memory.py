@@ -20,7 +20,8 @@ from forecastle.memory import hand_back, take_sparingly
 
 
 def resident():
-    return next(int(one.split()[1]) for one in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in one) // 1024
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if "VmRSS" in line) // 1024
 
 
 def work():

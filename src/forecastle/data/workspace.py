@@ -67,12 +67,19 @@ def commit_version(root: Path, settings: Settings, record: Path) -> None:
 
 
 def commit(root: Path, settings: Settings, files: Sequence[str], message: str) -> None:
-    """Commit these files as they are now, those that are there; nothing changed makes no commit."""
+    """Commit these files as they are now, those that are there, and no other; nothing changed makes no commit.
+
+    What else is staged, by a process that was killed before it committed it, waits for a commit of its own.
+    """
     from dulwich import porcelain
 
     with porcelain.open_repo_closing(str(root)) as git:
         porcelain.add(git, [str(root / name) for name in files if (root / name).exists()])
-        if not any(porcelain.status(git, untracked_files="no").staged.values()):
+        staged = {
+            path.decode() for kind in porcelain.status(git, untracked_files="no").staged.values() for path in kind
+        }
+        git.get_worktree().unstage(sorted(staged.difference(files)))
+        if staged.isdisjoint(files):
             return
         author = f"{settings.git_name} <{settings.git_email}>".encode()
         porcelain.commit(git, message.encode(), author=author, committer=author, no_verify=True, sign=False)

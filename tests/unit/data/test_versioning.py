@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from dulwich import porcelain
 
 from forecastle import __version__
 from forecastle.data import remotes, workspace
@@ -161,6 +162,29 @@ def test_a_process_killed_at_random_moments_is_healed_by_a_rerun(settings, task,
     version = snapshot.version
     assert sum("Version" in line for line in log(settings)) == 1
     assert (Path(settings.remote) / "files" / "md5" / version[:2] / version[2:]).read_bytes() == table.read_bytes()
+    assert status(settings) == ""
+
+
+def test_a_process_killed_between_staging_and_its_commit_leaves_the_commit_its_own_words(
+    settings, task, table, monkeypatch
+):
+    def killed(git, message, **options):
+        if message.startswith(b"Version"):
+            raise KeyboardInterrupt
+        return really(git, message, **options)
+
+    really = porcelain.commit
+    monkeypatch.setattr(porcelain, "commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        version_table(settings, task, table, "run-1")
+    assert status(settings) != "" and not any("Version" in line for line in log(settings))
+    monkeypatch.setattr(porcelain, "commit", really)
+    snapshot = version_table(settings, task, table, "run-1")
+    told = log(settings)
+    assert sum("Version" in line and "run-1" in line for line in told) == 1 and len(told) == 2
+    show = ["git", "-C", str(settings.versions), "show", "--name-only", "--format=%s", snapshot.commit]
+    subject, _, *files = subprocess.run(show, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert subject.startswith("Version") and any(snapshot.version in name for name in files)
     assert status(settings) == ""
 
 
