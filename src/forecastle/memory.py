@@ -33,6 +33,7 @@ def hand_back() -> None:
     What training leaves behind, hundreds of thousands of objects of its libraries above all, lives as long as the
     process: the garbage collector looks through it no more, which takes it a third of a second each time.
     """
+    gc.unfreeze()  # what was left before is looked through once more
     gc.collect()
     gc.freeze()
     _of_c("malloc_trim")(0)

@@ -161,6 +161,13 @@ def version(run: Run) -> Summary:
 
 def train(run: Run) -> Summary:
     """Back-test every candidate, fit the one that earned it on all data, and register it."""
+    try:
+        return _train(run)
+    finally:
+        hand_back()
+
+
+def _train(run: Run) -> Summary:
     version_note = _load(run.folder / "version.json")
     load_lightgbm()
     with ThreadPoolExecutor(1) as beside:
@@ -192,7 +199,6 @@ def train(run: Run) -> Summary:
     data = versioning.record(run.settings, run.task, version_note["version"])
     registered = registry.log_training(run.settings, run.task, made, folder, reports, gate, data)
     write_json(run.folder / "model.json", {"version": registered.version, "run_id": registered.run_id})
-    hand_back()
     return {
         "model_version": registered.version,
         "estimator": trained.bundle.estimator,

@@ -34,10 +34,13 @@ def is_kept(content: bytes) -> bool:
 
 
 def keep(content: bytes, table: pl.DataFrame) -> pl.DataFrame:
-    """Keep the table that a file's bytes hold, if it is small, and return it: whoever wrote it need not read it."""
+    """Keep a copy of the table that a file's bytes hold, if it is small, and return it: whoever wrote it need not read it.
+
+    A copy, for a part of a large table would keep all of that alive.
+    """
     if len(content) <= SMALL and (size := int(table.estimated_size())) <= MOST_OF_ONE:
         with _TAKEN:
-            _TABLES[_key(content)] = table.clone(), size
+            _TABLES[_key(content)] = table.select(pl.all().gather(pl.int_range(pl.len()))), size
             room = MOST - sum(one for _, one in _TABLES.values())
             while room < 0:
                 room += _TABLES.pop(next(iter(_TABLES)))[1]

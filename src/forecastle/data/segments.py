@@ -249,7 +249,7 @@ def _shaped(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFr
     """Return these columns of a table, null where it lacks one; a column of another type is an error of Polars'."""
     columns = []
     for name, kind in schema.items():
-        if name not in table.columns:
+        if name not in table.columns or table.get_column(name).dtype == pl.Null:
             columns.append(pl.Series(name, [None], kind).new_from_index(0, table.height))
         elif (column := table.get_column(name)).dtype == kind:
             columns.append(column)

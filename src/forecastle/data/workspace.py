@@ -69,7 +69,8 @@ def commit_version(root: Path, settings: Settings, record: Path) -> None:
 def commit(root: Path, settings: Settings, files: Sequence[str], message: str) -> None:
     """Commit these files as they are now, those that are there, and no other; nothing changed makes no commit.
 
-    What else is staged, by a process that was killed before it committed it, waits for a commit of its own.
+    What else is staged, by a process that was killed before it committed it, is taken back from the index: its own
+    commit stages it again.
     """
     from dulwich import porcelain
 

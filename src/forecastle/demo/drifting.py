@@ -44,7 +44,6 @@ def drift(stage: Stage) -> Iterator[Claim]:
                 incident = next((one for one in journal.incidents(stage.task.name, True) if one.kind == ALARM), None)
                 if incident is not None:
                     yield _raised(stage, victim, watched["concept_drift"])
-                    yield from _answered(stage, journal, incident)
             after = _width(journal, stage, victim)
         if incident is None:
             yield _raised(stage, victim, "")
@@ -54,6 +53,7 @@ def drift(stage: Stage) -> Iterator[Claim]:
             "times as wide as the others'",
             after > WIDER * before,
         )
+        yield from _answered(stage, journal, incident)
     with Client(stage.settings) as client:
         page = client.get(Request(f"{stage.address}/")).body.decode()
         told = client.get(Request(f"{stage.address}/v1/incidents")).body.decode()

@@ -52,9 +52,10 @@ NO_REGISTRY = re.compile(r"/(registered-models|model-versions)\b.* 404 ", re.DOT
 
 
 def warm(settings: Settings) -> None:
-    """Import MLflow and open its store, which takes seconds the first time; what hinders it tells the next call."""
-    with suppress(RegistryUnavailable), _registry(settings) as client:
-        client.search_experiments(max_results=1)
+    """Import MLflow and open its store, which takes seconds the first time. A server is asked nothing; what hinders it
+    tells the next call."""
+    with suppress(RegistryUnavailable), _registry(settings):
+        pass
 
 
 def log_training(

@@ -34,6 +34,7 @@ WAVE = (0.5, 7.5)  # the same for each day
 LEAST_DAYS = 5
 LONGEST = 10.0  # spreads: an error beyond that counts as that, so that one wild hour is no change
 PEERS = 2  # at least, that a series is set beside at any time
+MANY = 20  # series of which one alone moves the mean of the others so little that it sets none apart
 LATELY = timedelta(days=3)  # before an alarm, in which who is furthest apart counts as its cause
 SHRUNK = 20  # a cell's spread counts as if it had so many errors of the whole beside its own
 
@@ -109,25 +110,39 @@ def changes(task: Task, known: Mapping[str, Any], means: pl.DataFrame) -> dict[s
     """Return the series whose errors have changed, and since when that is known; ``means`` is what ``standardised``
     gives.
 
-    A series that changes sets its peers apart from their mean as well, if less than itself: to blame is the one that is
-    furthest apart, and from then on it is nobody's peer.
+    A series that changes sets its peers apart from their mean as well, if less than itself, the less the more there
+    are. So of few the one that is furthest apart is to blame for the first alarm, if that does not stand without it;
+    from then on it is nobody's peer.
     """
     found = _alarms(task, known, means)
     peers = known.get("peers") or {"spread": {}}  # of models judged before peers were looked at nothing is known
     suspects = set(peers["spread"])
-    while suspects:
+
+    def beside(means: pl.DataFrame, these: set[str]) -> tuple[pl.DataFrame, dict[str, datetime]]:
         apart = _relative(_apart(means), peers["spread"])
-        alarms = _alarms(task, peers, apart.filter(pl.col("series_id").is_in(suspects)))
+        return apart, _alarms(task, peers, apart.filter(pl.col("series_id").is_in(these)))
+
+    if means["series_id"].n_unique() > MANY:
+        alarms = beside(means, suspects)[1]
+        return found | {name: min(at, found.get(name, at)) for name, at in alarms.items()}
+    while suspects:
+        apart, alarms = beside(means, suspects)
         if not alarms:
             break
-        at = min(alarms.values())
-        changed = {one for one, since in found.items() if since <= at} & set(means["series_id"].unique())
+        first, at = min(alarms.items(), key=lambda one: (one[1], one[0]))
+        changed = {one for one, since in found.items() if since <= at} & set(means["series_id"])
         if not changed:
-            changed = {_furthest(apart, at)}
+            blamed = _furthest(apart, at)
+            again = beside(_without(means, {blamed}), {first})[1].get(first) if blamed != first else at
+            changed = {first if again is not None and again <= at else blamed}
             found |= dict.fromkeys(changed, at)
-        means = means.filter(~pl.col("series_id").is_in(changed))
+        means = _without(means, changed)
         suspects = set(alarms) - changed
     return found
+
+
+def _without(means: pl.DataFrame, these: set[str]) -> pl.DataFrame:
+    return means.filter(~pl.col("series_id").is_in(these))
 
 
 def _furthest(apart: pl.DataFrame, at: datetime) -> str:
@@ -186,10 +201,11 @@ def first_wave_alarm(days: npt.NDArray[np.float64]) -> int | None:
 
 
 def _apart(means: pl.DataFrame) -> pl.DataFrame:
-    """Return how far each series is from the mean of the others at the same time, where there are enough of them."""
-    others = pl.len().over("timestamp") - 1
-    mean = (pl.col("z").sum().over("timestamp") - pl.col("z")) / others
-    return means.with_columns(z=pl.col("z") - mean, others=others).filter(pl.col("others") >= PEERS).drop("others")
+    """Return how far each series is from the mean of the others at the same time, where there are enough of them; one
+    wild hour of one is none of all."""
+    z, others = pl.col("z").clip(-LONGEST, LONGEST), pl.len().over("timestamp") - 1
+    mean = (z.sum().over("timestamp") - z) / others
+    return means.with_columns(z=z - mean, others=others).filter(pl.col("others") >= PEERS).drop("others")
 
 
 def _relative(means: pl.DataFrame, spread: Mapping[str, float]) -> pl.DataFrame:

@@ -159,3 +159,35 @@ def test_two_series_are_no_peers_for_each_other(task: Task, known: dict, apart: 
     rows = shared(30 * 24, 3, LATER).filter(pl.col("series_id") != "HPN")
     means = concept.standardised(task, apart, in_the_sun(rows, LATER + timedelta(days=10), ("LGA",), 2.5))
     assert concept.changes(task, apart, means) == concept.changes(task, {**apart, "peers": None}, means)
+
+
+def several(count: int, hours: int, seed: int, start: datetime) -> pl.DataFrame:
+    """Outcomes of many series, a shared front in all of them."""
+    names = tuple(f"s{number:02}" for number in range(count))
+    front = pl.DataFrame({"timestamp": [start + hour * HOUR for hour in range(hours)]}).with_columns(
+        front=pl.Series(np.random.default_rng(900 + seed).normal(0, 5, hours))
+    )
+    rows = outcomes(hours, seed, start, names).filter(pl.col("horizon") == 1)
+    return rows.join(front, on="timestamp").with_columns(pl.col("actual") + pl.col("front")).drop("front")
+
+
+@pytest.mark.parametrize("count", [5, 30], ids=["few", "many"])
+def test_of_several_series_only_those_that_alarm_are_blamed(task: Task, count: int) -> None:
+    known = concept.profile(task, several(count, 30 * 24, 1, START))
+    rows = in_the_sun(several(count, 20 * 24, 2, LATER), LATER + timedelta(days=6), ("s03",), 6.0)
+    means = concept.standardised(task, known, rows)
+    alone = concept.changes(task, {**known, "peers": None}, means)
+    found = concept.changes(task, known, means)
+    quiet = concept.changes(task, known, concept.standardised(task, known, several(count, 20 * 24, 2, LATER)))
+    assert "s03" in found and found["s03"] > LATER + timedelta(days=6)
+    assert set(found) <= {"s03", *alone, *quiet} and len(quiet) <= 2
+
+
+def test_one_wild_hour_of_a_peer_takes_no_blame_for_a_series_that_changes(task: Task, apart: dict) -> None:
+    since = LATER + timedelta(days=12)
+    rows = in_the_sun(shared(30 * 24, 4, LATER), since, ("LGA",), 4.0)
+    wild = (pl.col("series_id") == "EWR") & (pl.col("timestamp") == since + 20 * HOUR)
+    broken = rows.with_columns(pl.when(wild).then(pl.col("actual") + 500).otherwise(pl.col("actual")).alias("actual"))
+    calm, hit = (concept.changes(task, apart, concept.standardised(task, apart, one)) for one in (rows, broken))
+    assert set(calm) == set(hit) == {"LGA"}
+    assert hit["LGA"] - calm["LGA"] <= timedelta(days=1)

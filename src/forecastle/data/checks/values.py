@@ -120,8 +120,8 @@ def flatline(task: Task, rows: pl.DataFrame, window: Window) -> Finding:
 
 
 def _standing_still(rows: pl.DataFrame, name: str, limit: timedelta) -> pl.DataFrame | None:
-    """Return a row for each time that a series' column kept one value for so long, of rows that all have a time; None
-    where it never did."""
+    """Return a row for each time that a series' column kept one value for so long, of rows that all have a time (what
+    is missing is null, see ``finding.arrange``, and counts as no change); None where it never did."""
     values = rows[name].to_numpy()
     there = np.flatnonzero(~np.isnan(values))
     values, runs, at = values[there], rows[RUN].to_numpy()[there], rows[TIMESTAMP].to_physical().to_numpy()[there]
