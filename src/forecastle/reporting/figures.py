@@ -93,19 +93,19 @@ def save_importance(path: Path, importance: Mapping[str, float], most: int = 20)
     return save_figure(path, draw, (SIZE[0], max(2.0, 0.26 * len(chosen) + 1)))
 
 
-def warm() -> tuple[Any, Any]:
-    """Import what draws, which takes a second the first time: a canvas that needs no display, and the figure on it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    return FigureCanvasAgg, Figure
+def warm() -> None:
+    """Import what draws, which takes a second the first time."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
 
 
 def save_figure(path: Path, draw: Callable[[Any], None], size: tuple[float, float] = SIZE) -> Path:
     """Draw on axes of a new picture and write it as PNG, whole or not at all. Needs no display."""
-    canvas, kind = warm()
-    figure = kind(figsize=size, layout="constrained")
-    canvas(figure)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GREY, alpha=0.2)
