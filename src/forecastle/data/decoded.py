@@ -24,8 +24,12 @@ def decode(content: bytes) -> pl.DataFrame:
     """
     if len(content) > SMALL:
         return pl.read_parquet(content)
-    known = _found(_key(content))
-    return keep(content, pl.read_parquet(content)) if known is None else known
+    key = _key(content)
+    table = _found(key)
+    if table is None:
+        table = pl.read_parquet(content)
+        _remember(key, table)
+    return table
 
 
 def is_kept(content: bytes) -> bool:
@@ -33,18 +37,24 @@ def is_kept(content: bytes) -> bool:
     return len(content) <= SMALL and _key(content) in _TABLES
 
 
-def keep(content: bytes, table: pl.DataFrame) -> pl.DataFrame:
-    """Keep a copy of the table that a file's bytes hold, if it is small, and return it: whoever wrote it need not read it.
+def keep(content: bytes, table: pl.DataFrame) -> None:
+    """Keep a copy of the table that a file's bytes hold, if it is small: whoever wrote it need not read it.
 
     A copy, for a part of a large table would keep all of that alive.
     """
-    if len(content) <= SMALL and (size := int(table.estimated_size())) <= MOST_OF_ONE:
-        with _TAKEN:
-            _TABLES[_key(content)] = table.select(pl.all().gather(pl.int_range(pl.len()))), size
-            room = MOST - sum(one for _, one in _TABLES.values())
-            while room < 0:
-                room += _TABLES.pop(next(iter(_TABLES)))[1]
-    return table
+    if len(content) <= SMALL and table.estimated_size() <= MOST_OF_ONE:
+        _remember(_key(content), table.select(pl.all().gather(pl.int_range(pl.len()))))
+
+
+def _remember(key: bytes, table: pl.DataFrame) -> None:
+    size = int(table.estimated_size())
+    if size > MOST_OF_ONE:
+        return
+    with _TAKEN:
+        _TABLES[key] = table.clone(), size
+        room = MOST - sum(one for _, one in _TABLES.values())
+        while room < 0:
+            room += _TABLES.pop(next(iter(_TABLES)))[1]
 
 
 def _found(key: bytes) -> pl.DataFrame | None:
