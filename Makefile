@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 EVERYDAY ?= tests/unit tests/laws tests/consistency
 
 # The stamp's name holds what an installation depends on, so that a lock that changes back needs no new stamp either.
-LOCKS := requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+LOCKS := requirements/bootstrap.txt requirements/dev.txt pyproject.toml tools/setup
 STAMP := .venv/.installed-$(shell (pwd; cat $(LOCKS)) | sha256sum | cut -c1-16)
 
 .PHONY: help

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from json import JSONDecodeError
+from typing import Any
 
 UNEXPECTED_EXIT = 1
 WORSE_CHALLENGER_EXIT = 5
@@ -46,6 +47,10 @@ class ForecastleError(Exception):
         self.action = action
         stop = "" if found.endswith(("?", "\n")) else "."
         super().__init__(f"Expected {expected}; found {found.rstrip('.')}{stop} {action}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what another process makes it of again: not its parts, for what they are differs from kind to kind."""
+        return _again, (type(self), self.args, dict(self.__dict__))
 
 
 class UserError(ForecastleError):
@@ -117,6 +122,13 @@ class StorageUnavailable(OutsideError):
 
 class RegistryUnavailable(OutsideError):
     """Say that the model registry did not answer."""
+
+
+def _again(kind: type[ForecastleError], said: tuple[Any, ...], held: dict[str, Any]) -> ForecastleError:
+    error = kind.__new__(kind, *said)
+    error.args = said
+    error.__dict__.update(held)
+    return error
 
 
 def printable(text: str) -> str:

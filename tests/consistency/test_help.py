@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import statistics
@@ -26,6 +27,26 @@ def test_help_answers_within_three_tenths_of_a_second() -> None:
     while len(rounds) < 5 and (not rounds or rounds[-1] > BAR):  # a busy machine is asked again; the bar stays
         rounds.append(statistics.median(_seconds_for_help() for _ in range(7)))
     assert rounds[-1] <= BAR, f"medians of seven calls: {rounds}"
+
+
+def test_help_is_shown_without_what_it_never_draws_and_looks_the_same() -> None:
+    program = (
+        "import json, sys\n"
+        "from forecastle.cli import main, helping\n"
+        "if sys.argv.pop(1) == 'whole': helping.NEVER_DRAWN.clear()\n"
+        "main()\n"
+        "drawn = {name.partition('.')[0] for name in sys.modules}\n"
+        "from rich.markdown import Markdown\n"
+        "print(json.dumps([sorted(drawn & {'attr', 'markdown_it'}), Markdown('# Whole').markup]), file=sys.stderr)"
+    )
+    for words in (["--help"], ["ingest", "-h"], []):
+        plain, whole = (
+            subprocess.run([sys.executable, "-c", program, how, *words], check=True, capture_output=True, text=True)
+            for how in ("plain", "whole")
+        )
+        assert plain.stdout == whole.stdout != ""
+        assert json.loads(plain.stderr) == [[], "# Whole"], "whoever asks for it afterwards has it"
+        assert "markdown_it" in whole.stderr
 
 
 def test_the_steps_and_the_doors_are_commands(commands) -> None:

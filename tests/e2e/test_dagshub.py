@@ -192,7 +192,7 @@ def hub(mlflow_server: str, git_server: str, tmp_path: Path, monkeypatch: pytest
 
 def connect(*more: str) -> tuple[int, str, dict[str, dict[str, Any]]]:
     """Run the command as a user does; return its code, everything it said, and its findings by what they are of."""
-    command = [sys.executable, "-m", "forecastle.cli", "connect", "dagshub", "alice/weather", "--json", *more]
+    command = [sys.executable, "-m", "forecastle", "connect", "dagshub", "alice/weather", "--json", *more]
     done = subprocess.run(command, capture_output=True, text=True)
     findings = {one["what"]: one for one in map(json.loads, done.stdout.splitlines())}
     return done.returncode, done.stdout + done.stderr, findings

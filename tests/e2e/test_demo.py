@@ -47,7 +47,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     words = ["demo", "--plain", "--folder", str(folder / "demo")]
     before, busy, began = _status(root), _busy_seconds(), time.perf_counter()
     with log.open("w") as out:
-        program = [sys.executable, "-m", "forecastle.cli", *words]
+        program = [sys.executable, "-m", "forecastle", *words]
         process = subprocess.Popen(program, cwd=root, env=environment, stdout=out, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(process.pid, 0)  # the process and every one it waited for
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -111,7 +111,7 @@ def test_it_takes_less_than_ninety_seconds_and_the_sensor_that_drifts_one_more_m
     judged = "the wall clock" if idle else "processor time, for the machine was busy"
     said = (
         f"the demo took {told.wall:.0f} s, {told.processor:.0f} s of the processors, of which others filled "
-        f"{told.others:.1f} meanwhile; judged by {judged}"
+        f"{told.others:.1f} meanwhile; judged by {judged}; with Python {sys.version.split()[0]} from {sys.base_prefix}"
     )
     with capsys.disabled():
         print(f"\n{said}")

@@ -214,7 +214,7 @@ def _start(words: list[str], home: Path, address: str) -> subprocess.Popen[str]:
     environment = os.environ | {"FORECASTLE_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     if address:
         environment |= {"FORECASTLE_OPEN_METEO_URL": address, "FORECASTLE_OPEN_METEO_ARCHIVE_URL": address}
-    program = [sys.executable, "-m", "forecastle.cli", *words]
+    program = [sys.executable, "-m", "forecastle", *words]
     pipe = subprocess.PIPE
     home.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(program, env=environment, cwd=home, stdout=pipe, stderr=pipe, text=True)

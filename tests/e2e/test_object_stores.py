@@ -192,7 +192,7 @@ def test_a_run_that_may_not_write_exits_with_4_and_tells_no_secret(server, tmp_p
         "FORECASTLE_STORES": server.uri(server.bucket(), "p"),
         "FORECASTLE_STORES_SECRET": wrong,
     }
-    program = [sys.executable, "-m", "forecastle.cli", "ingest", "--task", str(tmp_path / "file.toml")]
+    program = [sys.executable, "-m", "forecastle", "ingest", "--task", str(tmp_path / "file.toml")]
     done = subprocess.run(
         program, env=os.environ | variables, cwd=tmp_path, capture_output=True, text=True, timeout=120
     )

@@ -32,7 +32,7 @@ class Reader:
     def run(self, line: str) -> None:
         program, command, *words = shlex.split(line)
         assert program == "forecastle", line
-        call = [sys.executable, "-m", "forecastle.cli", command, *words]
+        call = [sys.executable, "-m", "forecastle", command, *words]
         if command in STAYS:
             self.stop(command)
             self.staying[command] = subprocess.Popen(call, cwd=self.folder, env=self.environment)

@@ -112,7 +112,7 @@ class Desk:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         environment = os.environ | {"FORECASTLE_HTTP_ATTEMPTS": "1"}
-        command = [sys.executable, "-m", "forecastle.cli", *words]
+        command = [sys.executable, "-m", "forecastle", *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=pipe, stderr=pipe)
 

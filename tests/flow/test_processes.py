@@ -51,7 +51,7 @@ def process(site, address: str, task_file: Path):
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         options = ["--task", str(task_file), "--now", site.now.isoformat(), "--json"]
-        program = [sys.executable, "-m", "forecastle.cli", *words, *options]
+        program = [sys.executable, "-m", "forecastle", *words, *options]
         return subprocess.run(program, env=environment, cwd=task_file.parent, capture_output=True, text=True)
 
     return run

@@ -181,7 +181,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(call, monkeypatch) -> None:
 
 
 def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(task_file) -> None:
-    program = f"{sys.executable} -m forecastle.cli --help | head -c 1"
+    program = f"{sys.executable} -m forecastle --help | head -c 1"
     ended = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
     assert "Traceback" not in ended.stderr
 
@@ -404,7 +404,7 @@ def test_the_shipped_tasks_load(root: Path) -> None:
 def _started(*words: str) -> tuple[subprocess.Popen[str], str]:
     """Start a command that serves, and return its process and its address."""
     pipe = subprocess.PIPE
-    program = [sys.executable, "-u", "-m", "forecastle.cli", *words]
+    program = [sys.executable, "-u", "-m", "forecastle", *words]
     process = subprocess.Popen(program, stdout=pipe, stderr=pipe, text=True)
     assert process.stdout is not None
     found = re.search(r"http://\S+", process.stdout.readline())

@@ -55,3 +55,20 @@ def test_where_the_library_of_c_has_no_such_function_nothing_happens(monkeypatch
     assert memory._of_c("forecastle_has_no_such_function")(1, 2) is None
     monkeypatch.setattr(sys, "platform", "darwin")
     assert memory._of_c("mallopt")(-8, 2) is None
+
+
+def test_the_garbage_collector_looks_rarely_and_still_does() -> None:
+    program = (
+        "import gc\n"
+        "from forecastle.memory import look_rarely\n"
+        "looked = []\n"
+        "gc.callbacks.append(lambda when, told: looked.append(told['generation']))\n"
+        "def litter(count):\n"
+        "    for _ in range(count): one = []; one.append(one)\n"
+        "litter(20_000); often = len(looked)\n"
+        "look_rarely(); looked.clear(); litter(20_000); rarely = len(looked); litter(200_000)\n"
+        "print(often, rarely, len(looked))"
+    )
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    often, rarely, later = map(int, told.split())
+    assert often > 20 and rarely <= 2 and later >= 6

@@ -28,10 +28,13 @@ from forecastle.cli import (
     shipping,
     stores,
 )
+from forecastle.cli.helping import import_help
 from forecastle.cli.options import complain
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
-from forecastle.leaving import FAREWELL, leave_on_signals
+from forecastle.leaving import FAREWELL
 from forecastle.memory import take_sparingly
+
+HELP = ("-h", "--help")
 
 app = typer.Typer(
     name="forecastle",
@@ -40,21 +43,17 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": [*HELP]},
 )
-
-
-def program() -> int:
-    """Run the command this process was started with, ready to be told to leave."""
-    leave_on_signals()
-    take_sparingly()
-    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 fine, 2 your input, 3 the data, 4 another machine, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        if not words or not set(HELP).isdisjoint(words):
+            import_help()
+        code = app(args=words, standalone_mode=False)
         if code == INTERRUPTED_EXIT:  # Typer turns Ctrl-C into it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -83,6 +82,7 @@ def forecastle(
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    take_sparingly()
 
 
 for room in (doors.app, flows.app, models.app, lineage.app, stores.app, shipping.app, report.app):

@@ -7,22 +7,28 @@ the flights that have left by then. The claims compare what lies in the stores w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 
 import polars as pl
 
+from forecastle import pipeline
 from forecastle.console import figure
 from forecastle.data.ingestion import load_batch
+from forecastle.data.replay import load_nyc_flights, load_nyc_weather, replay_app
 from forecastle.demo import evidence
-from forecastle.demo.stage import Beside, Claim, Stage, shipped_task
+from forecastle.demo.stage import START, Beside, Claim, Stage, run_steps, shipped_task, summaries
 from forecastle.frame import iso
-from forecastle.http import Client
+from forecastle.http import Client, asgi_transport
 from forecastle.models import pointer
 from forecastle.monitoring.journal import Journal
+from forecastle.run import Summary
+from forecastle.settings import Settings
 from forecastle.task import Task
 
 TASK = "nyc-departure-delay"
 SINCE = date(2013, 10, 30)  # a month: enough to learn from, and soon done
+COLLECTED_EVERY = 5  # days, while it is only collected
 DAYS = 1  # of the simulated days, the last one, in which this task is forecast too
 
 
@@ -32,11 +38,24 @@ def shipped() -> Task:
     return task.model_copy(update={"source": task.source.model_copy(update={"start": SINCE})})
 
 
-def begin(stage: Stage) -> Iterator[Claim]:
-    """Add a second task, departure delays with this weather as covariates: collect, gate, train, promote."""
+@contextmanager
+def trained(settings: Settings) -> Iterator[dict[str, Summary]]:
+    """Run this task's first TRAIN flow against a source of its own; gives the summaries of its steps."""
+    app = replay_app(load_nyc_weather(), lambda: START, flights=load_nyc_flights())
+    with pipeline.open_run(shipped(), settings, "train", START, asgi_transport(app)) as run:
+        yield summaries(run_steps(run))
+
+
+def tell(stage: Stage) -> Iterator[Claim]:
+    """A second task, departure delays with this weather as covariates: trained beside the hours that passed, then forecast."""
+    yield from _begun(stage)
+    yield from _lived(stage)
+
+
+def _begun(stage: Stage) -> Iterator[Claim]:
+    """Yield what its training left in the stores."""
     beside = _of(stage)
-    ended = stage.must_run("train", opened=beside.opened)
-    run = stage.passage("train", beside.opened)
+    ended, run = beside.training.given(), beside.opened
     batch, history = load_batch(run.folder), run.history
     told = evidence.told_at_departure(batch.rows, beside.flights)
     yield Claim(
@@ -74,17 +93,23 @@ def begin(stage: Stage) -> Iterator[Claim]:
     )
 
 
-def pass_hour(stage: Stage, client: Client) -> int:
-    """Run the second task's LIVE flow as of now; return how many of its series the service answered for."""
+def pass_hour(stage: Stage, client: Client, left: int) -> None:
+    """Let an hour pass for the second task: of the last ones, of which ``left`` are to come, each is a pass of its own."""
     beside = _of(stage)
-    stage.must_run("live", opened=beside.opened)
-    answers = [stage.ask(client, beside.task, one.id) for one in beside.task.series]
-    return sum(len(answer["forecasts"]) == beside.task.steps for answer in answers)
+    if left < 24 * DAYS:
+        beside.training.given()
+        stage.must_run("live", opened=beside.opened)
+        answers = [stage.ask(client, beside.task, one.id) for one in beside.task.series]
+        beside.answered.append(sum(len(answer["forecasts"]) == beside.task.steps for answer in answers))
+    elif stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
+        beside.training.given()
+        stage.must_run("live", "ingest", "quality-check", opened=beside.opened)
 
 
-def lived(stage: Stage, hours: int, answered: int) -> Iterator[Claim]:
-    """Yield what the second task's live hours left in the stores."""
+def _lived(stage: Stage) -> Iterator[Claim]:
+    """Yield what its live hours left in the stores."""
     beside = _of(stage)
+    hours, answered = len(beside.answered), sum(beside.answered)
     name = beside.task.name
     with Journal(stage.settings.journal_url) as journal:
         forecasts = journal.forecasts(name)

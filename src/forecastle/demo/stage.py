@@ -13,6 +13,7 @@ import polars as pl
 
 from forecastle import pipeline
 from forecastle.data.faults import Answer, Fault
+from forecastle.demo.aside import Aside, Clock
 from forecastle.demo.telling import Telling
 from forecastle.errors import UserError
 from forecastle.http import Client, Request
@@ -34,10 +35,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Beside:
-    """The second task on the stage: its run, opened, and the recording its claims are checked against."""
+    """The second task on the stage: its run, opened, the recording its claims are checked against, and its training,
+    which goes on in a process of its own and gives the summaries of its steps.
+
+    ``answered`` holds, of each hour it was forecast in, for how many series the service answered with all forecasts.
+    """
 
     opened: Run
     flights: pl.DataFrame
+    training: Aside[dict[str, Summary]]
+    answered: list[int] = field(default_factory=list)
 
     @property
     def task(self) -> Task:
@@ -55,7 +62,7 @@ class Stage:
     opened: Run
     telling: Telling
     days: int
-    now: datetime = START
+    clock: Clock = field(default_factory=lambda: Clock(START))
     fault: Fault | Answer | None = None
     warmed_from: datetime | None = None
     address: str = ""
@@ -63,27 +70,26 @@ class Stage:
     measured: dict[str, Any] = field(default_factory=dict)
     beside: Beside | None = None
 
+    @property
+    def now(self) -> datetime:
+        """The simulated now, which stands still until it is set."""
+        return self.clock()
+
+    @now.setter
+    def now(self, now: datetime) -> None:
+        self.clock.set(now)
+
     def passage(self, flow: str, opened: Run | None = None) -> Run:
         """Return the run of a flow as of the simulated now, in whose folder its steps leave what they made."""
         return replace(opened or self.opened, flow=flow, now=self.now)
 
     def run(self, flow: str, *names: str, opened: Run | None = None) -> list[pipeline.Outcome]:
         """Run a flow (or some of its steps) as of the simulated now; stop at the first that fails."""
-        ended: list[pipeline.Outcome] = []
-        run = self.passage(flow, opened)
-        for step in pipeline.FLOWS[flow]:
-            if not names or step.name in names:
-                ended.append(pipeline.run_step(run, step))
-                if ended[-1].error is not None:
-                    break
-        return ended
+        return run_steps(self.passage(flow, opened), *names)
 
     def must_run(self, flow: str, *names: str, opened: Run | None = None) -> dict[str, Summary]:
         """Run steps that are to succeed; raise what ended them otherwise. Returns their summaries by name."""
-        ended = self.run(flow, *names, opened=opened)
-        if ended[-1].error is not None:
-            raise ended[-1].error
-        return {outcome.step: outcome.summary for outcome in ended}
+        return summaries(self.run(flow, *names, opened=opened))
 
     def ask(self, client: Client, task: Task, series_id: str) -> dict[str, Any]:
         """Ask the service for one series' forecasts, keeping how long the answer took."""
@@ -101,6 +107,24 @@ class Stage:
         if current is None:
             raise UserError("a champion", "none was promoted", "See the reasons above.")
         return bundle.load(current.folder)
+
+
+def run_steps(run: Run, *names: str) -> list[pipeline.Outcome]:
+    """Run a run's flow, or some of its steps; stop at the first that fails."""
+    ended: list[pipeline.Outcome] = []
+    for step in pipeline.FLOWS[run.flow]:
+        if not names or step.name in names:
+            ended.append(pipeline.run_step(run, step))
+            if ended[-1].error is not None:
+                break
+    return ended
+
+
+def summaries(ended: list[pipeline.Outcome]) -> dict[str, Summary]:
+    """Return the summaries of steps by name; raises what ended them if one has failed."""
+    if ended[-1].error is not None:
+        raise ended[-1].error
+    return {outcome.step: outcome.summary for outcome in ended}
 
 
 def shipped_task(name: str) -> Task:

@@ -10,7 +10,8 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from forecastle.data import ingestion
 from forecastle.data.replay import load_nyc_flights, load_nyc_weather, replay_app
 from forecastle.data.workspace import TABLE
 from forecastle.demo import departures, drifting, evidence
+from forecastle.demo.aside import Aside
 from forecastle.demo.stage import START, Beside, Claim, Stage, shipped_task
 from forecastle.demo.telling import Telling
 from forecastle.errors import ForecastleError, QualityGateFailed, UserError
@@ -36,13 +38,14 @@ from forecastle.settings import sealed_settings
 
 HOUR = timedelta(hours=1)
 SEES_DRIFT = 14  # days of live errors, from which on the story tells how theirs change
-COLLECTED_EVERY = 5  # days, while the second task is only collected
 MARK = ".forecastle-demo"
 TASK = "nyc-temperature"
 SIMULATED = "The clock of this demo is simulated: it replays December 2013, and stands still between two of its hours."
 GUST = ("EWR", "wind_speed_10m", datetime(2013, 2, 12, 8, tzinfo=UTC))  # the record that cannot be
 MPH = 0.44704  # metres a second
 SCORE_NAMES = ("rmse", "mae", "r2", "skill", "coverage", "n", "horizons")
+STEPS = tuple(step.name for step in pipeline.LIVE)
+UP_TO_FORECAST, AFTER_FORECAST = STEPS[: (at := STEPS.index("forecast") + 1)], STEPS[at:]
 HORIZON_NAMES = ("horizon", "rmse", "mae", "r2", "skill", "coverage")
 
 
@@ -64,24 +67,26 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     with (
         pipeline.open_run(task, settings, "train", START, source) as opened,
         pipeline.open_run(delays, settings, "train", START, source) as beside,
+        ExitStack() as processes,
     ):
-        stage = Stage(folder, task, settings, opened, telling, days, beside=Beside(beside, flights))
+        stage = Stage(folder, task, settings, opened, telling, days)
+        service = processes.enter_context(closing(Aside(running, settings, [task, delays], stage.clock, SIMULATED)))
         before = next(number for number, (_, work) in enumerate(CHAPTERS) if work is live)
         ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:before]]
         fine = all(chapter["ok"] for chapter in ended)
-        serving = running(settings, [task, delays], lambda: stage.now, SIMULATED) if fine else nullcontext("")
-        with serving as stage.address:
-            if fine:
-                after = [one for one in CHAPTERS[before:] if one[1] is not drifting.drift or days >= SEES_DRIFT]
-                ended += [_chapter(stage, name, work) for name, work in after]
-                fine = all(chapter["ok"] for chapter in ended)
-            _write_summary(stage, ended, time.perf_counter() - began)
-            telling.end(fine, time.perf_counter() - began, folder)
-            if fine and keep:
-                if stage.beside:  # which nobody fed while the sensor drifted: the page is to show the same hour of both
-                    stage.must_run("live", opened=stage.beside.opened)
-                telling.say(f"The service stays up at {stage.address} (Ctrl-C ends it).")
-                _wait_for_ever()
+        if fine:
+            training = processes.enter_context(closing(Aside(departures.trained, settings, patient=True)))
+            stage.beside, stage.address = Beside(beside, flights, training), service.given()
+            after = [one for one in CHAPTERS[before:] if one[1] is not drifting.drift or days >= SEES_DRIFT]
+            ended += [_chapter(stage, name, work) for name, work in after]
+            fine = all(chapter["ok"] for chapter in ended)
+        _write_summary(stage, ended, time.perf_counter() - began)
+        telling.end(fine, time.perf_counter() - began, folder)
+        if fine and keep:
+            if stage.beside:  # which nobody fed while the sensor drifted: the page is to show the same hour of both
+                stage.must_run("live", opened=stage.beside.opened)
+            telling.say(f"The service stays up at {stage.address} (Ctrl-C ends it).")
+            _wait_for_ever()
     return fine
 
 
@@ -148,19 +153,18 @@ def learn(stage: Stage) -> Iterator[Claim]:
 
 def live(stage: Stage) -> Iterator[Claim]:
     """Serve over HTTP while simulated days pass hour by hour: collect, gate, forecast, score, watch."""
-    answered = delays_answered = 0
-    hours = 24 * stage.days
-    both = min(24 * departures.DAYS, hours) if stage.beside else 0
-    with Client(stage.settings) as client:
+    answered, hours = 0, 24 * stage.days
+    first, *others = (series.id for series in stage.task.series)
+    with Client(stage.settings) as client, ThreadPoolExecutor(1, "visitor") as visitor:
         for hour in stage.telling.track(range(hours), "simulated hours"):
             stage.now += HOUR
-            ended = stage.must_run("live")
-            for series in stage.task.series:
-                answered += len(stage.ask(client, stage.task, series.id)["forecasts"]) == stage.task.steps
-            if stage.beside and hour >= hours - both:
-                delays_answered += departures.pass_hour(stage, client)
-            elif stage.beside and stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
-                stage.must_run("live", "ingest", "quality-check", opened=stage.beside.opened)
+            stage.must_run("live", *UP_TO_FORECAST)
+            at_once = visitor.submit(stage.ask, client, stage.task, first)  # while this hour is scored and watched
+            ended = stage.must_run("live", *AFTER_FORECAST)
+            answers = [at_once.result(), *(stage.ask(client, stage.task, one) for one in others)]
+            answered += sum(len(answer["forecasts"]) == stage.task.steps for answer in answers)
+            if stage.beside:
+                departures.pass_hour(stage, client, hours - hour - 1)
     stage.measured["drift_ratio"] = ended["watch"]["drift_ratio"]
     with Journal(stage.settings.journal_url) as journal:
         forecasts = journal.forecasts(stage.task.name).height
@@ -173,8 +177,6 @@ def live(stage: Stage) -> Iterator[Claim]:
         0.95 * expected < scored <= expected and outcomes.is_unique().all(),
     )
     yield Claim(f"{answered:,} requests answered meanwhile with all forecasts", answered == requests)
-    if stage.beside:
-        yield from departures.lived(stage, both, delays_answered)
 
 
 def bad_hour(stage: Stage) -> Iterator[Claim]:
@@ -241,8 +243,8 @@ CHAPTERS: tuple[tuple[str, Callable[[Stage], Iterator[Claim]]], ...] = (
     ("collect", collect),
     ("gate, features, version", prepare),
     ("train and promote", learn),
-    ("a second task: departure delays", departures.begin),
     ("serve and forecast, hour by hour", live),
+    ("a second task: departure delays", departures.tell),
     ("a bad hour", bad_hour),
     ("a sensor in the sun", drifting.drift),
     ("promise against delivery", compare),

@@ -313,7 +313,7 @@ def _file(path: Path | None, what: str) -> str:
 def _forecastle(stage: Stage, words: str, reading: bool = False, lines: int = MOST_LINES) -> Command:
     shown = stage_text(f"forecastle {words}", stage)
     environment = stage.reading if reading else stage.environment
-    argv = [sys.executable, "-m", "forecastle.cli", *words.split()]
+    argv = [sys.executable, "-m", "forecastle", *words.split()]
     return Command(shown, argv, stage.folder, environment, first_lines=lines)
 
 
