@@ -65,7 +65,7 @@ def _processor() -> int:
 
 
 def _threads() -> set[int]:
-    return {int(one.name) for one in THREADS.iterdir()}
+    return {int(one) for one in os.listdir(THREADS)}
 
 
 @cache

@@ -301,9 +301,9 @@ class Watched:
         self.before("get")
         return self.store.get([name])
 
-    def list(self):
+    def list(self, below=True):
         self.before("list")
-        return self.store.list()
+        return self.store.list(below)
 
     def exists(self, name):
         self.before("exists")

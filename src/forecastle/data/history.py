@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import pairwise
 from threading import Lock
 
@@ -155,7 +156,7 @@ class History:
         """Return the newest timestamp of any series, or None where nothing is stored."""
         last = max((segment.last for segment in self._segments.list()), default=None)
         kept = self._remembered(last, None)
-        rows = self._segments.read({TIMESTAMP: TIME}, start=last) if kept is None else kept
+        rows = self._segments.read({TIMESTAMP: TIME}, start=last) if kept is None else kept.versions
         newest: datetime | None = rows[TIMESTAMP].max()  # type: ignore[assignment]
         return newest
 
@@ -189,7 +190,9 @@ class History:
     ) -> pl.DataFrame:
         kept = self._remembered(start, end)
         if kept is not None:
-            return _known(kept.filter(*_within(start, end, as_of)), newest)
+            if newest and kept.is_known(as_of):
+                return kept.newest.filter(*_within(start, end, None))
+            return _known(kept.versions.filter(*_within(start, end, as_of)), newest)
         schema = observation_schema(self.columns)
         segments, contents = self._segments.fetch(start, end)
 
@@ -204,14 +207,14 @@ class History:
         with ThreadPoolExecutor(MONTHS_AT_ONCE) as pool:
             return _joined(list(pool.map(part, spans)))
 
-    def _remembered(self, start: datetime | None, end: datetime | None) -> pl.DataFrame | None:
-        """Return every version in a span that holds this one, read once by a process for as long as the segments stay
-        the same; None where that is too much to remember."""
+    def _remembered(self, start: datetime | None, end: datetime | None) -> _Remembered | None:
+        """Return what is known of a span that holds this one, read once by a process for as long as the segments stay the
+        same; None where that is too much to remember."""
         segments = self._segments
         key = segments.store.uri, self.columns
         before = _REMEMBERED.get(key)
         if before is not None and before.holds(start) and before.segments == segments.list(before.start):
-            return before.versions
+            return before
         if end is not None:
             return None
         widened = start
@@ -227,12 +230,13 @@ class History:
             return None
         there, contents = segments.fetch(since)
         versions = _versions(segments.parse(contents, observation_schema(self.columns), since), self.columns)
+        read = _Remembered(since, there, versions)
         with _REMEMBERING:
             _REMEMBERED.pop(key, None)
             while len(_REMEMBERED) >= MOST_HISTORIES:
                 del _REMEMBERED[next(iter(_REMEMBERED))]
-            _REMEMBERED[key] = _Remembered(since, there, versions)
-        return versions
+            _REMEMBERED[key] = read
+        return read
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,21 @@ class _Remembered:
 
     def holds(self, start: datetime | None) -> bool:
         return self.start is None or (start is not None and start >= self.start)
+
+    def is_known(self, as_of: datetime | None) -> bool:
+        """Tell whether all of it could be known by then (None: now and ever)."""
+        return as_of is None or self.latest is None or self.latest <= as_of
+
+    @cached_property
+    def latest(self) -> datetime | None:
+        """When the last of it became known."""
+        found: datetime | None = self.versions[AVAILABLE_AT].max()  # type: ignore[assignment]
+        return found
+
+    @cached_property
+    def newest(self) -> pl.DataFrame:
+        """Of each observation its newest version."""
+        return _known(self.versions, True)
 
 
 _REMEMBERED: dict[tuple[str, tuple[str, ...]], _Remembered] = {}

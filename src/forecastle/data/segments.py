@@ -72,7 +72,7 @@ class Segments:
 
     def list(self, start: datetime | None = None, end: datetime | None = None) -> tuple[Segment, ...]:
         """Return the segments that can hold rows from start (inclusive) to end (exclusive), by name."""
-        names = (name for name in self.store.list() if name.endswith(SUFFIX) and "/" not in name)
+        names = (name for name in self.store.list(below=False) if name.endswith(SUFFIX))
         segments = (_from_name(self.store.uri, name) for name in names)
         return tuple(segment for segment in segments if segment.meets(start, end))
 

@@ -66,8 +66,9 @@ class Store(Protocol):
         """Return objects. Raises FileNotFoundError where one is not there."""
         ...
 
-    def list(self) -> list[str]:
-        """Return the names of all objects below, sorted; none where nothing was ever put."""
+    def list(self, below: bool = True) -> list[str]:
+        """Return the names of all objects below, sorted; none where nothing was ever put. Without ``below`` only of those
+        right here, whose names have one part."""
         ...
 
     def entries(self) -> builtins.list[Entry]:
@@ -119,10 +120,10 @@ class Folder:
         with self._answering():
             return [(self.path / name).read_bytes() for name in names]
 
-    def list(self) -> list[str]:
-        """Return the files below; those whose name starts with a dot are not objects."""
+    def list(self, below: bool = True) -> list[str]:
+        """Return the files below, or only those in the folder; those whose name starts with a dot are not objects."""
         with self._answering():
-            return sorted(_names(str(self.path)))
+            return sorted(_names(str(self.path), below))
 
     def entries(self) -> builtins.list[Entry]:
         """Return the files below with their size and time of change."""
@@ -151,7 +152,7 @@ class Folder:
         return True
 
     def _files(self) -> Iterator[Path]:
-        return (self.path / name for name in _names(str(self.path)))
+        return (self.path / name for name in _names(str(self.path), True))
 
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""
@@ -216,11 +217,12 @@ class Bucket:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(fetch, names))
 
-    def list(self) -> list[str]:
-        """Return the names below the prefix."""
+    def list(self, below: bool = True) -> list[str]:
+        """Return the names below the prefix, or only those without a further part."""
         with self._answering():
             pages = obstore.list(self.objects, prefix=self.prefix or None)
-            return sorted(str(one["path"]).removeprefix(self.prefix) for page in pages for one in page)
+            names = sorted(str(one["path"]).removeprefix(self.prefix) for page in pages for one in page)
+        return names if below else [name for name in names if "/" not in name]
 
     def entries(self) -> builtins.list[Entry]:
         """Return the objects below the prefix with their size and the server's time of their last writing."""
@@ -278,15 +280,16 @@ class Bucket:
             raise StorageUnavailable(f"an answer from {self.uri}", found, _action(found)) from None
 
 
-def _names(folder: str, prefix: str = "") -> Iterator[str]:
-    """Yield the files below a folder, by their names from there; none where there is no such folder."""
+def _names(folder: str, below: bool, prefix: str = "") -> Iterator[str]:
+    """Yield the files below a folder, or only those in it, by their names from there; none where there is no folder."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
     for entry in entries:
         if entry.is_dir():
-            yield from _names(entry.path, f"{prefix}{entry.name}/")
+            if below:
+                yield from _names(entry.path, below, f"{prefix}{entry.name}/")
         elif not entry.name.startswith("."):
             yield prefix + entry.name
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -17,8 +16,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
 from forecastle.errors import StorageUnavailable
+from forecastle.leanness import own_process
 from forecastle.memory import look_rarely, take_sparingly
-from forecastle.serving.server import SWITCH_SECONDS
 
 Given = TypeVar("Given")
 PATIENT = 5  # by how much a process is made nicer that has time
@@ -85,8 +84,8 @@ def _run(pipe: Connection, work: Callable[..., AbstractContextManager[Any]], arg
     if patient:
         os.nice(PATIENT)
     look_rarely()
+    own_process()
     take_sparingly()
-    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with work(*arguments) as given:
             pipe.send((given, None))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from forecastle.data import ingestion
 from forecastle.data.replay import load_nyc_flights, load_nyc_weather, replay_app
 from forecastle.data.workspace import TABLE
 from forecastle.demo import departures, drifting, evidence
-from forecastle.demo.aside import Aside
+from forecastle.demo.aside import Aside, Clock
 from forecastle.demo.stage import START, Beside, Claim, Stage, shipped_task
 from forecastle.demo.telling import Telling
 from forecastle.errors import ForecastleError, QualityGateFailed, UserError
@@ -33,8 +34,8 @@ from forecastle.http import Client, asgi_transport
 from forecastle.models import evaluation, pointer
 from forecastle.monitoring import drift
 from forecastle.monitoring.journal import Journal
-from forecastle.serving.server import running
-from forecastle.settings import sealed_settings
+from forecastle.settings import Settings, sealed_settings
+from forecastle.task import Task
 
 HOUR = timedelta(hours=1)
 SEES_DRIFT = 14  # days of live errors, from which on the story tells how theirs change
@@ -70,7 +71,7 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
         ExitStack() as processes,
     ):
         stage = Stage(folder, task, settings, opened, telling, days)
-        service = processes.enter_context(closing(Aside(running, settings, [task, delays], stage.clock, SIMULATED)))
+        service = processes.enter_context(closing(Aside(served, settings, [task, delays], stage.clock)))
         before = next(number for number, (_, work) in enumerate(CHAPTERS) if work is live)
         ended = [_chapter(stage, name, work) for name, work in CHAPTERS[:before]]
         fine = all(chapter["ok"] for chapter in ended)
@@ -88,6 +89,16 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
             telling.say(f"The service stays up at {stage.address} (Ctrl-C ends it).")
             _wait_for_ever()
     return fine
+
+
+@contextmanager
+def served(settings: Settings, tasks: Sequence[Task], clock: Clock) -> Iterator[str]:
+    """Serve tasks by the story's clock; gives the service's address. It is the service's process that imports it."""
+    from forecastle.serving.server import SWITCH_SECONDS, running
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    with running(settings, tasks, clock, SIMULATED) as address:
+        yield address
 
 
 def collect(stage: Stage) -> Iterator[Claim]:

@@ -30,7 +30,8 @@ def test_what_was_put_is_listed_and_read_until_it_is_deleted(place):
     for name in ("b", "a/2", "a/1"):
         place.put(name, name.encode())
     place.put("b", b"again")
-    assert place.list() == ["a/1", "a/2", "b"]
+    assert place.list() == ["a/1", "a/2", "b"] and place.list(below=False) == ["b"]
+    assert (place / "a").list(below=False) == ["1", "2"]
     assert place.get(["b", "a/1", "b"]) == [b"again", b"a/1", b"again"]
     assert place.exists("b") and not place.exists("a") and not place.exists("c")
     place.delete("b")
