@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from forecastle.leanness import own_process
 from forecastle.leaving import leave_on_signals
 from forecastle.memory import look_rarely
 
@@ -13,7 +12,6 @@ def program() -> int:
     """Run the command this process was started with, ready to be told to leave; returns its exit code."""
     leave_on_signals()
     look_rarely()
-    own_process()
     from forecastle.cli import main  # only now: most of what a process imports comes with it and its commands
 
     return main()

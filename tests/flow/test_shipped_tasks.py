@@ -230,7 +230,7 @@ def weather_and_departures(now: Callable[[], datetime]) -> httpx.BaseTransport:
                 flights.append((airport, "XX1", slot, slot + late * timedelta(minutes=1), late))
     names = ["series_id", "flight", "slot", "departed_at", "delay_minutes"]
     table = pl.DataFrame(flights, orient="row", schema=names).sort("slot", "series_id")
-    return asgi_transport(replay_app(pl.DataFrame(weather), now, flights=table, forecast_values=True))
+    return asgi_transport(replay_app(pl.DataFrame(weather), now, flights=lambda: table, forecast_values=True))
 
 
 def test_departure_delays_with_another_tasks_weather_from_departures_to_settled_scores(root, tmp_path):

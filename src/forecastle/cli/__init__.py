@@ -28,9 +28,9 @@ from forecastle.cli import (
     shipping,
     stores,
 )
+from forecastle.cli.helping import import_help
 from forecastle.cli.options import complain
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
-from forecastle.leanness import import_help
 from forecastle.leaving import FAREWELL
 from forecastle.memory import take_sparingly
 

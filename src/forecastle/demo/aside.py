@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
 from forecastle.errors import StorageUnavailable
-from forecastle.leanness import own_process
 from forecastle.memory import look_rarely, take_sparingly
 
 Given = TypeVar("Given")
@@ -84,7 +83,6 @@ def _run(pipe: Connection, work: Callable[..., AbstractContextManager[Any]], arg
     if patient:
         os.nice(PATIENT)
     look_rarely()
-    own_process()
     take_sparingly()
     try:
         with work(*arguments) as given:

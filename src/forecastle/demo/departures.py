@@ -41,7 +41,7 @@ def shipped() -> Task:
 @contextmanager
 def trained(settings: Settings) -> Iterator[dict[str, Summary]]:
     """Run this task's first TRAIN flow against a source of its own; gives the summaries of its steps."""
-    app = replay_app(load_nyc_weather(), lambda: START, flights=load_nyc_flights())
+    app = replay_app(load_nyc_weather(), lambda: START, flights=load_nyc_flights)
     with pipeline.open_run(shipped(), settings, "train", START, asgi_transport(app)) as run:
         yield summaries(run_steps(run))
 

@@ -23,7 +23,7 @@ def replay_forever(start: datetime, speed: float, host: str, port: int) -> None:
 
     Raises SettingsError where the port is taken.
     """
-    app = replay_app(load_nyc_weather(), running_clock(start, speed), flights=load_nyc_flights())
+    app = replay_app(load_nyc_weather(), running_clock(start, speed), flights=load_nyc_flights)
     with listen(host, port) as (socket, address):
         OUT.print(f"Replaying from {iso(start)}, {speed:g} simulated seconds a second, at {address}")
         OUT.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,9 +43,14 @@ class Beside:
     """
 
     opened: Run
-    flights: pl.DataFrame
+    recorded: Future[pl.DataFrame]
     training: Aside[dict[str, Summary]]
     answered: list[int] = field(default_factory=list)
+
+    @property
+    def flights(self) -> pl.DataFrame:
+        """The recorded departures."""
+        return self.recorded.result()
 
     @property
     def task(self) -> Task:

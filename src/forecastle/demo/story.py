@@ -61,9 +61,10 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     task = shipped_task(TASK)
     here = {"home": folder / "data", "host": "127.0.0.1", "port": 0, "git": True, "profile": "plain"}
     settings = sealed_settings(**here)  # the stores and alerts of a production are none of its business
-    flights = load_nyc_flights()
     stage: Stage
-    app = replay_app(load_nyc_weather(), lambda: stage.now, None, lambda: stage.fault, True, flights)
+    reader = ThreadPoolExecutor(1, "reader")
+    flights = reader.submit(load_nyc_flights)  # which are not asked for before the second task's hours
+    app = replay_app(load_nyc_weather(), lambda: stage.now, None, lambda: stage.fault, True, flights.result)
     source, delays = asgi_transport(app), departures.shipped()
     with (
         pipeline.open_run(task, settings, "train", START, source) as opened,

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from forecastle.data.examples import Examples
 from forecastle.data.panel import Booleans, Floats, Integers
 from forecastle.data.transformation import Matrix
-from forecastle.leanness import import_without
 from forecastle.models.trees import THREADS, Trees, one_thread
 from forecastle.settings import apply_library_defaults
 
@@ -271,4 +270,6 @@ def tree_names(names: Sequence[str]) -> list[str]:
 def load_lightgbm() -> Any:
     """Import LightGBM, its threads told first not to spin while they wait."""
     apply_library_defaults()
-    return import_without("lightgbm", "sklearn", "dask")
+    import lightgbm
+
+    return lightgbm

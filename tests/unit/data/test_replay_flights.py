@@ -39,7 +39,7 @@ def flights(*left: tuple[str, float, int | None]) -> pl.DataFrame:
 def ask(table: pl.DataFrame, now: datetime, **params: Any) -> Any:
     weather = pl.DataFrame({"series_id": ["EWR"], "timestamp": [START], "temperature_2m": [1.0]})
     asked = {"airports": "EWR,JFK", "start": "2013-07-04T12:00:00Z", "end": "2013-07-04T13:00:00Z"} | params
-    app = replay_app(weather, lambda: now, flights=table)
+    app = replay_app(weather, lambda: now, flights=lambda: table)
     with Client(Settings(http_attempts=1), asgi_transport(app)) as client:
         answer = client.get(Request("http://source/v1/departures", {k: v for k, v in asked.items() if v is not None}))
     return answer.status, json.loads(answer.body)
@@ -147,7 +147,7 @@ def test_the_recording_of_2013_holds_every_departure_once() -> None:
 
 def test_every_answer_says_at_which_simulated_moment_it_was_given() -> None:
     weather = pl.DataFrame({"series_id": ["EWR"], "timestamp": [START], "temperature_2m": [1.0]})
-    app = replay_app(weather, lambda: START, flights=TABLE)
+    app = replay_app(weather, lambda: START, flights=lambda: TABLE)
     with Client(Settings(http_attempts=1), asgi_transport(app)) as client:
         answers = [client.get(Request("http://source/v1/departures", {"airports": one})) for one in ("EWR", "SFO")]
     assert [answer.headers.get(REPLAY_NOW) for answer in answers] == ["2013-07-04T12:00:00Z"] * 2

@@ -26,7 +26,7 @@ def replay_app(
     locations: Mapping[str, Location] | None = None,
     faults: Callable[[], Fault | Answer | None] = lambda: None,
     forecast_values: bool = False,
-    flights: pl.DataFrame | None = None,
+    flights: Callable[[], pl.DataFrame] | None = None,
 ) -> Starlette:
     """Return an ASGI application that answers from recorded weather and, where there are any, recorded flights.
 

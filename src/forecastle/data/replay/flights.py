@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from io import BytesIO
 
 import polars as pl
@@ -55,12 +56,20 @@ def load_nyc_flights() -> pl.DataFrame:
     )
 
 
-def flight_routes(flights: pl.DataFrame, now: Callable[[], datetime]) -> list[Route]:
-    """Return the route ``/v1/departures`` over a table as ``load_nyc_flights`` returns it, as of ``now()``."""
-    left = flights.filter(pl.col("departed_at").is_not_null()).sort("slot", SERIES)
-    airports = frozenset(flights[SERIES].unique())
+def flight_routes(flights: Callable[[], pl.DataFrame], now: Callable[[], datetime]) -> list[Route]:
+    """Return the route ``/v1/departures`` over a table as ``load_nyc_flights`` returns it, as of ``now()``.
+
+    The table is asked for with the first request.
+    """
+
+    @cache
+    def recorded() -> tuple[pl.DataFrame, frozenset[str]]:
+        table = flights()
+        left = table.filter(pl.col("departed_at").is_not_null()).sort("slot", SERIES)
+        return left, frozenset(table[SERIES].unique())
 
     async def departures(request: Request) -> Response:
+        left, airports = recorded()
         try:
             asked = _asked(request.query_params, airports)
         except ValueError as error:
