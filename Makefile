@@ -4,7 +4,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?=
+# `make setup PYTHON=...` names one; a variable of that name that the environment happens to hold is about something else.
+ifneq ($(origin PYTHON),command line)
+PYTHON :=
+endif
 KEEP ?=
 UPGRADE ?=
 WORKERS ?= 2
