@@ -60,6 +60,12 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
     return Told(process.returncode, text, summary, wall, processor, memory, (before, _status(root)), others)
 
 
+def _chosen() -> str:
+    """Return how the Python was chosen that .venv was set up with, where ``make setup`` has noted that."""
+    noted = Path(sys.prefix) / ".chosen"
+    return noted.read_text(encoding="utf-8").strip() if noted.exists() else "nobody has said why"
+
+
 def _busy_seconds() -> float:
     """Return how long all processors together have worked since the machine started."""
     user, nice, system, _idle, _waiting, *interrupts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
@@ -111,7 +117,7 @@ def test_it_takes_less_than_ninety_seconds_and_the_sensor_that_drifts_one_more_m
     judged = "the wall clock" if idle else "processor time, for the machine was busy"
     said = (
         f"the demo took {told.wall:.0f} s, {told.processor:.0f} s of the processors, of which others filled "
-        f"{told.others:.1f} meanwhile; judged by {judged}; with Python {sys.version.split()[0]} from {sys.base_prefix}"
+        f"{told.others:.1f} meanwhile; judged by {judged}; Python {sys.version.split()[0]}: {_chosen()}"
     )
     with capsys.disabled():
         print(f"\n{said}")
