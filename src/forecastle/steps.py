@@ -170,12 +170,8 @@ def train(run: Run) -> Summary:
 def _train(run: Run) -> Summary:
     version_note = _load(run.folder / "version.json")
     load_lightgbm()
-    pictures: list[Future[object]] = []
+    drawn: list[Future[tuple[Path, ...]]] = []
     with ThreadPoolExecutor(1) as beside:
-
-        def draw(backtest: pl.DataFrame) -> None:
-            pictures.append(beside.submit(figures.save_figures, run.folder / "figures", backtest, run.task))
-
         beside.submit(_warm, run.settings)
         trained = training.train(
             run.task,
@@ -185,10 +181,9 @@ def _train(run: Run) -> Summary:
             run.now,
             run.home,
             _champion_until(run),
-            draw,
+            lambda rows: drawn.append(beside.submit(figures.save_figures, run.folder / "figures", rows, run.task)),
         )
-    for drawn in pictures:
-        drawn.result()
+    drawn[0].result()  # what may have gone wrong there
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
     made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))
     folder = bundle.save(made, run.folder / "bundle")

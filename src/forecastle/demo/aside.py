@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
-from forecastle.errors import StorageUnavailable
+from forecastle.errors import ForecastleError, StorageUnavailable
 from forecastle.memory import look_rarely, take_sparingly
 
 Given = TypeVar("Given")
@@ -51,9 +51,9 @@ class Aside(Generic[Given]):
         theirs.close()
 
     def given(self) -> Given:
-        """Wait until it is entered and return what it gives; raises what went wrong there.
+        """Wait until it is entered and return what it gives; raises the error that ended it there.
 
-        StorageUnavailable where its process ended without a word.
+        StorageUnavailable where its process ended otherwise.
         """
         if self._given is None:
             try:
@@ -88,7 +88,7 @@ def _run(pipe: Connection, work: Callable[..., AbstractContextManager[Any]], arg
         with work(*arguments) as given:
             pipe.send((given, None))
             threading.Event().wait()
-    except Exception as error:
+    except ForecastleError as error:
         pipe.send((None, error))
 
 
