@@ -14,6 +14,7 @@ import polars as pl
 from forecastle.data.history import History
 from forecastle.data.present import Present
 from forecastle.data.recipe import Recipe
+from forecastle.data.store import task_stores
 from forecastle.frame import conform
 from forecastle.models import bundle, pointer
 from forecastle.models.learning import Fitted
@@ -89,7 +90,7 @@ def forecasts(task: Task, first: datetime, last: datetime, model_version: str = 
 
 def append(settings: Settings, task: Task, rows: pl.DataFrame) -> None:
     """Add observations to the task's history, as the intake does."""
-    History(settings.task_folder(task.name) / "history", tuple(task.columns)).append(rows)
+    History(task_stores(settings, task.name) / "history", tuple(task.columns)).append(rows)
 
 
 def publish_champion(
