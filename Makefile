@@ -27,6 +27,11 @@ help:  ## list the targets
 .PHONY: setup
 setup: $(STAMP)  ## install the locked packages into .venv (does nothing when nothing changed)
 
+.PHONY: named
+ifneq ($(PYTHON),)
+$(STAMP): named
+endif
+
 $(STAMP):
 	@echo "Setting up .venv (a minute or two, once)"
 	@PYTHON="$(PYTHON)" tools/setup

@@ -13,8 +13,12 @@ def program() -> int:
     leave_on_signals()
     look_rarely()
     from forecastle.cli import main  # only now: most of what a process imports comes with it and its commands
+    from forecastle.cli.helping import HELP, import_help
 
-    return main()
+    words = sys.argv[1:]
+    if not words or not set(HELP).isdisjoint(words):
+        import_help()
+    return main(words)
 
 
 if __name__ == "__main__":

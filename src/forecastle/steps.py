@@ -7,7 +7,7 @@ repeated does no harm.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -170,7 +170,6 @@ def train(run: Run) -> Summary:
 def _train(run: Run) -> Summary:
     version_note = _load(run.folder / "version.json")
     load_lightgbm()
-    drawn: list[Future[tuple[Path, ...]]] = []
     with ThreadPoolExecutor(1) as beside:
         beside.submit(_warm, run.settings)
         trained = training.train(
@@ -181,9 +180,7 @@ def _train(run: Run) -> Summary:
             run.now,
             run.home,
             _champion_until(run),
-            lambda rows: drawn.append(beside.submit(figures.save_figures, run.folder / "figures", rows, run.task)),
         )
-    drawn[0].result()  # what may have gone wrong there
     (run.folder / "decision.json").unlink(missing_ok=True)  # it was about another model
     made = bundle.examined(trained.bundle, _recent(run, trained.bundle.recipe))
     folder = bundle.save(made, run.folder / "bundle")
@@ -192,6 +189,7 @@ def _train(run: Run) -> Summary:
     if trained.contest is not None:
         write_table(run.folder / CONTEST, trained.contest)
     scores = trained.bundle.backtest
+    figures.save_figures(run.folder / "figures", trained.backtest, run.task)
     if shares := explanation.importance(trained.bundle.model, trained.bundle.features):
         write_json(run.folder / "figures" / "importance.json", shares)
         figures.save_importance(run.folder / "figures" / "importance.png", shares)

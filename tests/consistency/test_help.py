@@ -32,20 +32,20 @@ def test_help_answers_within_three_tenths_of_a_second() -> None:
 def test_help_is_shown_without_what_it_never_draws_and_looks_the_same() -> None:
     program = (
         "import json, sys\n"
-        "from forecastle.cli import main, helping\n"
-        "if sys.argv.pop(1) == 'whole': helping.NEVER_DRAWN.clear()\n"
-        "main()\n"
+        "from forecastle.__main__ import program\n"
+        "from forecastle.cli import main\n"
+        "main() if sys.argv.pop(1) == 'whole' else program()\n"
         "drawn = {name.partition('.')[0] for name in sys.modules}\n"
         "from rich.markdown import Markdown\n"
         "print(json.dumps([sorted(drawn & {'attr', 'markdown_it'}), Markdown('# Whole').markup]), file=sys.stderr)"
     )
     for words in (["--help"], ["ingest", "-h"], []):
-        plain, whole = (
+        lean, whole = (
             subprocess.run([sys.executable, "-c", program, how, *words], check=True, capture_output=True, text=True)
-            for how in ("plain", "whole")
+            for how in ("lean", "whole")
         )
-        assert plain.stdout == whole.stdout != ""
-        assert json.loads(plain.stderr) == [[], "# Whole"], "whoever asks for it afterwards has it"
+        assert lean.stdout == whole.stdout != ""
+        assert json.loads(lean.stderr) == [[], "# Whole"], "whoever asks for it afterwards has it"
         assert "markdown_it" in whole.stderr
 
 

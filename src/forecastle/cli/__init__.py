@@ -28,13 +28,11 @@ from forecastle.cli import (
     shipping,
     stores,
 )
-from forecastle.cli.helping import import_help
+from forecastle.cli.helping import HELP
 from forecastle.cli.options import complain
 from forecastle.errors import INTERRUPTED_EXIT, UNEXPECTED_EXIT, ForecastleError, UserError
 from forecastle.leaving import FAREWELL
 from forecastle.memory import take_sparingly
-
-HELP = ("-h", "--help")
 
 app = typer.Typer(
     name="forecastle",
@@ -49,11 +47,8 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 fine, 2 your input, 3 the data, 4 another machine, 130 Ctrl-C."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if not words or not set(HELP).isdisjoint(words):
-            import_help()
-        code = app(args=words, standalone_mode=False)
+        code = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
         if code == INTERRUPTED_EXIT:  # Typer turns Ctrl-C into it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

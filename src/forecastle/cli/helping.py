@@ -10,6 +10,7 @@ import importlib
 import sys
 from types import ModuleType
 
+HELP = ("-h", "--help")
 DRAWN_BY_TYPER = "typer.rich_utils"
 NEVER_DRAWN = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
 
@@ -17,7 +18,8 @@ NEVER_DRAWN = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
 def import_help() -> None:
     """Import what draws help, if it is not there yet, with a name in place of each class that is never drawn.
 
-    Whoever imports those modules afterwards gets them whole.
+    For a process that shows help and ends: Typer has those names from then on. Whoever imports the modules themselves
+    afterwards gets them whole.
     """
     absent = [name for name in NEVER_DRAWN if name not in sys.modules]
     if DRAWN_BY_TYPER in sys.modules:

@@ -7,7 +7,7 @@ the flights that have left by then. The claims compare what lies in the stores w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 
 import polars as pl
@@ -18,6 +18,7 @@ from forecastle.data.ingestion import load_batch
 from forecastle.data.replay import load_nyc_flights, load_nyc_weather, replay_app
 from forecastle.demo import evidence
 from forecastle.demo.stage import START, Beside, Claim, Stage, run_steps, shipped_task, summaries
+from forecastle.errors import ForecastleError
 from forecastle.frame import iso
 from forecastle.http import Client, asgi_transport
 from forecastle.models import pointer
@@ -94,16 +95,24 @@ def _begun(stage: Stage) -> Iterator[Claim]:
 
 
 def pass_hour(stage: Stage, client: Client, left: int) -> None:
-    """Let an hour pass for the second task: of the last ones, of which ``left`` are to come, each is a pass of its own."""
+    """Let an hour pass for the second task: of the last ones, of which ``left`` are to come, each is a pass of its own.
+
+    Where its training has failed nothing is done: that is for its own chapter to tell.
+    """
     beside = _of(stage)
-    if left < 24 * DAYS:
-        beside.training.given()
+    if left < 24 * DAYS and _is_trained(beside):
         stage.must_run("live", opened=beside.opened)
         answers = [stage.ask(client, beside.task, one.id) for one in beside.task.series]
         beside.answered.append(sum(len(answer["forecasts"]) == beside.task.steps for answer in answers))
-    elif stage.now.hour == stage.now.day % COLLECTED_EVERY == 0:
-        beside.training.given()
+    elif stage.now.hour == stage.now.day % COLLECTED_EVERY == 0 and _is_trained(beside):
         stage.must_run("live", "ingest", "quality-check", opened=beside.opened)
+
+
+def _is_trained(beside: Beside) -> bool:
+    """Wait for its training to end, and tell whether it did well."""
+    with suppress(ForecastleError):
+        return bool(beside.training.given())
+    return False
 
 
 def _lived(stage: Stage) -> Iterator[Claim]:

@@ -88,7 +88,7 @@ def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
             if stage.beside:  # which nobody fed while the sensor drifted: the page is to show the same hour of both
                 stage.must_run("live", opened=stage.beside.opened)
             telling.say(f"The service stays up at {stage.address} (Ctrl-C ends it).")
-            _wait_for_ever()
+            service.stay()
     return fine
 
 
@@ -317,8 +317,3 @@ def _make_room(folder: Path) -> None:
 
 def _first_line(error: Exception | None) -> str:
     return str(error or "it was not stopped").strip().splitlines()[0]
-
-
-def _wait_for_ever() -> None:
-    while True:
-        time.sleep(3600)

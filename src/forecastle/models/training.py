@@ -78,13 +78,11 @@ def train(
     now: datetime,
     folder: Path | None = None,
     champion_until: datetime | None = None,
-    heard: Callable[[pl.DataFrame], None] = lambda _: None,
 ) -> Trained:
     """Train a task's model on all examples and judge it on the last ``training.backtest_share`` of them.
 
     Where the task asks for tuning, its study lies in ``folder``. ``champion_until`` is the newest origin the champion
-    has seen, where there is one that the model is to be compared with. ``heard`` is given the back-test's rows while
-    what serves is still being fitted.
+    has seen, where there is one that the model is to be compared with.
     Raises NotEnoughHistory where the examples span less than ``training.min_history``.
     """
     _require_history(task, examples, now)
@@ -106,7 +104,6 @@ def train(
             begun.append(pool.submit(fit_all, choice.weights, examples, until, options))
 
         judged = judge(task, past, test, cut, options, begin)
-        heard(judged.rows)
         met = None
         if champion_until is not None and micros(champion_until) > cut:
             met = pool.submit(contest, task, examples, judged, fair_cut(examples, micros(champion_until)), options)

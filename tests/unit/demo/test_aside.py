@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from forecastle.demo.aside import PATIENT, Aside, Clock
 from forecastle.errors import DataTooOld, StorageUnavailable
+from forecastle.leaving import FAREWELL
 
 NOW = datetime(2013, 12, 1, 0, 5, tzinfo=UTC)
 
@@ -48,14 +50,48 @@ def test_it_sees_the_clock_set(works: Any, tmp_path: Path) -> None:
 
 
 def test_what_went_wrong_there_is_raised_here_with_all_it_says(works: Any) -> None:
-    with closing(Aside(works.failing)) as beside, pytest.raises(DataTooOld, match="found an old one") as raised:
-        beside.given()
+    with closing(Aside(works.failing)) as beside:
+        with pytest.raises(DataTooOld, match="found an old one") as raised:
+            beside.given()
+        with pytest.raises(DataTooOld, match="found an old one"):
+            beside.given()
     assert (raised.value.action, raised.value.retry_after) == ("Wait.", 60)
 
 
 def test_one_that_ends_without_a_word_is_named(works: Any) -> None:
     with closing(Aside(works.ending)) as beside, pytest.raises(StorageUnavailable, match="it ended with 3"):
         beside.given()
+
+
+def test_a_fault_there_is_none_of_a_store(works: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(Aside(works.faulty)) as beside, pytest.raises(RuntimeError, match="a fault of faulty"):
+        beside.given()
+    assert "nobody thought of it" in capfd.readouterr().err
+
+
+def test_ctrl_c_while_it_starts_is_for_the_process_that_started_it(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "if __name__ == '__main__':\n"
+        "    from forecastle.leaving import leave_on_signals; leave_on_signals()\n"
+        "    from forecastle.demo.aside import Aside; from works_aside import telling\n"
+        "    beside = Aside(telling); print('started', flush=True); print(beside.given()[0], flush=True); time.sleep(60)\n"
+    )
+    script = tmp_path / "told.py"
+    script.write_text(program)
+    for wait in (0.0, 0.1, 0.3, 3.0):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(Path(__file__).parent)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None and process.stdout.readline() == "started\n"
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all that it runs
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (130, FAREWELL)
 
 
 def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:

@@ -41,3 +41,10 @@ def ending() -> Iterator[None]:
     """End without a word."""
     os._exit(3)
     yield
+
+
+@contextmanager
+def faulty() -> Iterator[None]:
+    """Have a fault."""
+    raise KeyError("nobody thought of it")
+    yield
