@@ -85,6 +85,11 @@ class Stage:
     def now(self, now: datetime) -> None:
         self.clock.set(now)
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks on the stage, the first one first."""
+        return (self.task, *([] if self.beside is None else [self.beside.task]))
+
     def passage(self, flow: str, opened: Run | None = None) -> Run:
         """Return the run of a flow as of the simulated now, in whose folder its steps leave what they made."""
         return replace(opened or self.opened, flow=flow, now=self.now)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from filelock import FileLock, Timeout
 
 from forecastle import pipeline
 from forecastle.console import figure
@@ -39,7 +40,7 @@ from forecastle.task import Task
 
 HOUR = timedelta(hours=1)
 SEES_DRIFT = 14  # days of live errors, from which on the story tells how theirs change
-MARK = ".forecastle-demo"
+MARK, LOCK = ".forecastle-demo", ".forecastle-demo.lock"
 TASK = "nyc-temperature"
 SIMULATED = "The clock of this demo is simulated: it replays December 2013, and stands still between two of its hours."
 GUST = ("EWR", "wind_speed_10m", datetime(2013, 2, 12, 8, tzinfo=UTC))  # the record that cannot be
@@ -53,10 +54,14 @@ HORIZON_NAMES = ("horizon", "rmse", "mae", "r2", "skill", "coverage")
 def tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     """Tell the whole story in ``folder`` (made anew each time) and return whether every chapter did what it says.
 
-    Raises UserError for a folder that holds something else.
+    Raises UserError for a folder that holds something else, or that another story is told in.
     """
+    with _room(folder):
+        return _tell(folder, keep, plain, days)
+
+
+def _tell(folder: Path, keep: bool, plain: bool, days: int) -> bool:
     began = time.perf_counter()
-    _make_room(folder)
     telling = Telling(plain)
     task = shipped_task(TASK)
     here = {"home": folder / "data", "host": "127.0.0.1", "port": 0, "git": True, "profile": "plain"}
@@ -225,12 +230,13 @@ def compare(stage: Stage) -> Iterator[Claim]:
         if stage.beside:
             stage.measured["second live"] = evaluation.scores(journal.outcomes(stage.beside.task.name))
         flags = journal.drift_flags(stage.task.name, drift.WINDOW, stage.now)
+        waiting = {one.name: journal.counts(one.name)["waiting"] for one in stage.tasks}
     stage.measured["drift_ratio"] = drift.drift_ratio(flags)
     promise, delivery = stage.measured["backtest"], stage.measured["live"]
-    stage.telling.promise_and_delivery(promise, delivery, stage.task)
+    stage.telling.promise_and_delivery(promise, delivery, stage.task, waiting[stage.task.name])
     if stage.beside:
         second = stage.champion(stage.beside.task).backtest, stage.measured["second live"]
-        stage.telling.promise_and_delivery(*second, stage.beside.task)
+        stage.telling.promise_and_delivery(*second, stage.beside.task, waiting[stage.beside.task.name])
     drifted = {} if stage.warmed_from is None else {"live, with the sensor in the sun": _pooled(outcomes)}
     stage.telling.facts(
         {
@@ -302,17 +308,23 @@ def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float)
     write_json(stage.folder / "summary-second.json", {"task": departures.TASK} | second)
 
 
-def _make_room(folder: Path) -> None:
-    """Empty the demo's folder; leave any other folder alone."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise UserError(
-                f"an empty folder, or a former demo, at {folder}", "something else", "Choose another --folder."
-            )
-        for child in folder.iterdir():  # the mark goes last of all: a folder half emptied is still a demo's
-            if child.name != MARK:
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
-    write_text(folder / MARK, "Made by forecastle demo, which empties this folder each time.\n")
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Empty the demo's folder, and keep every other demo out of it while the block runs; leave any other folder alone."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise UserError(f"an empty folder, or a former demo, at {folder}", "something else", "Choose another --folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            for child in folder.iterdir():  # the mark goes last of all: a folder half emptied is still a demo's
+                if child.name not in (MARK, LOCK):
+                    shutil.rmtree(child) if child.is_dir() else child.unlink()
+            write_text(folder / MARK, "Made by forecastle demo, which empties this folder each time.\n")
+            yield
+    except Timeout:
+        raise UserError(
+            f"a folder that no other demo is using at {folder}", "one that runs", "End it, or choose another --folder."
+        ) from None
 
 
 def _first_line(error: Exception | None) -> str:

@@ -70,8 +70,11 @@ class Telling:
         with Progress(*columns, console=self.console, transient=True) as progress:
             yield from progress.track(work)
 
-    def promise_and_delivery(self, promise: dict[str, Any], delivery: dict[str, Any], task: Task) -> None:
-        """Show back-test and live figures side by side, a row a horizon and the pooled ones."""
+    def promise_and_delivery(
+        self, promise: dict[str, Any], delivery: dict[str, Any], task: Task, waiting: int = 0
+    ) -> None:
+        """Show back-test and live figures side by side, a row a horizon and the pooled ones; ``waiting`` is how many live
+        forecasts are not among them, for what came true is not settled yet."""
         table = Table(title=f"{task.name}: promised by the back-test → delivered live", title_justify="left")
         table.add_column("horizon", justify="right")
         for key, name in _NAMES:
@@ -83,7 +86,8 @@ class Telling:
         table.add_section()
         table.add_row("pooled", *_pairs(promise, delivery), style="bold")
         self.console.print(table)
-        self.say(f"   over {promise['n']:,} forecasts of the back-test and {delivery['n']:,} live ones")
+        yet = f"; {waiting:,} more wait for what comes true to be settled" if waiting else ""
+        self.say(f"   over {promise['n']:,} forecasts of the back-test and {delivery['n']:,} live ones{yet}")
 
     def facts(self, facts: dict[str, str]) -> None:
         """Show named facts, one a line."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from forecastle.demo.story import CHAPTERS, MARK, START, tell
+from forecastle.demo.story import CHAPTERS, LOCK, MARK, START, tell
 from forecastle.errors import UserError
 
 
@@ -25,3 +26,12 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="an empty folder, or a former demo"):
         tell(tmp_path, keep=False, plain=True, days=14)
     assert mine.read_text() == "mine" and not (tmp_path / MARK).exists()
+
+
+def test_a_folder_in_which_another_demo_runs_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    (folder / "data").mkdir(parents=True)
+    (folder / MARK).write_text("a demo's")
+    with FileLock(folder / LOCK), pytest.raises(UserError, match="no other demo is using"):
+        tell(folder, keep=False, plain=True, days=14)
+    assert (folder / "data").exists()
