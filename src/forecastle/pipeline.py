@@ -205,14 +205,16 @@ def run_step(run: Run, step: Step) -> Outcome:
         _note(run, name).unlink(missing_ok=True)
     summary: Summary = {}
     error: ForecastleError | None = None
+    begun = False
     try:
         _require_success(run, step.after)
+        begun = True
         with one_processor(len(run.task.series)) if run.flow == "live" else nullcontext():
             summary = step.work(run)
     except ForecastleError as caught:
         error = caught
     try:
-        if run.flow == "live":
+        if run.flow == "live" and begun:  # what kept it from starting has told of itself
             _tell_of_failure(run, step, error)
     except StorageUnavailable as silent:
         error = error or silent
@@ -282,7 +284,7 @@ def _require_success(run: Run, names: Sequence[str]) -> None:
             raise GateError(
                 f"step {name} of run {run.id} to have succeeded",
                 "it has not run" if said is None else "it failed; its own message says why",
-                f"Run it first: forecastle {name}{_of_flow(run, name)}, with the same --now.",
+                f"Run it first: forecastle {name}{_of_flow(run, name)}, with the same --task and --now.",
             )
 
 

@@ -192,11 +192,21 @@ def test_what_a_cut_of_the_power_left_empty_counts_as_not_done(filed, settings, 
         assert run_step(run, check).error is None
 
 
+def test_a_step_that_did_not_start_opens_no_incident_and_one_that_failed_does(filed, settings) -> None:
+    with open_run(filed, settings, "live", NOW) as run:
+        run_step(run, LIVE[2])
+        assert run.journal.incidents(filed.name) == ()
+        run_step(run, Step("early", lambda _: _fail(), ()))
+        assert [one.kind for one in run.journal.incidents(filed.name)] == ["early-failed"]
+
+
 def test_a_step_of_both_flows_that_is_lacking_is_named_with_its_flow(filed, settings) -> None:
     with open_run(filed, settings, "live", NOW) as run:
-        assert "forecastle quality-check --flow live, with the same --now" in str(run_step(run, LIVE[2]).error)
+        assert "forecastle quality-check --flow live, with the same --task and --now" in str(
+            run_step(run, LIVE[2]).error
+        )
     with open_run(filed, settings, "train", NOW) as run:
-        assert "forecastle quality-check, with the same --now" in str(run_step(run, TRAIN[2]).error)
+        assert "forecastle quality-check, with the same --task and --now" in str(run_step(run, TRAIN[2]).error)
 
 
 def test_a_step_takes_back_what_was_said_of_those_after_it_but_not_of_those_beside_it(filed, settings) -> None:

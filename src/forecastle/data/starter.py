@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ from forecastle.data import first_look
 from forecastle.data.providers import file
 from forecastle.errors import TaskError, plainly
 from forecastle.frame import KEYS, TIMESTAMP
-from forecastle.task import duration_text, make_task, nearest
+from forecastle.task import Task, duration_text, make_task, nearest
 
 Line = tuple[str, str]  # what the file says, and the comment beside it
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -107,7 +107,7 @@ def file_task(
         raise TaskError(
             f"columns of {path} (it has {', '.join((*KEYS, *numbers)) if not missing else ', '.join(numbers)})",
             "; ".join([*wrong, *(f"no {one}" for one in missing)]),
-            "Name columns the table has; it needs series_id, timestamp and at least one number a row.",
+            _advice(list(schema)) if missing else "Name columns the table has.",
         )
     absolute = path.resolve()
     inside = absolute.is_relative_to(folder.resolve())
@@ -141,7 +141,7 @@ def file_task(
         (f"path = {_quoted(shown)}", "a long table: series_id, timestamp (UTC), and a number in every other column"),
         ("", ""),
         ("[features]", ""),
-        (f"season = {season}", "") if season else ("# season = 24", "default: the steps of a day"),
+        _season(season, task),
         (f"holidays = {_quoted(holidays)}", "") if holidays else ('# holidays = "DE"', "a country code"),
         ("", ""),
         ("# Every measured column; give it a minimum and a maximum and the gate masks what lies outside.", ""),
@@ -157,6 +157,25 @@ def file_task(
         ended,
     )
     return text, [one for one in found if one is not None]
+
+
+def _advice(columns: Sequence[str]) -> str:
+    """Return what to do about a table that lacks a key."""
+    apart = next((one for one in ";\t|" if len(columns) == 1 and one in columns[0]), None)
+    if apart is not None:
+        return f"It seems to part its columns by {apart!r}: write it with commas."
+    return (
+        "Rename columns of the table: it needs series_id (what a row is about; the same name everywhere where there is "
+        "but one), timestamp (such as 2026-11-26T13:00:00Z) and at least one number a row."
+    )
+
+
+def _season(given: int | None, task: Task) -> Line:
+    """Return the line of the season: of steps of a day it is a week, or seasonal naive would be the last value again."""
+    a_day = max(1, round(timedelta(days=1) / task.frequency))
+    if given is None and task.frequency == timedelta(days=1):
+        return f"season = {5 if task.grid == 'observed' else 7}", "a week; by default it would be a day: one step"
+    return (f"season = {given}", "") if given else (f"# season = {a_day}", "default: the steps of a day")
 
 
 def make_name(name: str) -> str:

@@ -15,20 +15,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from struct import Struct, error as NoNumbers
 from typing import Any
 
 import numpy as np
 from pydantic_core import from_json
 
-from forecastle.data.panel import Floats, Integers, micros
+from forecastle.data.panel import Floats, Integers, micros, moment
 from forecastle.errors import RequestError
-from forecastle.frame import CONTROL
+from forecastle.frame import CONTROL, iso
 from forecastle.task import Task, nearest
 
 MOST_SERIES = 1000
 MOST_OBSERVATIONS = 10_000  # of a series
 MOST_TEXT = 200  # characters of a series' id
+MOST_NAMES = 5  # of an object, where others are wanted
 LARGEST = 1e30  # a float32 holds it
 AHEAD = timedelta(minutes=1)  # how far another clock may be before this one
 FEW_TIMES, MOST_SPANS = 500, 64  # how many times of one series are remembered together, and how often
@@ -62,7 +64,7 @@ def parse(body: bytes, task: Task, columns: tuple[str, ...], now: datetime) -> t
         raise RequestError("a body in JSON", str(error), _HOW) from None
     series = read.get("series") if isinstance(read, dict) else None
     if not isinstance(series, list) or not 0 < len(series) <= MOST_SERIES or len(read) > 1:
-        found = f"{len(series)} of them" if isinstance(series, list) else "something else"
+        found = f"{len(series)} of them" if isinstance(series, list) else _names(read, ("series",))
         raise RequestError(f"an object with a list `series` of 1 to {MOST_SERIES} series, and no more", found, _HOW)
     latest = micros(now + AHEAD)
     plain = b"true" not in body and b"false" not in body  # or one of them could be taken for a number
@@ -74,15 +76,14 @@ def parse(body: bytes, task: Task, columns: tuple[str, ...], now: datetime) -> t
 
 def _series(one: Any, place: str, task: Task, columns: tuple[str, ...], latest: int, plain: bool) -> Asked:
     if not isinstance(one, dict) or one.keys() != _FIELDS:
-        found = ", ".join(map(str, one)) if isinstance(one, dict) else type(one).__name__
-        raise RequestError(f"series_id, timestamps and values in {place}", found[:MOST_TEXT] or "nothing", _HOW)
+        raise RequestError(f"series_id, timestamps and values in {place}", _names(one, sorted(_FIELDS)), _HOW)
     series_id, timestamps, values = one["series_id"], one["timestamps"], one["values"]
     if not isinstance(series_id, str) or not 0 < len(series_id) <= MOST_TEXT or _has_control(series_id):
         raise RequestError(
             f"text of 1 to {MOST_TEXT} characters, none a control, in {place}.series_id", _shown(series_id), _HOW
         )
     if not isinstance(timestamps, list) or not 0 < len(timestamps) <= MOST_OBSERVATIONS:
-        found = f"{len(timestamps)}" if isinstance(timestamps, list) else type(timestamps).__name__
+        found = f"{len(timestamps)}" if isinstance(timestamps, list) else _shown(timestamps)
         raise RequestError(f"a list of 1 to {MOST_OBSERVATIONS} times in {place}.timestamps", found, _HOW)
     span = _span_of(timestamps, place, latest)
     numbers = _values(values, place, task, columns, len(span.times), plain)
@@ -111,7 +112,9 @@ def _span_of(texts: list[Any], place: str, latest: int) -> _Span:
     if span.times[-1] > latest:
         number = int(np.argmax([_micros(text) for text in texts]))
         raise RequestError(
-            "observations of what has been", f"{texts[number]} in {place}.timestamps[{number}]", "Leave out the future."
+            "observations of what has been",
+            f"{texts[number]} in {place}.timestamps[{number}]",
+            f"Leave out what comes after {iso(moment(latest))} by this service's clock.",
         )
     return span
 
@@ -130,7 +133,7 @@ _remembered_span = lru_cache(maxsize=MOST_SPANS)(_span)
 
 def _values(values: Any, place: str, task: Task, columns: tuple[str, ...], size: int, plain: bool) -> Floats:
     if not isinstance(values, dict) or task.target not in values:
-        raise RequestError(f"{task.target!r} in {place}.values", _shown(values), _HOW)
+        raise RequestError(f"{task.target!r} in {place}.values", _names(values, columns), _HOW)
     for name, numbers in values.items():
         if name not in task.columns and name not in columns:
             raise RequestError(
@@ -139,7 +142,7 @@ def _values(values: Any, place: str, task: Task, columns: tuple[str, ...], size:
                 f"They are {', '.join(columns)}.",
             )
         if not isinstance(numbers, list) or len(numbers) != size:
-            told = f"{len(numbers)}" if isinstance(numbers, list) else type(numbers).__name__
+            told = f"{len(numbers)}" if isinstance(numbers, list) else _shown(numbers)
             raise RequestError(f"{size} numbers in {place}.values.{name}, one for each time", told, _HOW)
     found = _packed(values, columns, size) if plain and len(values) == len(columns) else None
     if found is None:
@@ -197,6 +200,16 @@ def _is_time(text: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
+    """Return what a value of a body is, in the words of JSON where it is no text and no number."""
     if isinstance(value, dict | list):
-        return type(value).__name__
-    return repr(value)[:MOST_TEXT]
+        return "an object" if isinstance(value, dict) else "a list"
+    return "null" if value is None else repr(value)[:MOST_TEXT]
+
+
+def _names(value: Any, wanted: Sequence[str]) -> str:
+    """Return the names of an object, each that is not wanted with the nearest that is; what it is, where it is none."""
+    if not isinstance(value, dict):
+        return _shown(value)
+    few = (name[:MOST_TEXT] for name in islice(value, MOST_NAMES))
+    told = ", ".join(f"{name!r}{'' if name in wanted else nearest(name, wanted)}" for name in few)
+    return f"{told} and more" if len(value) > MOST_NAMES else told or "nothing"

@@ -64,6 +64,35 @@ def test_a_wrong_column_or_file_is_named_with_the_nearest(tmp_path, table):
         file_task("bikes", tmp_path / "short.csv", tmp_path, "y", "1h", "2h")
 
 
+def test_a_table_without_the_keys_is_told_what_to_rename_and_one_parted_otherwise_so(tmp_path):
+    plain, parted = tmp_path / "plain.csv", tmp_path / "parted.csv"
+    plain.write_text("date,sales\n2026-01-01,3\n")
+    parted.write_text("series_id;timestamp;sales\na;2026-01-01;3\n")
+    with pytest.raises(TaskError, match="Rename columns of the table: it needs series_id"):
+        file_task("sales", plain, tmp_path, "sales", "1d", "7d")
+    with pytest.raises(TaskError, match="part its columns by ';': write it with commas"):
+        file_task("sales", parted, tmp_path, "sales", "1d", "7d")
+
+
+@pytest.mark.parametrize(
+    ("frequency", "horizon", "grid", "season", "line"),
+    [
+        ("1d", "7d", "regular", 7, "season = 7 "),
+        ("1d", "7d", "observed", 5, "season = 5 "),
+        ("1h", "2h", "regular", None, "# season = 24 "),
+        ("30m", "2h", "regular", None, "# season = 48 "),
+    ],
+)
+def test_steps_of_a_day_have_a_week_for_their_season_and_shorter_ones_a_day(
+    tmp_path, frequency, horizon, grid, season, line
+):
+    days = pl.datetime_range(datetime(2024, 1, 1), datetime(2026, 1, 1), "1d", time_zone="UTC", eager=True)
+    table = tmp_path / "table.csv"
+    pl.DataFrame({"series_id": "a", "timestamp": days.cast(pl.String), "y": 1.0}).write_csv(table)
+    text = file_task("sales", table, tmp_path, "y", frequency, horizon, grid=grid)[0]
+    assert line in text and written(tmp_path, text).features.season == season
+
+
 def test_a_name_that_cannot_be_is_refused():
     with pytest.raises(TaskError, match="small letters"):
         make_name("My Task")

@@ -122,7 +122,7 @@ def test_incidents_are_shown_open_or_closed(state, clock) -> None:
 def test_a_task_without_anything_says_so_everywhere(nothing, clock) -> None:
     text = text_of(page.board([nothing], clock()))
     assert "Degraded. No model has been promoted yet; no value has been collected lately" in text
-    for words in ("none promoted yet", "nothing collected lately", "No forecast yet.", "Nothing has come true yet."):
+    for words in ("none promoted yet", "nothing collected lately", "No forecast yet.", "Nothing came true in the "):
         assert words in text
     assert "None so far." in text
 

@@ -169,6 +169,29 @@ def test_every_forecast_that_was_answered_is_journalled_apart_and_counts_in_drif
     assert ask(f"/v1/tasks/{task.name}/forecasts/JFK").json()["forecasts"] == current["forecasts"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({}, "found nothing."),
+        ([], "found a list."),
+        ({"serie": []}, "found 'serie'; did you mean 'series'?"),
+        ({"series": [{"series_id": "JFK", "timestamp": [], "values": {}}]}, "'timestamp'; did you mean 'timestamps'?"),
+        ({"series": [None]}, "found null."),
+        ({"series": [{str(one): 1 for one in range(9)}]}, "'4' and more."),
+    ],
+)
+def test_names_that_are_wrong_in_a_body_are_told_with_the_nearest(post, sent, said) -> None:
+    assert said in post(PREDICT, json=sent).json()["detail"]
+
+
+def test_a_column_and_a_time_that_cannot_be_are_told_with_what_can(post, body, made_up) -> None:
+    wrong = body(hours=1)
+    wrong["series"][0]["values"] = {"temprature": [1.0]}
+    assert "found 'temprature'; did you mean 'temperature_2m'?" in post(PREDICT, json=wrong).json()["detail"]
+    ahead = body(hours=1, last=made_up.NOW.replace(year=2026))
+    assert "Leave out what comes after 2013-12-16T19:" in post(PREDICT, json=ahead).json()["detail"]
+
+
 def test_without_a_champion_there_is_nothing_to_forecast_with(settings, task, clock, made_up, get, body) -> None:
     made_up.fill(settings, task)
     answer = get(create_app(settings, [task], clock, poll_every=0), PREDICT, "POST", json=body())
