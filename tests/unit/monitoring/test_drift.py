@@ -14,7 +14,7 @@ import pytest
 from forecastle.data.examples import make_examples
 from forecastle.data import profiling
 from forecastle.data.panel import build_panel, moment
-from forecastle.data.replay import load_nyc_weather
+from forecastle.data.replay import load_nyc_flights, load_nyc_weather
 from forecastle.data.transformation import make_recipe
 from forecastle.frame import TIME, conform
 from forecastle.monitoring.drift import drift_ratio, margin_of, mark, out_of_distribution
@@ -89,18 +89,55 @@ def test_below_fifty_predictions_there_is_no_ratio() -> None:
 def test_unseen_requests_that_are_like_those_in_training_are_not_called_drifted(task: Task) -> None:
     """Recorded weather, a fifth of its weeks in turn: what the training has not seen of the same half year."""
     weather = load_nyc_weather().filter(pl.col("timestamp") < datetime(2013, 7, 1, tzinfo=UTC))
+    assert _flagged(task, weather) < 0.05
+
+
+def _flagged(task: Task, table: pl.DataFrame) -> float:
+    """Return the largest share of a fifth of a table's weeks that is flagged by what was learnt from the others."""
     names = [task.target, *task.covariates]
-    rows = weather.select("series_id", "timestamp", *names)
+    rows = table.select("series_id", "timestamp", *names)
     panel = build_panel(
         conform(rows.with_columns(available_at=pl.col("timestamp"), collected_at=pl.col("timestamp")), names), task
     )
     examples = make_examples(make_recipe(task, panel), panel, np.arange(panel.size))
     week = examples.origins // (7 * 86_400 * 1_000_000)
+    shares = []
     for number in range(5):
         seen, unseen = examples.take(week % 5 != number), examples.take(week % 5 == number)
         margin = margin_of(seen.origin_names, seen.origin, seen.origins)
         known = replace(profiling.reference(seen.origin_names, seen.origin), margin=margin)
-        assert out_of_distribution(known, unseen.origin).mean() < 0.05
+        shares.append(float(out_of_distribution(known, unseen.origin).mean()))
+    return max(shares)
+
+
+def _delays() -> pl.DataFrame:
+    """Recorded: the mean delay of each hour's departures, and how many they were."""
+    hours = load_nyc_flights().group_by("series_id", pl.col("slot").dt.truncate("1h").alias("timestamp"))
+    return hours.agg(y=pl.col("delay_minutes").mean(), x=pl.len().cast(pl.Float64))
+
+
+def _made_up(kind: str) -> pl.DataFrame:
+    """Half a year of three series whose law does not change, of a kind that other tasks are about."""
+    random, hours, tables = np.random.default_rng(7), 24 * 182, []
+    times = pl.datetime_range(datetime(2013, 1, 1), datetime(2013, 7, 2), "1h", time_zone="UTC", eager=True)[:hours]
+    for name in "abc":
+        slow = np.zeros(hours)
+        for hour in range(1, hours):
+            slow[hour] = 0.97 * slow[hour - 1] + random.normal(0, 0.24)
+        day = np.sin(np.arange(hours) * 2 * np.pi / 24)
+        y = {
+            "volatility": np.exp(slow + 0.3 * random.standard_t(4, hours)) / 100,  # heavy tails, of prices
+            "bikes": np.clip(np.round(12 + 9 * day + 4 * slow), 0, 24),  # docks that are empty or full for hours
+            "traffic": random.poisson(np.exp(5 + 0.9 * day + 0.2 * slow)).astype(float),
+            "air": np.exp(2 + slow) + random.exponential(2, hours),  # particles: never negative, with plumes
+        }[kind]
+        tables.append(pl.DataFrame({"series_id": name, "timestamp": times, "y": y, "x": day + slow}))
+    return pl.concat(tables)
+
+
+@pytest.mark.parametrize("kind", ["delays", "volatility", "bikes", "traffic", "air"])
+def test_neither_are_those_of_other_kinds_of_tasks(small_task: Callable[..., Task], kind: str) -> None:
+    assert _flagged(small_task(), _delays() if kind == "delays" else _made_up(kind)) < 0.05
 
 
 def test_the_margin_grows_where_values_stray_from_block_to_block() -> None:
