@@ -166,7 +166,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory, weather: Weather, github: G
         (folder / ".venv" / name).symlink_to(ROOT / ".venv" / name)
     (folder / ".cache").symlink_to(ROOT / ".cache")
     stamp = subprocess.run(
-        "(pwd; cat requirements/bootstrap.txt requirements/dev.txt pyproject.toml) | sha256sum | cut -c1-16",
+        "(pwd; cat requirements/bootstrap.txt requirements/dev.txt pyproject.toml tools/setup) | sha256sum | cut -c1-16",
         shell=True,
         cwd=folder,
         capture_output=True,
