@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forecastle import __version__
 from forecastle.settings import PREFIX, Settings
 
 BIN = Path(sys.executable).parent
@@ -170,3 +171,10 @@ def test_prometheus_and_alertmanager_accept_their_files(
         missing_component(f"no {program} on this machine: tools/container-engine installs it")
     done = subprocess.run([program, *arguments], cwd=root, capture_output=True, text=True, timeout=60, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_command_of_an_image_is_the_command(root: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, str(root / "docker" / "forecastle"), "--version"], check=True, capture_output=True, text=True
+    )
+    assert told.stdout.strip() == __version__
