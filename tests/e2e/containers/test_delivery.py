@@ -31,6 +31,12 @@ from forecastle.serving.server import listen
 from forecastle.settings import Settings
 from forecastle.task import Task, load_task
 
+STAMPED = (
+    "requirements/bootstrap.txt",
+    "requirements/dev.txt",
+    "pyproject.toml",
+    "tools/setup",
+)  # as the Makefile's LOCKS
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2013, 2, 10, 0, 5, tzinfo=UTC)
 TRAINED = NOW - timedelta(days=4)  # production's champion; what came since, a challenger is judged by
@@ -166,7 +172,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory, weather: Weather, github: G
         (folder / ".venv" / name).symlink_to(ROOT / ".venv" / name)
     (folder / ".cache").symlink_to(ROOT / ".cache")
     stamp = subprocess.run(
-        "(pwd; cat requirements/bootstrap.txt requirements/dev.txt pyproject.toml tools/setup) | sha256sum | cut -c1-16",
+        f"(pwd; cat {' '.join(STAMPED)}) | sha256sum | cut -c1-16",
         shell=True,
         cwd=folder,
         capture_output=True,
