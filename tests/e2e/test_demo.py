@@ -67,9 +67,13 @@ def told(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Told:
 
 
 def _watch(pid: int, memories: list[int]) -> None:
-    """Note every second how many bytes a process and all that come from it hold, until it has ended."""
+    """Note every second how many bytes a process and all that come from it hold, until it has ended.
+
+    What libraries and files they share is counted once, as the most that one of them has of it.
+    """
     while Path(f"/proc/{pid}").exists():
-        memories.append(sum(_held(one) for one in _family(pid)))
+        held = [_held(one) for one in _family(pid)]
+        memories.append(sum(own for own, _ in held) + max(shared for _, shared in held))
         time.sleep(1)
 
 
@@ -82,13 +86,14 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _held(pid: int) -> int:
-    """Return the bytes a process holds, those it shares with others by its part; 0 where it has ended meanwhile."""
+def _held(pid: int) -> tuple[int, int]:
+    """Return the bytes a process holds of its own and those of files; none where it has ended meanwhile."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        return 0, 0
+    page = os.sysconf("SC_PAGE_SIZE")
+    return (resident - shared) * page, shared * page
 
 
 def _chosen() -> str:
