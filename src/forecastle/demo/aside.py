@@ -20,7 +20,7 @@ from forecastle.errors import ForecastleError, StorageUnavailable
 from forecastle.memory import look_rarely, take_sparingly
 
 Given = TypeVar("Given")
-PATIENT = 5  # by how much a process is made nicer that has time
+PATIENT = 19  # by how much a process is made nicer that has time: it gets what others leave
 _PROCESSES = multiprocessing.get_context("spawn")  # a copy of this one would hold its locks without their threads
 
 

@@ -29,7 +29,7 @@ from forecastle.task import Task
 
 TASK = "nyc-departure-delay"
 SINCE = date(2013, 10, 30)  # a month: enough to learn from, and soon done
-COLLECTED_EVERY = 5  # days, while it is only collected
+COLLECTED_EVERY = 10  # days, while it is only collected
 DAYS = 1  # of the simulated days, the last one, in which this task is forecast too
 
 
