@@ -313,18 +313,20 @@ def _room(folder: Path) -> Iterator[None]:
     """Empty the demo's folder, and keep every other demo out of it while the block runs; leave any other folder alone."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UserError(f"an empty folder, or a former demo, at {folder}", "something else", "Choose another --folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    write_text(
+        folder / MARK, "Made by forecastle demo, which empties this folder each time.\n"
+    )  # first of all, and stays
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            for child in folder.iterdir():  # the mark goes last of all: a folder half emptied is still a demo's
-                if child.name not in (MARK, LOCK):
-                    shutil.rmtree(child) if child.is_dir() else child.unlink()
-            write_text(folder / MARK, "Made by forecastle demo, which empties this folder each time.\n")
-            yield
+        held = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout:
         raise UserError(
             f"a folder that no other demo is using at {folder}", "one that runs", "End it, or choose another --folder."
         ) from None
+    with held:
+        for child in folder.iterdir():
+            if child.name not in (MARK, LOCK):
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        yield
 
 
 def _first_line(error: Exception | None) -> str:

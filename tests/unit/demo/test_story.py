@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from forecastle.demo.story import CHAPTERS, LOCK, MARK, START, tell
+from forecastle.demo.story import CHAPTERS, LOCK, MARK, START, _room, tell
 from forecastle.errors import UserError
 
 
@@ -35,3 +35,12 @@ def test_a_folder_in_which_another_demo_runs_is_left_alone(tmp_path: Path) -> No
     with FileLock(folder / LOCK), pytest.raises(UserError, match="no other demo is using"):
         tell(folder, keep=False, plain=True, days=14)
     assert (folder / "data").exists()
+
+
+def test_a_demo_that_was_killed_before_it_made_anything_may_be_told_again(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with pytest.raises(KeyboardInterrupt), _room(folder):
+        raise KeyboardInterrupt
+    (folder / "data").mkdir()
+    with _room(folder):
+        assert {one.name for one in folder.iterdir()} <= {MARK, LOCK}
