@@ -19,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ class Daemon:
         deadline = time.monotonic() + PATIENCE
         while not ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{self.command[0]} did not come up:\n{(self.folder / 'output.log').read_text()[-2000:]}")
+                pytest.fail(f"{self.command[0]} did not come up:\n{(self.folder / 'output.log').read_text()[-4000:]}")
             time.sleep(0.1)
 
     def kill(self) -> None:
@@ -170,10 +171,12 @@ class S3Server:
         ]
         self.daemons[0].start(lambda: self._says("mon", "stat"))
         disk_id = str(uuid.uuid4())
-        # A young monitor says how it is before it takes commands; one that is told again changes nothing.
+        # A young monitor says how it is before it takes commands, and may refuse one after it took another (EPERM,
+        # "problem getting command descriptions"). Told again what it has done, it changes nothing.
         self.daemons[0].wait_until(lambda: self._says("osd", "new", disk_id))
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk_id)
-        self._run("ceph", "osd", "crush", "add", "osd.0", "1.0", "host=localhost", "root=default")
+        place = ("osd", "crush", "add", "osd.0", "1.0", "host=localhost", "root=default")
+        self.daemons[0].wait_until(lambda: self._says(*place))
         self._start_from(1)
         names = [f"--{name}={value}" for name, value in {"access-key": self.key, "secret": self.secret}.items()]
         self._run("radosgw-admin", "user", "create", "--uid=test", "--display-name=test", *names)
@@ -205,6 +208,9 @@ class S3Server:
     def _says(self, *question: str, answer: str = "") -> bool:
         command = ["ceph", "-c", "ceph.conf", "--connect-timeout", "5", *question]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode != 0:
+            with (self.folder / "output.log").open("a") as output:
+                output.write(f"{' '.join(question)}: {done.stderr}")
         return done.returncode == 0 and answer in done.stdout
 
 
@@ -326,14 +332,23 @@ def azure_server() -> Iterator[AzureServer]:
 
 
 def running(kind: type) -> Iterator:
-    folder = Path(tempfile.mkdtemp(prefix="os-", dir="/tmp"))  # short: Ceph's sockets lie in it
-    server = kind(folder)
-    try:
-        server.make()
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder)
+    """Yield a server that runs, in a new folder, on a port of its own; one that does not come up is made once more."""
+    for last in (False, True):
+        folder = Path(tempfile.mkdtemp(prefix="os-", dir="/tmp"))  # short: Ceph's sockets lie in it
+        server = kind(folder)
+        try:
+            try:
+                server.make()
+            except (pytest.fail.Exception, AssertionError, subprocess.TimeoutExpired) as fault:
+                if last:
+                    raise
+                warnings.warn(f"{kind.__name__} did not come up and is made once more: {fault}", stacklevel=1)
+                continue
+            yield server
+            return
+        finally:
+            server.kill()
+            shutil.rmtree(folder)
 
 
 def lack(reason: str) -> None:
