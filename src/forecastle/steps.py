@@ -35,7 +35,7 @@ from forecastle.errors import (
     TaskError,
     UserError,
 )
-from forecastle.frame import SERIES, iso, read_note, write_json, write_table
+from forecastle.frame import SERIES, TIMESTAMP, iso, read_note, write_json, write_table
 from forecastle.memory import hand_back
 from forecastle.models import (
     baked,
@@ -74,6 +74,7 @@ def ingest(run: Run) -> Summary:
         "rows": batch.rows.height,
         "from": iso(batch.start),
         "to": iso(batch.end),
+        **({"newest": iso(batch.rows[TIMESTAMP].max())} if batch.rows.height else {}),  # type: ignore[arg-type]
         "answers": len(batch.archived),
         "duplicates": batch.duplicates,
         "after_collection": batch.after_collection,

@@ -38,9 +38,7 @@ def demo(
     return 0 if fine else UNEXPECTED_EXIT
 
 
-@app.command(
-    epilog="Example: forecastle init bikes --provider file --path bikes.csv --target bikes --frequency 1h --horizon 6h"
-)
+@app.command(epilog="Example: forecastle init bikes --path bikes.csv --target bikes --horizon 12h")
 def init(
     name: Annotated[str, typer.Argument(help="The task's name; NAME.toml is written.")],
     provider: Annotated[
@@ -51,8 +49,12 @@ def init(
     ] = None,
     path: Annotated[Path | None, typer.Option(help="file: the long table (series_id, timestamp, values).")] = None,
     target: Annotated[str | None, typer.Option(help="file: the column to forecast.")] = None,
-    frequency: Annotated[str, typer.Option(help="file: one step, such as 1h, 30m or 5m.")] = "1h",
-    horizon: Annotated[str, typer.Option(help="file: how far ahead, such as 6h.")] = "6h",
+    frequency: Annotated[
+        str | None, typer.Option(help="file: one step, such as 1h, 30m or 1d (default: how far apart the rows lie).")
+    ] = None,
+    horizon: Annotated[
+        str | None, typer.Option(help="file: how far ahead, such as 6h (default: six steps; of a day seven).")
+    ] = None,
     timezone: Annotated[str, typer.Option(help="file: the zone calendars are read in.")] = "UTC",
     covariates: Annotated[str, typer.Option(help="file: further columns to use at their lags, as a,b,c.")] = "",
     season: Annotated[int | None, typer.Option(help="file: steps after which the pattern repeats.")] = None,

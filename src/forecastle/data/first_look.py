@@ -31,22 +31,27 @@ def unused(task: Task, schema: Mapping[str, pl.DataType]) -> str | None:
     return f"Unused columns: {'; '.join(said)}."
 
 
+def usual_step(rows: pl.DataFrame) -> tuple[timedelta, float] | None:
+    """Return how far apart neighbouring rows of a series mostly lie, and the share that do; None where none have one."""
+    apart = _times(rows).select(apart=pl.col(TIMESTAMP).diff().over(SERIES)).drop_nulls()
+    if apart.is_empty():
+        return None
+    usual, count = apart.group_by("apart").len().sort("len", "apart", descending=[True, False]).row(0)
+    return usual, count / apart.height
+
+
 def spacing(task: Task, rows: pl.DataFrame) -> Iterator[str]:
     """Say where a table's rows do not lie on the task's grid: another step than its own, holes, times between steps.
 
     On an observed grid there are no holes, and its times are as they are.
     """
-    step = task.frequency
-    times = rows.select(SERIES, TIMESTAMP).unique().sort(SERIES, TIMESTAMP)
-    apart = times.select(
-        SERIES, before=pl.col(TIMESTAMP).shift(1).over(SERIES), apart=pl.col(TIMESTAMP).diff().over(SERIES)
-    )
-    apart = apart.filter(pl.col("apart").is_not_null())
-    if apart.is_empty():
+    step, times = task.frequency, _times(rows)
+    found = usual_step(rows)
+    if found is None:
         return
-    usual, count = apart.group_by("apart").len().sort("len", "apart", descending=[True, False]).row(0)
+    usual, share = found
     if usual != step:
-        yield _another_step(task, usual, count / apart.height)
+        yield _another_step(task, usual, share)
     if task.grid == "observed" or usual < step:
         return
     number = pl.col(TIMESTAMP).to_physical() // (step // MICROSECOND)  # of the step a row lies in
@@ -55,7 +60,7 @@ def spacing(task: Task, rows: pl.DataFrame) -> Iterator[str]:
     if holes.height:
         name, before, longest = holes.sort("steps", SERIES, "before", descending=[True, False, False]).row(0)
         yield (
-            f"{holes.height} of {apart.height} neighbouring rows lie further apart, up to {duration_text(longest * step)}"
+            f"{holes.height} of {times.height - times[SERIES].n_unique()} neighbouring rows lie further apart, up to {duration_text(longest * step)}"
             f" ({name} from {iso(before)}): the steps between are missing values."
         )
     off = times.filter(pl.col(TIMESTAMP).to_physical() % (step // MICROSECOND) != 0)
@@ -101,6 +106,11 @@ def ended(task: Task, newest: datetime, now: datetime) -> str | None:
         f"The table ended {since} ago, at {iso(newest)}; the gate refuses what is older than {duration_text(limit)}. If it"
         f" is a recording, act as of its end: add --now {iso(then)} to the commands (backtest needs none)."
     )
+
+
+def _times(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return each series' times, once each and in order."""
+    return rows.select(SERIES, TIMESTAMP).unique().sort(SERIES, TIMESTAMP)
 
 
 def _another_step(task: Task, usual: timedelta, share: float) -> str:

@@ -75,8 +75,8 @@ def admit(
         raise QualityGateFailed(
             f"a batch of task {task.name!r} that passes every check",
             report.reason,
-            f"The batch is in quarantine in {place}, the report in {saved}; the next good answer heals the gap. If the "
-            f"gate is wrong: forecastle quarantine release {name}, with the same --task.{_recorded(task, batch, now)}",
+            f"{_recorded(task, batch, now)}The batch is in quarantine in {place}, the report in {saved}; the next good "
+            f"answer heals the gap. If the gate is wrong: forecastle quarantine release {name}, with the same --task.",
         )
     since = now if released is None else released["at"]
     identity.hold(task, folder)
@@ -131,7 +131,7 @@ def _recorded(task: Task, batch: Batch, now: datetime) -> str:
         return ""
     newest: datetime = batch.rows[TIMESTAMP].max()  # type: ignore[assignment]
     said = first_look.ended(task, newest, now)
-    return "" if said is None else f" {said}"
+    return "" if said is None else f"{said} "
 
 
 def _history(task: Task, stores: Place) -> History:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import polars as pl
 
 from forecastle.data import first_look
 from forecastle.data.providers import file
+from forecastle.duration import DAY, parse_duration
 from forecastle.errors import TaskError, plainly
 from forecastle.frame import KEYS, TIMESTAMP
 from forecastle.task import Task, duration_text, make_task, nearest
@@ -81,8 +83,8 @@ def file_task(
     path: Path,
     folder: Path,
     target: str,
-    frequency: str,
-    horizon: str,
+    frequency: str | None = None,
+    horizon: str | None = None,
     timezone: str = "UTC",
     covariates: Sequence[str] | None = None,
     season: int | None = None,
@@ -94,7 +96,8 @@ def file_task(
     """Return a commented task file for a CSV or Parquet table, to be written into ``folder``, and what is to be known
     of the table besides; of its end, where ``now`` is given.
 
-    Covariates default to none. The null share the gate accepts is what the table shows, rounded up. Raises TaskError
+    The step defaults to how far apart the rows mostly lie (an hour where that divides no day), the horizon to six steps,
+    of a day seven. Covariates default to none. The null share the gate accepts is what the table shows, rounded up. Raises TaskError
     where a column is not in the table (naming the nearest) or a value cannot be, AnswerChanged where a time or value of
     the table is none.
     """
@@ -111,12 +114,11 @@ def file_task(
         )
     absolute = path.resolve()
     inside = absolute.is_relative_to(folder.resolve())
-    lengths = {"frequency": frequency, "horizon": horizon}
     data: dict[str, object] = {
         "name": name,
         "domain": domain,
         "timezone": timezone,
-        **lengths,
+        **_lengths(frequency, horizon, timedelta(hours=1)),
         "grid": grid,
         "target": target,
         "source": {"provider": "file", "path": str(absolute)},
@@ -125,6 +127,10 @@ def file_task(
     }
     task = make_task(data, where="the arguments of forecastle init")
     rows = file.observations(task)
+    guessed = None
+    if frequency is None and (found := first_look.usual_step(rows)) is not None:
+        task = make_task(data | _lengths(None, horizon, found[0]), where="the arguments of forecastle init")
+        guessed = _guess(task, *found)
     shares = rows.select(pl.col(one).is_null().mean() for one in chosen).row(0)
     shown = str(absolute.relative_to(folder.resolve()) if inside else absolute)
     lines: list[Line] = [
@@ -149,14 +155,34 @@ def file_task(
     ]
     text = FILE_HEAD + "".join(f"{value:<36} # {why}\n" if why else f"{value}\n" for value, why in lines[:-1])
     ended = first_look.ended(task, rows[TIMESTAMP].max(), now) if now is not None else None  # type: ignore[arg-type]
-    found = (
+    notes = (
+        guessed,
         first_look.unused(task, schema),
         first_look.zoneless(task, _times(path)),
         *first_look.spacing(task, rows),
         first_look.short(task, rows),
         ended,
     )
-    return text, [one for one in found if one is not None]
+    return text, [one for one in notes if one is not None]
+
+
+def _lengths(frequency: str | None, horizon: str | None, usual: timedelta) -> dict[str, str]:
+    """Return the step and the horizon: those given, else the usual step where a day is made of such, and some of it."""
+    step = usual if not (DAY % usual or usual % timedelta(seconds=1)) else timedelta(hours=1)
+    with suppress(ValueError):  # which make_task will say better
+        step = parse_duration(frequency or duration_text(step))
+    return {
+        "frequency": frequency or duration_text(step),
+        "horizon": horizon or duration_text(step * (7 if step == DAY else 6)),
+    }
+
+
+def _guess(task: Task, usual: timedelta, share: float) -> str | None:
+    """Say which step was read off the table; None where its rows lie apart as no step can be."""
+    if task.frequency != usual:
+        return None
+    step = duration_text(usual)
+    return f"One step is {step}, for the rows mostly lie {step} apart ({share:.0%}); --frequency names another."
 
 
 def _advice(columns: Sequence[str]) -> str:
@@ -172,8 +198,8 @@ def _advice(columns: Sequence[str]) -> str:
 
 def _season(given: int | None, task: Task) -> Line:
     """Return the line of the season: of steps of a day it is a week, or seasonal naive would be the last value again."""
-    a_day = max(1, round(timedelta(days=1) / task.frequency))
-    if given is None and task.frequency == timedelta(days=1):
+    a_day = max(1, round(DAY / task.frequency))
+    if given is None and task.frequency == DAY:
         return f"season = {5 if task.grid == 'observed' else 7}", "a week; by default it would be a day: one step"
     return (f"season = {given}", "") if given else (f"# season = {a_day}", "default: the steps of a day")
 

@@ -23,7 +23,7 @@ MEANINGS = {
     400: "A request that cannot be.",
     401: "No key, where one is needed, or none that is valid.",
     403: "A key without the scope that is needed.",
-    404: "No such task or series; the nearest is named.",
+    404: "No such task, or no such series where the path names one; the nearest is named.",
     408: "The body did not come in time.",
     409: "The data must not go on: the gate refused it, or there is too little.",
     413: "A body of too many bytes.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +10,7 @@ import pytest
 
 from forecastle.data.starter import file_task, make_name, open_meteo_task
 from forecastle.errors import AnswerChanged, TaskError
-from forecastle.task import load_task
+from forecastle.task import duration_text, load_task
 
 
 @pytest.fixture
@@ -91,6 +91,30 @@ def test_steps_of_a_day_have_a_week_for_their_season_and_shorter_ones_a_day(
     pl.DataFrame({"series_id": "a", "timestamp": days.cast(pl.String), "y": 1.0}).write_csv(table)
     text = file_task("sales", table, tmp_path, "y", frequency, horizon, grid=grid)[0]
     assert line in text and written(tmp_path, text).features.season == season
+
+
+@pytest.mark.parametrize(
+    ("apart", "given", "lengths"),
+    [
+        ("1d", {}, ("1d", "7d")),
+        ("30m", {}, ("30m", "3h")),
+        ("1d", {"horizon": "3d"}, ("1d", "3d")),
+        ("1d", {"frequency": "12h"}, ("12h", "3d")),
+        ("7d", {}, ("1h", "6h")),
+        ("500ms", {}, ("1h", "6h")),
+    ],
+)
+def test_a_step_that_is_not_given_is_how_far_the_rows_lie_apart_where_a_day_is_made_of_such(
+    tmp_path, apart, given, lengths
+):
+    first = datetime(2024, 1, 1, tzinfo=UTC)
+    times = pl.select(pl.datetime_range(first, first + timedelta(days=70), apart, time_unit="us")).to_series().head(500)
+    pl.DataFrame({"series_id": "a", "timestamp": times, "y": 1.0}).write_parquet(tmp_path / "table.parquet")
+    text, notes = file_task("sales", tmp_path / "table.parquet", tmp_path, "y", **given)
+    task = written(tmp_path, text)
+    assert (duration_text(task.frequency), duration_text(task.horizon)) == lengths
+    guessed = any(f"One step is {apart}, for the rows mostly lie {apart} apart (100%)" in note for note in notes)
+    assert guessed == ("frequency" not in given and lengths[0] == apart)
 
 
 def test_a_name_that_cannot_be_is_refused():
