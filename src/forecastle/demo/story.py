@@ -330,4 +330,6 @@ def _room(folder: Path) -> Iterator[None]:
 
 
 def _first_line(error: Exception | None) -> str:
-    return str(error or "it was not stopped").strip().splitlines()[0]
+    """Say in one line why a run was stopped: of the gate, what it found."""
+    said = error.found if isinstance(error, QualityGateFailed) else str(error or "it was not stopped")
+    return said.strip().splitlines()[0]

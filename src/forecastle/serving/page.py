@@ -93,6 +93,8 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
     shown = snapshot.series_ids[:MOST_SERIES]
     first = details.outcomes[TIMESTAMP].min()
     tone, state = ("warn", "Degraded") if condition.reason else ("good", "Up to date")
+    if not condition.reason and panels.broken(details.live, snapshot.promise) is not None:
+        tone, state = "warn", "Up to date, but worse than promised"
     return {
         "anchor": anchor,
         "name": task.name,
@@ -132,6 +134,8 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
     stale = age is None or timedelta(seconds=age) > task.patience(task.monitoring.stale_after)
     model = snapshot.model
     missing = "could not be loaded" if snapshot.model_fault else "none promoted yet"
+    times = panels.broken(details.live, snapshot.promise)
+    broken = f" · {times:.1f} times that" if times is not None else ""
     return [
         Tile(
             "Live skill over persistence",
@@ -140,7 +144,13 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
             f"promised {percent(promise.skill, 1, signed=True)} · {scored}",
             "" if live.skill is None else "good" if live.skill > 0 else "poor",
         ),
-        Tile("Live RMSE", number(live.rmse, places + 1), task.unit, f"promised {number(promise.rmse, places + 1)}"),
+        Tile(
+            "Live RMSE",
+            number(live.rmse, places + 1),
+            task.unit,
+            f"promised {number(promise.rmse, places + 1)}{broken}",
+            "warn" if broken else "",
+        ),
         Tile(
             "Live interval coverage",
             percent(live.coverage, 1),

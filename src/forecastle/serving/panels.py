@@ -25,6 +25,7 @@ ISO = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 SHORT = 160  # letters of an incident's reason that are shown at once
 FEWEST_DAYS = 3  # a line through fewer says nothing
 DAY_TICKS = 4  # of that line's axis, which is narrow
+BROKEN = 1.5  # times the promised RMSE: from there on the page says that the promise is not kept
 FULL = 2.5  # of the alarm's limit: where the bar that shows the drift ratio ends
 
 # of a decision about a version: what is said, and in which tone
@@ -57,6 +58,14 @@ def misses(coverage: float | None, task: Task) -> bool:
     """Tell whether the intervals hold far fewer or far more truths than promised (for 90 %: outside 80 to 97 %)."""
     promised = task.training.coverage
     return coverage is not None and not promised - 0.1 <= coverage <= promised + 0.7 * (1 - promised)
+
+
+def broken(live: Scores | None, promise: Scores | None) -> float | None:
+    """Return how many times its promise the live RMSE is, where that is too many; None where it is not, or unknown."""
+    if live is None or promise is None or not live.rmse or not promise.rmse:
+        return None
+    times = live.rmse / promise.rmse
+    return times if times >= BROKEN else None
 
 
 def _local(told: str, task: Task) -> str:

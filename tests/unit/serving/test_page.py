@@ -56,6 +56,18 @@ def test_the_tiles_show_skill_coverage_age_model_and_data_version(state, clock, 
     assert f"Data version {made_up.DATA_VERSION[:8]}" in text
 
 
+@pytest.mark.parametrize(
+    ("times", "state_of"), [(1.4, "Up to date · "), (3.7, "Up to date, but worse than promised · ")]
+)
+def test_an_error_far_above_its_promise_is_said_and_leaves_no_green_light(state, clock, times, state_of) -> None:
+    snapshot, details = state
+    live = details.live.model_copy(update={"rmse": times * snapshot.promise.rmse})
+    html = page.board([(snapshot, replace(details, live=live))], clock())
+    assert state_of in text_of(html)
+    assert ("promised 1.95 · 3.7 times that" in text_of(html)) == (times > 2)
+    assert ('<p class="status warn">' in html) == (times > 2)
+
+
 def test_past_forecasts_stand_beside_what_came_true(state, clock, made_up) -> None:
     html = page.board([state], clock())
     measured = made_up.truth("EWR", made_up.NOW.replace(minute=0))
