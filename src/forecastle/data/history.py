@@ -199,7 +199,9 @@ class History:
         def part(span: tuple[datetime | None, datetime | None]) -> pl.DataFrame:
             there = [content for one, content in zip(segments, contents, strict=True) if one.meets(*span)]
             versions = _versions(self._segments.parse(there, schema, *span), self.columns)
-            return _known(versions.filter(*_within(None, None, as_of)), newest)
+            if as_of is not None:
+                versions = _without(versions, (pl.col(AVAILABLE_AT) > instant(as_of)).fill_null(True))
+            return _known(versions, newest)
 
         spans = list(_spans(segments, start, end))
         if len(spans) == 1:
@@ -361,14 +363,15 @@ def _confirmed(
 
 
 def _versions(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Return the versions that a set of received rows tells, by series, timestamp and collection (see the top)."""
-    rows = _one_an_instant(rows, columns)
+    """Return the versions that a set of received rows tells, by series, timestamp and collection (see the top); the
+    rows are spent."""
+    rows = _counting(rows, columns, spent=True)
     if not rows.select(_same(KEYS).any()).item():  # as in nearly every month: each row is a first version
-        return rows
+        return _plain(rows)
     judged = _judge(rows, columns)
     if judged.select(_LATE.any()).item():
         judged = judged.with_columns(pl.col(AVAILABLE_AT).min().over(pl.col(_NEWS).cum_sum()))
-    return judged.filter(_NEWS).drop(_NEWS, _STORE)
+    return _plain(judged.filter(_NEWS).drop(_NEWS, _STORE))
 
 
 def _judge(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -399,7 +402,12 @@ def _known_alone() -> pl.Expr:
 
 def _one_an_instant(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     """Return the rows by series, timestamp and collection, with one row for each: the one that counts (see the top)."""
-    rows = _sorted(rows)
+    return _plain(_counting(rows, columns))
+
+
+def _counting(rows: pl.DataFrame, columns: tuple[str, ...], spent: bool = False) -> pl.DataFrame:
+    """Return the rows that count as ``_one_an_instant`` does, the series of many as an Enum."""
+    rows = _sorted(rows, spent)
     if rows.is_empty() or not rows.select(_same(VERSION).any()).item():
         return rows
     by = [*VERSION, _RANK, *columns, AVAILABLE_AT, *([_SOURCE] if _SOURCE in rows.columns else [])]
@@ -407,18 +415,35 @@ def _one_an_instant(rows: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFram
     return ranked.sort(by, descending=[name == AVAILABLE_AT for name in by]).filter(~_same(VERSION, -1)).drop(_RANK)
 
 
-def _sorted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Sort rows by series, timestamp and collection, stably. On millions of rows one after the other takes a third of
-    the time of one sort by all, and what comes from one segment lies in time already."""
+def _sorted(rows: pl.DataFrame, spent: bool = False) -> pl.DataFrame:
+    """Sort rows by series, timestamp and collection, stably, the series of many as an Enum. On millions of rows one
+    after the other takes a third of the time of one sort by all, and what comes from one segment lies in time already.
+
+    Rows that are ``spent`` are let go of column by column, so that they are never in memory twice.
+    """
     if rows.height <= FEW and not rows[SERIES].null_count():
         return rows.sort(VERSION, maintain_order=True)
+    rows = rows if spent else rows.clone()
     known = pl.Enum(rows[SERIES].drop_nulls().unique().sort())
-    rows = rows.with_columns(pl.col(SERIES).cast(known))
-    if not (rows[TIMESTAMP].is_sorted() and _is_sorted(by_series := rows.select(pl.all().gather(_order(rows))))):
-        for name in (COLLECTED_AT, TIMESTAMP):
-            rows = rows.sort(name, maintain_order=True)
-        by_series = rows.select(pl.all().gather(_order(rows)))
-    return by_series.with_columns(pl.col(SERIES).cast(pl.String))
+    rows.replace_column(rows.get_column_index(SERIES), rows[SERIES].cast(known))
+    if rows[TIMESTAMP].is_sorted():
+        rows = _by_series(rows)
+        if _is_sorted(rows):
+            return rows
+    for name in (COLLECTED_AT, TIMESTAMP):
+        rows = rows.sort(name, maintain_order=True)
+    return _by_series(rows)
+
+
+def _by_series(rows: pl.DataFrame) -> pl.DataFrame:
+    """Sort rows stably by series, which is an Enum, and empty the table: it is never in memory twice."""
+    order, columns = pl.Series(_order(rows), dtype=pl.UInt32), rows.columns
+    return pl.DataFrame([rows.drop_in_place(name).rechunk().gather(order) for name in columns])
+
+
+def _plain(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with their series as text."""
+    return rows if rows.schema[SERIES] == pl.String else rows.with_columns(pl.col(SERIES).cast(pl.String))
 
 
 def _is_sorted(rows: pl.DataFrame) -> bool:
@@ -433,21 +458,11 @@ def _order(rows: pl.DataFrame) -> npt.NDArray[np.int64]:
 
 
 def _joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """Return parts that follow each other in time, each sorted, as one table by series and time, and empty the list.
-
-    Column by column, each let go of as soon as it is in order: the table is never in memory twice.
-    """
+    """Return parts that follow each other in time, each sorted, as one table by series and time, and empty the list."""
     ranks = pl.Enum(pl.concat(part[SERIES].unique() for part in parts).unique().sort())
     table = pl.concat((part.with_columns(pl.col(SERIES).cast(ranks)) for part in parts))
     parts.clear()
-    order = _order(table)
-    columns = table.columns
-    return pl.DataFrame([_in_order(table.drop_in_place(name), order) for name in columns])
-
-
-def _in_order(values: pl.Series, order: npt.NDArray[np.int64]) -> pl.Series:
-    there = values.rechunk().gather(order)
-    return there.cast(pl.String) if isinstance(there.dtype, pl.Enum) else there
+    return _plain(_by_series(table))
 
 
 def _without(rows: pl.DataFrame, these: pl.Expr) -> pl.DataFrame:
