@@ -92,9 +92,7 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
     condition = snapshot.condition(now)
     shown = snapshot.series_ids[:MOST_SERIES]
     first = details.outcomes[TIMESTAMP].min()
-    tone, state = ("warn", "Degraded") if condition.reason else ("good", "Up to date")
-    if not condition.reason and panels.broken(details.live, snapshot.promise) is not None:
-        tone, state = "warn", "Up to date, but worse than promised"
+    tone, state = _state(snapshot, details, condition.reason)
     return {
         "anchor": anchor,
         "name": task.name,
@@ -118,6 +116,16 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
         "decisions": [panels.decision(one, task) for one in details.decisions],
         "incidents": [panels.incident(one, task, details.handbook) for one in details.incidents],
     }
+
+
+def _state(snapshot: Snapshot, details: Details, reason: str | None) -> tuple[str, str]:
+    """Return the colour of a task's light, and its state in words: green is what neither lags, fails nor is off."""
+    if reason:
+        return "warn", "Degraded"
+    unsolved = sum(one.closed_at is None for one in details.incidents)
+    but = ["worse than promised"] if panels.broken(details.live, snapshot.promise) is not None else []
+    but += [f"{unsolved} incident{'s' * (unsolved > 1)} open"] if unsolved else []
+    return ("warn", f"Up to date, but {' and '.join(but)}") if but else ("good", "Up to date")
 
 
 def _facts(task: Task) -> str:

@@ -57,15 +57,24 @@ def test_the_tiles_show_skill_coverage_age_model_and_data_version(state, clock, 
 
 
 @pytest.mark.parametrize(
-    ("times", "state_of"), [(1.4, "Up to date · "), (3.7, "Up to date, but worse than promised · ")]
+    ("times", "unsolved", "state_of"),
+    [
+        (1.4, 0, "Up to date · "),
+        (3.7, 0, "Up to date, but worse than promised · "),
+        (1.4, 1, "Up to date, but 1 incident open · "),
+        (3.7, 2, "Up to date, but worse than promised and 2 incidents open · "),
+    ],
 )
-def test_an_error_far_above_its_promise_is_said_and_leaves_no_green_light(state, clock, times, state_of) -> None:
+def test_no_light_is_green_while_the_error_is_far_above_its_promise_or_an_incident_open(
+    state, clock, times, unsolved, state_of
+) -> None:
     snapshot, details = state
     live = details.live.model_copy(update={"rmse": times * snapshot.promise.rmse})
-    html = page.board([(snapshot, replace(details, live=live))], clock())
+    one = replace(details.incidents[0], closed_at=None)
+    html = page.board([(snapshot, replace(details, live=live, incidents=(one,) * unsolved))], clock())
     assert state_of in text_of(html)
     assert ("promised 1.95 · 3.7 times that" in text_of(html)) == (times > 2)
-    assert ('<p class="status warn">' in html) == (times > 2)
+    assert ('<p class="status warn">' in html) == (times > 2 or unsolved > 0)
 
 
 def test_past_forecasts_stand_beside_what_came_true(state, clock, made_up) -> None:
