@@ -123,7 +123,7 @@ def _state(snapshot: Snapshot, details: Details, reason: str | None) -> tuple[st
     if reason:
         return "warn", "Degraded"
     unsolved = sum(one.closed_at is None for one in details.incidents)
-    but = ["worse than promised"] if panels.broken(details.live, snapshot.promise) is not None else []
+    but = ["worse than promised"] if panels.broken(snapshot, details) is not None else []
     but += [f"{unsolved} incident{'s' * (unsolved > 1)} open"] if unsolved else []
     return ("warn", f"Up to date, but {' and '.join(but)}") if but else ("good", "Up to date")
 
@@ -142,8 +142,9 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
     stale = age is None or timedelta(seconds=age) > task.patience(task.monitoring.stale_after)
     model = snapshot.model
     missing = "could not be loaded" if snapshot.model_fault else "none promoted yet"
-    times = panels.broken(details.live, snapshot.promise)
-    broken = f" · {times:.1f} times that" if times is not None else ""
+    times = panels.broken(snapshot, details)
+    far = "far above" if times == math.inf else f"{times or 0:.1f} times"
+    broken = f" · this model's {far} its promise" if times is not None else ""
     return [
         Tile(
             "Live skill over persistence",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from forecastle.duration import age_text
+from forecastle.duration import DAY, age_text
 from forecastle.frame import TIMESTAMP
 from forecastle.models.audit import Event
 from forecastle.models.untrained import of_models
@@ -60,12 +61,25 @@ def misses(coverage: float | None, task: Task) -> bool:
     return coverage is not None and not promised - 0.1 <= coverage <= promised + 0.7 * (1 - promised)
 
 
-def broken(live: Scores | None, promise: Scores | None) -> float | None:
-    """Return how many times its promise the live RMSE is, where that is too many; None where it is not, or unknown."""
-    if live is None or promise is None or not live.rmse or not promise.rmse:
+def broken(snapshot: Snapshot, details: Details) -> float | None:
+    """Return how many times its promise the error of the model that serves is, where that is too many.
+
+    RMSE against what the back-test promised of the same horizons. None where it is not, or nobody can tell yet: before
+    a day, and so many outcomes as drift is measured on, have come true.
+    """
+    model, promise = snapshot.model, snapshot.promise
+    if model is None or promise is None:
         return None
-    times = live.rmse / promise.rmse
-    return times if times >= BROKEN else None
+    promised = {one.horizon: one.rmse**2 for one in promise.horizons if one.rmse is not None}
+    own = details.outcomes.filter(pl.col("model_version") == model.version, pl.col("horizon").is_in(list(promised)))
+    own = own.drop_nulls(["actual", "value"])
+    if own.height < MINIMUM or own[TIMESTAMP].max() - own[TIMESTAMP].min() < DAY:  # type: ignore[operator]
+        return None
+    delivered = float(((own["value"] - own["actual"]) ** 2).mean())  # type: ignore[arg-type]
+    expected = float(own["horizon"].replace_strict(promised, return_dtype=pl.Float64).mean())  # type: ignore[arg-type]
+    if delivered < BROKEN**2 * expected or delivered == 0:
+        return None
+    return math.sqrt(delivered / expected) if expected else math.inf
 
 
 def _local(told: str, task: Task) -> str:

@@ -56,6 +56,14 @@ def test_the_tiles_show_skill_coverage_age_model_and_data_version(state, clock, 
     assert f"Data version {made_up.DATA_VERSION[:8]}" in text
 
 
+def off_by(details: Details, times: float, promise: Scores, version: str = "3") -> Details:
+    """Return details whose outcomes are off by so many times what was promised of their horizon."""
+    promised = {one.horizon: one.rmse for one in promise.horizons}
+    error = times * pl.col("horizon").replace_strict(promised, return_dtype=pl.Float64)
+    rows = details.outcomes.with_columns(value=pl.col("actual") + error, model_version=pl.lit(version))
+    return replace(details, outcomes=rows, incidents=())
+
+
 @pytest.mark.parametrize(
     ("times", "unsolved", "state_of"),
     [
@@ -69,12 +77,26 @@ def test_no_light_is_green_while_the_error_is_far_above_its_promise_or_an_incide
     state, clock, times, unsolved, state_of
 ) -> None:
     snapshot, details = state
-    live = details.live.model_copy(update={"rmse": times * snapshot.promise.rmse})
     one = replace(details.incidents[0], closed_at=None)
-    html = page.board([(snapshot, replace(details, live=live, incidents=(one,) * unsolved))], clock())
+    html = page.board(
+        [(snapshot, replace(off_by(details, times, snapshot.promise), incidents=(one,) * unsolved))], clock()
+    )
     assert state_of in text_of(html)
-    assert ("promised 1.95 · 3.7 times that" in text_of(html)) == (times > 2)
+    assert ("promised 1.95 · this model&#39;s 3.7 times its promise" in text_of(html)) == (times > 2)
     assert ('<p class="status warn">' in html) == (times > 2 or unsolved > 0)
+
+
+def test_a_promise_is_held_against_the_model_that_gave_it_and_once_a_day_has_come_true(state, clock) -> None:
+    snapshot, details = state
+    others, own = off_by(details, 9.0, snapshot.promise, "2"), off_by(details, 9.0, snapshot.promise)
+    early = own.outcomes.filter(pl.col("timestamp") < own.outcomes["timestamp"].min() + timedelta(hours=24))
+    assert early.height > 50
+    for one in (others, replace(own, outcomes=early), replace(own, outcomes=own.outcomes.clear())):
+        assert "Up to date · " in text_of(page.board([(snapshot, one)], clock()))
+    nothing = [one.model_copy(update={"rmse": 0.0}) for one in snapshot.promise.horizons]
+    exact = replace(snapshot, promise=snapshot.promise.model_copy(update={"horizons": tuple(nothing)}))
+    assert "this model&#39;s far above its promise" in text_of(page.board([(exact, own)], clock()))
+    assert "Up to date · " in text_of(page.board([(exact, off_by(details, 0.0, snapshot.promise))], clock()))
 
 
 def test_past_forecasts_stand_beside_what_came_true(state, clock, made_up) -> None:
