@@ -21,7 +21,10 @@ def parse_duration(text: object) -> timedelta:
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"expected a duration such as '30m', '1h' or '7d', found {text!r}")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    try:
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    except OverflowError:
+        raise ValueError(f"expected a duration of at most {timedelta.max.days}d, found {text!r}") from None
 
 
 def duration_text(duration: timedelta) -> str:

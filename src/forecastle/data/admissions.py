@@ -3,8 +3,8 @@
     admitted/<year>-<month>.jsonl    one line a batch that the gate let in, in the month of its collection
 
 A line is written before the batch's rows reach the history, so a row without its line cannot be; a batch that is let in
-again (a run done twice) has two equal lines, which are read as one. A batch in quarantine has none. Where rows are read back
-from earlier collections too, the line names those of their answers that no line before it does.
+again (a run done twice) has two equal lines, which are read as one. A batch in quarantine has none. Where rows are read
+back from earlier collections too, the line names those of their answers that no line before it does.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LOCK_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Admission:
-    """A batch that was let in: its name, when it was collected and let in, and the names of its archived answers, and of
-    those of earlier collections that its rows were read back from."""
+    """A batch that was let in: its name, when it was collected and let in, and the names of its archived answers, and
+    of those of earlier collections that its rows were read back from."""
 
     batch: str
     collected_at: datetime

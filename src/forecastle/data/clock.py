@@ -1,4 +1,5 @@
-"""Local clocks and holidays, a million times at once: offsets from UTC and public holidays, looked up in small tables."""
+"""Local clocks and holidays, a million times at once: offsets from UTC and public holidays, looked up in small
+tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Small Parquet files, each decoded once by a process: a live pass opens the same few again and again.
 
-A table is known by the digest of its file's bytes, so whatever else may stand in that file by now is read anew, and what
-is damaged is found. Opening a file of a hundred rows takes Polars some milliseconds; looking it up takes none.
+A table is known by the digest of its file's bytes, so whatever else may stand in that file by now is read anew, and
+what is damaged is found. Opening a file of a hundred rows takes Polars some milliseconds; looking it up takes none.
 """
 
 from __future__ import annotations

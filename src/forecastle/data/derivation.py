@@ -54,7 +54,8 @@ def realised_volatility(open_: Floats, close: Floats) -> Floats:
 
 
 def share(part: Floats, whole: Floats) -> Floats:
-    """Return 100 × part / whole, the mean over the slots of each step (G, K), in percent; a whole of zero is missing."""
+    """Return 100 × part / whole, the mean over the slots of each step (G, K), in percent; a whole of zero is
+    missing."""
     return mean(100.0 * part / _positive(whole))
 
 
@@ -142,7 +143,8 @@ class DerivedHistory(History):
         newest = super().newest()
         if newest is None:
             return None
-        recent: datetime | None = self.versions(start=newest - 2 * self.task.frequency)[TIMESTAMP].max()  # type: ignore[assignment]
+        lately = self.versions(start=newest - 2 * self.task.frequency)
+        recent: datetime | None = lately[TIMESTAMP].max()  # type: ignore[assignment]
         return recent if recent is not None else self.versions()[TIMESTAMP].max()  # type: ignore[return-value]
 
 

@@ -76,7 +76,8 @@ class Examples:
         )
 
     def known_by(self, moment: int) -> Examples:
-        """Return them as a model may learn from them at a moment: truths as they were scored by then, none known later."""
+        """Return them as a model may learn from them at a moment: truths as they were scored by then, none known
+        later."""
         return replace(self, truth=np.where(self.outcome_at <= moment, self.outcome, np.nan))
 
 

@@ -32,12 +32,21 @@ def unused(task: Task, schema: Mapping[str, pl.DataType]) -> str | None:
 
 
 def usual_step(rows: pl.DataFrame) -> tuple[timedelta, float] | None:
-    """Return how far apart neighbouring rows of a series mostly lie, and the share that do; None where none have one."""
-    apart = _times(rows).select(apart=pl.col(TIMESTAMP).diff().over(SERIES)).drop_nulls()
+    """Return how far apart neighbours in time mostly lie, and the share that do; None where no series has two rows."""
+    return _usual(_times(rows))
+
+
+def _usual(times: pl.DataFrame) -> tuple[timedelta, float] | None:
+    apart = times.select(apart=pl.col(TIMESTAMP).diff().over(SERIES)).drop_nulls()
     if apart.is_empty():
         return None
     usual, count = apart.group_by("apart").len().sort("len", "apart", descending=[True, False]).row(0)
     return usual, count / apart.height
+
+
+def makes_a_day(step: timedelta) -> bool:
+    """Tell whether a day is made of whole such steps, and they of whole seconds: whether a task can have them."""
+    return not (DAY % step or step % timedelta(seconds=1))
 
 
 def spacing(task: Task, rows: pl.DataFrame) -> Iterator[str]:
@@ -46,7 +55,7 @@ def spacing(task: Task, rows: pl.DataFrame) -> Iterator[str]:
     On an observed grid there are no holes, and its times are as they are.
     """
     step, times = task.frequency, _times(rows)
-    found = usual_step(rows)
+    found = _usual(times)
     if found is None:
         return
     usual, share = found
@@ -59,9 +68,10 @@ def spacing(task: Task, rows: pl.DataFrame) -> Iterator[str]:
     holes = holes.filter(pl.col("steps") > max(usual // step, 1))
     if holes.height:
         name, before, longest = holes.sort("steps", SERIES, "before", descending=[True, False, False]).row(0)
+        neighbours = times.height - times[SERIES].n_unique()
         yield (
-            f"{holes.height} of {times.height - times[SERIES].n_unique()} neighbouring rows lie further apart, up to {duration_text(longest * step)}"
-            f" ({name} from {iso(before)}): the steps between are missing values."
+            f"{holes.height} of {neighbours} neighbouring rows lie further apart, up to "
+            f"{duration_text(longest * step)} ({name} from {iso(before)}): the steps between are missing values."
         )
     off = times.filter(pl.col(TIMESTAMP).to_physical() % (step // MICROSECOND) != 0)
     if off.height:
@@ -103,8 +113,8 @@ def ended(task: Task, newest: datetime, now: datetime) -> str | None:
     since = f"{age.days} days" if age >= 2 * DAY else f"{age // timedelta(hours=1)} hours"
     then = newest + task.knowable_after + task.source.publication_delay
     return (
-        f"The table ended {since} ago, at {iso(newest)}; the gate refuses what is older than {duration_text(limit)}. If it"
-        f" is a recording, act as of its end: add --now {iso(then)} to the commands (backtest needs none)."
+        f"The table ended {since} ago, at {iso(newest)}; the gate refuses what is older than {duration_text(limit)}. "
+        f"If it is a recording, act as of its end: add --now {iso(then)} to the commands (backtest needs none)."
     )
 
 
@@ -117,5 +127,5 @@ def _another_step(task: Task, usual: timedelta, share: float) -> str:
     step, what = task.frequency, "the bars are not of the frequency given"
     if task.grid == "regular":
         what = "of each step only the last row counts" if usual < step else "most steps are missing values"
-    fits = f"; --frequency {duration_text(usual)} takes them as they are" if not DAY % usual else ""
+    fits = f"; --frequency {duration_text(usual)} takes them as they are" if makes_a_day(usual) else ""
     return f"The rows mostly lie {duration_text(usual)} apart ({share:.0%}), not {duration_text(step)}: {what}{fits}."

@@ -69,7 +69,8 @@ class Gapless:
         return np.array([known.get(one, np.nan) for one in series_ids])
 
     def rows(self, windows: Floats, numbers: Floats, origin: int) -> Rows:
-        """Return the rows of series at an origin, from their windows (n, C, reach + 1), the newest first, and numbers."""
+        """Return the rows of series at an origin, from their windows (n, C, reach + 1), the newest first, and
+        numbers."""
         plan, size = self._plan(origin), len(windows)
         sheet = np.empty((size, self._size))
         nowhere = self._means.start - 1

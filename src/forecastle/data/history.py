@@ -210,8 +210,8 @@ class History:
             return _joined(list(pool.map(part, spans)))
 
     def _remembered(self, start: datetime | None, end: datetime | None) -> _Remembered | None:
-        """Return what is known of a span that holds this one, read once by a process for as long as the segments stay the
-        same; None where that is too much to remember."""
+        """Return what is known of a span that holds this one, read once by a process for as long as the segments stay
+        the same; None where that is too much to remember."""
         segments = self._segments
         key = segments.store.uri, self.columns
         before = _REMEMBERED.get(key)
@@ -423,7 +423,8 @@ def _sorted(rows: pl.DataFrame, spent: bool = False) -> pl.DataFrame:
     """
     if rows.height <= FEW and not rows[SERIES].null_count():
         return rows.sort(VERSION, maintain_order=True)
-    rows = rows if spent else rows.clone()
+    names, rows = rows.columns, rows if spent else rows.clone()
+    rows = pl.DataFrame([rows.drop_in_place(name) for name in names])  # whoever holds the spent ones holds nothing
     known = pl.Enum(rows[SERIES].drop_nulls().unique().sort())
     rows.replace_column(rows.get_column_index(SERIES), rows[SERIES].cast(known))
     if rows[TIMESTAMP].is_sorted():

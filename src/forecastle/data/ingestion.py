@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -23,7 +22,6 @@ from forecastle.frame import (
     AVAILABLE_AT,
     COLLECTED_AT,
     KEYS,
-    SERIES,
     TIME,
     TIMESTAMP,
     as_arrived,
@@ -136,11 +134,10 @@ def make_batch(
 ) -> Batch:
     """Make one batch of parsed answers (series_id, timestamp, value columns), collected at ``now``.
 
-    A table with issued_at holds forecasts of what the task knows ahead. One may say in available_at since when its source has known a row; that is believed of what was not seen live,
-    but never from before the row's own time.
-    Values not knowable at ``now`` are dropped and counted, rows outside start to end are dropped. Where all there is
-    was asked for (the task names no start), the window begins with the first row. Raises NothingThere where nothing is
-    left.
+    A table with issued_at holds forecasts of what the task knows ahead. One may say in available_at since when its
+    source has known a row; that is believed of what was not seen live, but never from before the row's own time. Values
+    not knowable at ``now`` are dropped and counted, rows outside start to end are dropped. Where all there is was asked
+    for (the task names no start), the window begins with the first row. Raises NothingThere where nothing is left.
     """
     task = task.measured
     columns = tuple(task.columns)

@@ -11,7 +11,7 @@ at the asked moment, so that a training row sees what a live run would have seen
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
 
@@ -236,7 +236,8 @@ def build_panel(
     Give every version known at a moment (``History.versions(as_of=…)``). A timestamp inside a step counts for that
     step; the last of several is the newest version. On the regular grid every series reaches from its first row to
     ``until`` (default: its own last row), missing steps being NaN. ``columns`` (the target first) are the task's unless
-    a model's own are asked for; ``ahead`` are forecasts of covariates (see ``data.ahead``). Raises NotEnoughHistory where there is no row.
+    a model's own are asked for; ``ahead`` are forecasts of covariates (see ``data.ahead``). Raises NotEnoughHistory
+    where there is no row.
     """
     if versions.is_empty():
         raise NotEnoughHistory(

@@ -47,7 +47,8 @@ class Reference:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Reference:
-        """Return the Reference that ``to_dict`` wrote, bit for bit; one from before there were correlations has none."""
+        """Return the Reference that ``to_dict`` wrote, bit for bit; one from before there were correlations has
+        none."""
         null_share, minimum, maximum, quantiles = (
             np.array(data[name], dtype=np.float32) for name in ("null_share", "minimum", "maximum", "quantiles")
         )

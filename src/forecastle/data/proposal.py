@@ -83,7 +83,8 @@ def propose(name: str, url: str, body: bytes) -> tuple[str, int]:
 
 
 def look(answer: Any) -> Seen | None:
-    """Return what an answer seems to be made of: the longest list of rows that have a time and a number; else itself."""
+    """Return what an answer seems to be made of: the longest list of rows that have a time and a number; else
+    itself."""
     lists = sorted(_candidates(answer, ()), key=lambda pair: -len(pair[1]))
     for place, rows in lists:
         if (seen := _read(place, rows)) is not None:

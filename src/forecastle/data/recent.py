@@ -23,8 +23,8 @@ def newest_origins(recipe: Recipe, observations: pl.DataFrame) -> Examples:
     """Return the newest step of the table as the origin of every series in it, whatever the order of its rows.
 
     ``observations`` has series_id, timestamp (UTC where it names no zone) and the recipe's columns; others are left
-    out, and of a covariate that is missing nothing is known. Raises UserError for a table without rows or target, and for
-    a series that the recipe does not know.
+    out, and of a covariate that is missing nothing is known. Raises UserError for a table without rows or target, and
+    for a series that the recipe does not know.
     """
     wanted = (*KEYS, recipe.columns[0])
     if absent := [name for name in wanted if name not in observations.columns]:

@@ -13,8 +13,8 @@ several processes at once, on any store (see ``store``):
     batch-20130201T000000-20130202T230000-144-5d41402abc4b2a76.parquet     what one call of add brought
     month-20130201T000000-20130228T230000-2016-7d793037a0760186.parquet    all rows of a month, merged
 
-Each carries its format among Parquet's own notes; one without was written before and is of the first. Code that is older
-than a segment refuses to read or merge it, so that it neither misreads nor forgets; code that is newer reads it,
+Each carries its format among Parquet's own notes; one without was written before and is of the first. Code that is
+older than a segment refuses to read or merge it, so that it neither misreads nor forgets; code that is newer reads it,
 and merging writes the newest.
 """
 

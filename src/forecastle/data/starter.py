@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +19,7 @@ from forecastle.frame import KEYS, TIMESTAMP
 from forecastle.task import Task, duration_text, make_task, nearest
 
 Line = tuple[str, str]  # what the file says, and the comment beside it
+HOUR, MOSTLY = "1h", 0.5  # the step where none is told by that share of a table's rows
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 OPEN_METEO = """\
@@ -96,10 +97,10 @@ def file_task(
     """Return a commented task file for a CSV or Parquet table, to be written into ``folder``, and what is to be known
     of the table besides; of its end, where ``now`` is given.
 
-    The step defaults to how far apart the rows mostly lie (an hour where that divides no day), the horizon to six steps,
-    of a day seven. Covariates default to none. The null share the gate accepts is what the table shows, rounded up. Raises TaskError
-    where a column is not in the table (naming the nearest) or a value cannot be, AnswerChanged where a time or value of
-    the table is none.
+    The step defaults to how far apart the rows mostly lie (an hour where that divides no day), the horizon to six
+    steps, of a day seven. Covariates default to none. The null share the gate accepts is what the table shows, rounded
+    up. Raises TaskError where a column is not in the table (naming the nearest) or a value cannot be, AnswerChanged
+    where a time or value of the table is none.
     """
     schema = _schema(path)
     numbers = [column for column in schema if column not in KEYS]
@@ -118,19 +119,20 @@ def file_task(
         "name": name,
         "domain": domain,
         "timezone": timezone,
-        **_lengths(frequency, horizon, timedelta(hours=1)),
+        **(_lengths(HOUR, None) if frequency is None else _lengths(frequency, horizon)),
         "grid": grid,
         "target": target,
         "source": {"provider": "file", "path": str(absolute)},
         "features": {"season": season, "holidays": holidays},
         "columns": {one: {} for one in chosen},
     }
-    task = make_task(data, where="the arguments of forecastle init")
+    asked = "the arguments of forecastle init"
+    task = make_task(data, where=asked)
     rows = file.observations(task)
     guessed = None
-    if frequency is None and (found := first_look.usual_step(rows)) is not None:
-        task = make_task(data | _lengths(None, horizon, found[0]), where="the arguments of forecastle init")
-        guessed = _guess(task, *found)
+    if frequency is None:
+        step, guessed = _read_off(rows)
+        task = make_task(data | _lengths(step, horizon), where=f"{asked} ({guessed})" if guessed else asked)
     shares = rows.select(pl.col(one).is_null().mean() for one in chosen).row(0)
     shown = str(absolute.relative_to(folder.resolve()) if inside else absolute)
     lines: list[Line] = [
@@ -156,7 +158,7 @@ def file_task(
     text = FILE_HEAD + "".join(f"{value:<36} # {why}\n" if why else f"{value}\n" for value, why in lines[:-1])
     ended = first_look.ended(task, rows[TIMESTAMP].max(), now) if now is not None else None  # type: ignore[arg-type]
     notes = (
-        guessed,
+        None if guessed is None else f"{guessed[0].upper()}{guessed[1:]}.",
         first_look.unused(task, schema),
         first_look.zoneless(task, _times(path)),
         *first_look.spacing(task, rows),
@@ -166,23 +168,22 @@ def file_task(
     return text, [one for one in notes if one is not None]
 
 
-def _lengths(frequency: str | None, horizon: str | None, usual: timedelta) -> dict[str, str]:
-    """Return the step and the horizon: those given, else the usual step where a day is made of such, and some of it."""
-    step = usual if not (DAY % usual or usual % timedelta(seconds=1)) else timedelta(hours=1)
-    with suppress(ValueError):  # which make_task will say better
-        step = parse_duration(frequency or duration_text(step))
-    return {
-        "frequency": frequency or duration_text(step),
-        "horizon": horizon or duration_text(step * (7 if step == DAY else 6)),
-    }
+def _lengths(frequency: str, horizon: str | None) -> dict[str, str]:
+    """Return the step and the horizon, which is some steps where none is given."""
+    ahead = frequency
+    with suppress(ValueError, OverflowError):  # of a step that cannot be, which make_task will say
+        step = parse_duration(frequency)
+        ahead = duration_text(step * (7 if step == DAY else 6))
+    return {"frequency": frequency, "horizon": ahead if horizon is None else horizon}
 
 
-def _guess(task: Task, usual: timedelta, share: float) -> str | None:
-    """Say which step was read off the table; None where its rows lie apart as no step can be."""
-    if task.frequency != usual:
-        return None
-    step = duration_text(usual)
-    return f"One step is {step}, for the rows mostly lie {step} apart ({share:.0%}); --frequency names another."
+def _read_off(rows: pl.DataFrame) -> tuple[str, str | None]:
+    """Return the step that most of a table's rows lie apart, and where that was read off; an hour where none is."""
+    found = first_look.usual_step(rows)
+    if found is None or found[1] < MOSTLY or not first_look.makes_a_day(found[0]):
+        return HOUR, None
+    step = duration_text(found[0])
+    return step, f"one step is {step}, for the rows mostly lie {step} apart ({found[1]:.0%}); --frequency names another"
 
 
 def _advice(columns: Sequence[str]) -> str:
@@ -197,7 +198,8 @@ def _advice(columns: Sequence[str]) -> str:
 
 
 def _season(given: int | None, task: Task) -> Line:
-    """Return the line of the season: of steps of a day it is a week, or seasonal naive would be the last value again."""
+    """Return the line of the season: of steps of a day it is a week, or seasonal naive would be the last value
+    again."""
     a_day = max(1, round(DAY / task.frequency))
     if given is None and task.frequency == DAY:
         return f"season = {5 if task.grid == 'observed' else 7}", "a week; by default it would be a day: one step"

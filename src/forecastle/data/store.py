@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError
 from obstore.store import AzureStore, ObjectStore, S3Store
 
 from forecastle.errors import SettingsError, StorageUnavailable
@@ -67,8 +67,8 @@ class Store(Protocol):
         ...
 
     def list(self, below: bool = True) -> list[str]:
-        """Return the names of all objects below, sorted; none where nothing was ever put. Without ``below`` only of those
-        right here, whose names have one part."""
+        """Return the names of all objects below, sorted; none where nothing was ever put. Without ``below`` only of
+        those right here, whose names have one part."""
         ...
 
     def entries(self) -> builtins.list[Entry]:

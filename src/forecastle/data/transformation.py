@@ -208,7 +208,8 @@ def level(window: Window) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 
 
 def cascade(window: Window) -> Iterator[tuple[str, Floats]]:
-    """The target's mean over a day, a week and a month, where it may be a volatility (Corsi 2009; see ``models.har``)."""
+    """The target's mean over a day, a week and a month, where it may be a volatility (Corsi 2009; see
+    ``models.har``)."""
     widths = window.recipe.cascade
     if widths:
         found = _means(*window.newest(max(widths)), widths)

@@ -4,10 +4,10 @@
     <task>/versions/<version>.json   what each version was made of, and its pointer
 
 A version is the table's DVC digest. Its pointer and its record are written only after the data has been pushed, so
-neither a commit nor a record ever names data that the remote does not have; plain ``dvc pull`` in a clone of the workspace gives the
-same bytes. DVC is called in process and commits are written by dulwich, which DVC stands on: no git program, no home
-folder and no git configuration is needed, and none is read for who the author is. With FORECASTLE_GIT=false there is
-no git at all (DVC's ``core.no_scm``): pointers and records are the workspace's files.
+neither a commit nor a record ever names data that the remote does not have; plain ``dvc pull`` in a clone of the
+workspace gives the same bytes. DVC is called in process and commits are written by dulwich, which DVC stands on: no git
+program, no home folder and no git configuration is needed, and none is read for who the author is. With
+FORECASTLE_GIT=false there is no git at all (DVC's ``core.no_scm``): pointers and records are the workspace's files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ OUTSIDE = (  # whose exceptions tell of the table, the remote or the way to it: 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A versioned table: its DVC digest, its path in the workspace, the commit of its pointer ("": no git), its rows."""
+    """A versioned table: its DVC digest, its path in the workspace, the commit of its pointer ("": no git), its
+    rows."""
 
     version: str
     path: Path

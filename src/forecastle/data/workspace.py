@@ -32,7 +32,8 @@ def prepare(root: Path, settings: Settings, remote: Remote) -> None:
 
 
 def keep_login(root: Path, remote: Remote) -> None:
-    """Write the remote's login where plain DVC finds it: into .dvc/config.local, for this user alone; git ignores it."""
+    """Write the remote's login where plain DVC finds it: into .dvc/config.local, for this user alone; git ignores
+    it."""
     login = {name: value for name, value in remote.private.items() if name in LOGIN}
     path = root / ".dvc" / "config.local"
     path.touch(mode=0o600)

@@ -25,7 +25,8 @@ _PROCESSES = multiprocessing.get_context("spawn")  # a copy of this one would ho
 
 
 class Clock:
-    """A simulated clock that stands still until it is set; a call tells its time. Processes started with it share it."""
+    """A simulated clock that stands still until it is set; a call tells its time. Processes started with it share
+    it."""
 
     def __init__(self, now: datetime) -> None:
         self._seconds = _PROCESSES.RawValue("d", now.timestamp())

@@ -48,7 +48,8 @@ def trained(settings: Settings) -> Iterator[dict[str, Summary]]:
 
 
 def tell(stage: Stage) -> Iterator[Claim]:
-    """A second task, departure delays with this weather as covariates: trained beside the hours that passed, then forecast."""
+    """A second task, departure delays with this weather as covariates: trained beside the hours that passed, then
+    forecast."""
     yield from _begun(stage)
     yield from _lived(stage)
 
@@ -60,7 +61,8 @@ def _begun(stage: Stage) -> Iterator[Claim]:
     batch, history = load_batch(run.folder), run.history
     told = evidence.told_at_departure(batch.rows, beside.flights)
     yield Claim(
-        f"{ended['quality-check']['new']:,} departures from {ended['ingest']['from']}; each known from when it had left",
+        f"{ended['quality-check']['new']:,} departures from {ended['ingest']['from']}; each known from when it had "
+        "left",
         batch.rows.height == told > 10_000,
     )
     rows = pl.read_parquet(run.folder / "training.parquet").select(
@@ -128,15 +130,17 @@ def _lived(stage: Stage) -> Iterator[Claim]:
     versions = history.versions(start=since - timedelta(hours=6))
     told = evidence.most_revised(versions, collected_after=since)
     yield Claim(
-        f"{forecasts.height:,} forecasts of delays journalled beside them, {outcomes.height:,} scored once their hour had settled",
+        f"{forecasts.height:,} forecasts of delays journalled beside them, {outcomes.height:,} scored once their hour "
+        "had settled",
         outcomes.height > 0 and outcomes.select("series_id", "origin", "horizon").is_unique().all(),
     )
     first, last = (told.row(at, named=True) for at in (0, -1)) if told.height else ({}, {})
     yield Claim(
         (
             f"an hour's mean is revised as flights leave: {first['series_id']} {iso(first['timestamp'])} was "
-            f"{figure(first['mean_delay'])} min at {first['available_at']:%H:%M} with {first['departures']:.0f} flights gone, "
-            f"{figure(last['mean_delay'])} min at {last['available_at']:%H:%M} with {last['departures']:.0f}, in {told.height} versions"
+            f"{figure(first['mean_delay'])} min at {first['available_at']:%H:%M} with {first['departures']:.0f} "
+            f"flights gone, {figure(last['mean_delay'])} min at {last['available_at']:%H:%M} with "
+            f"{last['departures']:.0f}, in {told.height} versions"
             if told.height > 1
             else "no hour's mean was revised"
         ),

@@ -49,8 +49,8 @@ def drift(stage: Stage) -> Iterator[Claim]:
             yield _raised(stage, victim, "")
             return
         yield Claim(
-            f"the intervals followed within {_warmed_for(stage)} hours: {victim}'s went from {before:.2f} to {after:.2f} "
-            "times as wide as the others'",
+            f"the intervals followed within {_warmed_for(stage)} hours: {victim}'s went from {before:.2f} to "
+            f"{after:.2f} times as wide as the others'",
             after > WIDER * before,
         )
         yield from _answered(stage, journal, incident)

@@ -310,7 +310,8 @@ def _write_summary(stage: Stage, chapters: list[dict[str, Any]], seconds: float)
 
 @contextmanager
 def _room(folder: Path) -> Iterator[None]:
-    """Empty the demo's folder, and keep every other demo out of it while the block runs; leave any other folder alone."""
+    """Empty the demo's folder, and keep every other demo out of it while the block runs; leave any other folder
+    alone."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UserError(f"an empty folder, or a former demo, at {folder}", "something else", "Choose another --folder.")
     write_text(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,8 @@ class Telling:
     def promise_and_delivery(
         self, promise: dict[str, Any], delivery: dict[str, Any], task: Task, waiting: int = 0
     ) -> None:
-        """Show back-test and live figures side by side, a row a horizon and the pooled ones; ``waiting`` is how many live
-        forecasts are not among them, for what came true is not settled yet."""
+        """Show back-test and live figures side by side, a row a horizon and the pooled ones; ``waiting`` is how many
+        live forecasts are not among them, for what came true is not settled yet."""
         table = Table(title=f"{task.name}: promised by the back-test → delivered live", title_justify="left")
         table.add_column("horizon", justify="right")
         for key, name in _NAMES:

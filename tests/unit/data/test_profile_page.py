@@ -123,7 +123,8 @@ def test_the_library_s_process_ends_with_the_one_that_started_it(tmp_path, root)
     (hanging / "data_profiling.py").write_text(
         f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
     )
-    program = f"from forecastle.data.full_profile import _run; import json; from pathlib import Path; p = {str(tmp_path)!r}; (Path(p) / 'titles.json').write_text('[]'); _run(p)"
+    (tmp_path / "titles.json").write_text("[]")
+    program = f"from forecastle.data.full_profile import _run; _run({str(tmp_path)!r})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(hanging), str(root / "src")])}
     with subprocess.Popen([sys.executable, "-c", program], env=environment) as process:
         deadline = time.monotonic() + 60

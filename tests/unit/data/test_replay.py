@@ -99,7 +99,8 @@ def test_with_forecast_values_the_future_holds_made_up_numbers_as_a_live_answer_
 
 
 def test_a_sensor_in_the_sun_is_warmed_by_day_from_its_time_on_and_its_neighbour_never(client, clock):
-    """From noon of the tenth in New York, 17:00 UTC; the sine of the day is 1 there, ½ at 20:00 UTC + 1 h, 0 by night."""
+    """From noon of the tenth in New York, 17:00 UTC; the sine of the day is 1 there, ½ at 20:00 UTC + 1 h, 0 by
+    night."""
     clock.now = datetime(2013, 2, 12, tzinfo=UTC)
     asked = {"start_date": "2013-02-10", "end_date": "2013-02-11"}
     told = json.loads(ask(client, "archive", EWR, JFK, **asked).body)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from forecastle.data.starter import file_task, make_name, open_meteo_task
+from forecastle.duration import parse_duration
 from forecastle.errors import AnswerChanged, TaskError
-from forecastle.task import duration_text, load_task
+from forecastle.task import load_task
 
 
 @pytest.fixture
@@ -99,6 +101,7 @@ def test_steps_of_a_day_have_a_week_for_their_season_and_shorter_ones_a_day(
         ("1d", {}, ("1d", "7d")),
         ("30m", {}, ("30m", "3h")),
         ("1d", {"horizon": "3d"}, ("1d", "3d")),
+        ("30m", {"horizon": "90m"}, ("30m", "90m")),
         ("1d", {"frequency": "12h"}, ("12h", "3d")),
         ("7d", {}, ("1h", "6h")),
         ("500ms", {}, ("1h", "6h")),
@@ -112,9 +115,30 @@ def test_a_step_that_is_not_given_is_how_far_the_rows_lie_apart_where_a_day_is_m
     pl.DataFrame({"series_id": "a", "timestamp": times, "y": 1.0}).write_parquet(tmp_path / "table.parquet")
     text, notes = file_task("sales", tmp_path / "table.parquet", tmp_path, "y", **given)
     task = written(tmp_path, text)
-    assert (duration_text(task.frequency), duration_text(task.horizon)) == lengths
+    assert (task.frequency, task.horizon) == tuple(map(parse_duration, lengths))
     guessed = any(f"One step is {apart}, for the rows mostly lie {apart} apart (100%)" in note for note in notes)
     assert guessed == ("frequency" not in given and lengths[0] == apart)
+
+
+def test_a_step_that_few_rows_tell_is_not_taken_and_one_that_was_read_off_is_named_where_it_does_not_fit(tmp_path):
+    random = np.random.default_rng(0)
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    events = [first + timedelta(seconds=int(one)) for one in np.cumsum(random.exponential(30, 2000)).astype(int)]
+    days = [first + timedelta(days=one) for one in range(400)]
+    for name, times in (("events", events), ("days", days)):
+        rows = pl.DataFrame({"series_id": "a", "timestamp": times, "y": 1.0}).unique("timestamp")
+        rows.write_parquet(tmp_path / f"{name}.parquet")
+    text, _ = file_task("events", tmp_path / "events.parquet", tmp_path, "y")
+    assert written(tmp_path, text).frequency == timedelta(hours=1)
+    with pytest.raises(TaskError, match="one step is 1d, for the rows mostly lie 1d apart") as wrong:
+        file_task("days", tmp_path / "days.parquet", tmp_path, "y", horizon="6h")
+    assert "horizon" in str(wrong.value) and "--frequency names another" in str(wrong.value)
+
+
+@pytest.mark.parametrize("frequency", ["", "500000000d", "99999999999999d", "0h"])
+def test_a_step_that_cannot_be_is_a_mistake_of_the_task_and_no_fault(tmp_path, table, frequency):
+    with pytest.raises(TaskError, match="frequency: "):
+        file_task("bikes", table, tmp_path, "y", frequency)
 
 
 def test_a_name_that_cannot_be_is_refused():

@@ -1,4 +1,5 @@
-"""What goes on beside the story: it shares the clock, tells what it made or what went wrong, and goes with the story."""
+"""What goes on beside the story: it shares the clock, tells what it made or what went wrong, and goes with the
+story."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def test_ctrl_c_while_it_starts_is_for_the_process_that_started_it(tmp_path: Pat
         "if __name__ == '__main__':\n"
         "    from forecastle.leaving import leave_on_signals; leave_on_signals()\n"
         "    from forecastle.demo.aside import Aside; from works_aside import telling\n"
-        "    beside = Aside(telling); print('started', flush=True); print(beside.given()[0], flush=True); time.sleep(60)\n"
+        "    beside = Aside(telling); print('started', flush=True)\n"
+        "    print(beside.given()[0], flush=True); time.sleep(60)\n"
     )
     script = tmp_path / "told.py"
     script.write_text(program)

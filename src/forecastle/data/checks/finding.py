@@ -14,7 +14,7 @@ from typing import Literal
 
 import polars as pl
 
-from forecastle.frame import BITEMPORAL, EPOCH, SERIES, TIMESTAMP, iso, observation_schema
+from forecastle.frame import EPOCH, SERIES, TIMESTAMP, iso, observation_schema
 from forecastle.task import Task
 
 Verdict = Literal["pass", "warn", "mask", "fail"]

@@ -1,8 +1,9 @@
-"""Checks of when: no row of a time to come, the newest young enough, as many steps as asked for, on the grid, no gap."""
+"""Checks of when: no row of a time to come, the newest young enough, as many steps as asked for, on the grid, no
+gap."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
@@ -10,7 +11,6 @@ from forecastle.data.checks.finding import (
     MICROSECOND,
     MOST_ROWS,
     NOTHING,
-    RUN,
     SAME_SERIES,
     Finding,
     Window,

@@ -145,7 +145,8 @@ def _standing_still(rows: pl.DataFrame, name: str, limit: timedelta) -> pl.DataF
 
 
 def outside(task: Task, name: str) -> pl.Expr:
-    """Tell of each row whether the value is below its minimum or above its maximum; no null is, and nothing infinite."""
+    """Tell of each row whether the value is below its minimum or above its maximum; no null is, and nothing
+    infinite."""
     least, most = _bounds(task, name)
     return (~pl.col(name).is_between(least, most) & pl.col(name).is_finite()).fill_null(False)
 

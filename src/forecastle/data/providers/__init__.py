@@ -64,9 +64,9 @@ class Provider:
     ``following`` returns the call for an answer's next page, ``join`` puts the tables of several feeds together,
     ``gives_present_only`` tells that the past cannot be asked for, ``gives_events`` that a step without a row is no
     gap. ``wanted`` tells, when a call's turn comes, whether what is archived makes it needless, and ``recall`` returns
-    the rows that only several archived answers together tell; ``recalled`` names those. ``cost`` is how many calls the source counts for one,
-    ``pieces`` cuts a long past (start, end, now) where the source's own answers end, each piece from its start up to
-    but without its end.
+    the rows that only several archived answers together tell; ``recalled`` names those. ``cost`` is how many calls the
+    source counts for one, ``pieces`` cuts a long past (start, end, now) where the source's own answers end, each piece
+    from its start up to but without its end.
     """
 
     requests: Callable[[Task, Settings, datetime, datetime, datetime], tuple[Request, ...]]

@@ -68,7 +68,8 @@ def parse(task: Task, request: Request, body: bytes) -> pl.DataFrame:
             raise AnswerChanged(
                 f"stations of task {task.name!r} in {request.source}",
                 f"{len(found)} others, no {strange[0]!r}{near}",
-                f"Write the feed's station_id as source_id of each [[series]]; {_address(task, INFORMATION)} names them.",
+                "Write the feed's station_id as source_id of each [[series]]; "
+                f"{_address(task, INFORMATION)} names them.",
             )
     known = [(one.id, found[one.asked]) for one in task.series if one.asked in found]
     if request.url == _address(task, INFORMATION):

@@ -1,11 +1,13 @@
-"""Open-Meteo: hourly weather and air quality of many places in one call, without a key (https://open-meteo.com/en/docs).
+"""Open-Meteo: hourly weather and air quality of many places in one call, without a key
+(https://open-meteo.com/en/docs).
 
-The last days come from ``/v1/forecast`` with ``past_days``, older ones from ``/v1/archive``, a quarter a call. Columns of
-air quality (https://open-meteo.com/en/docs/air-quality-api) come from a host of their own, recent and older ones alike,
-and join those of the weather by place and hour. All answer the same layout: one object a place, a list of them for several. Times carry no zone; they are local to
-``utc_offset_seconds``. An hour in which every one of several asked values is null is one the source does not have: it
-is no observation, and the gate counts it as absent. With a single column that cannot be told from a missing value, so
-it is kept as one, up to the last hour that has a value: the hours after it have not come yet.
+The last days come from ``/v1/forecast`` with ``past_days``, older ones from ``/v1/archive``, a quarter a call. Columns
+of air quality (https://open-meteo.com/en/docs/air-quality-api) come from a host of their own, recent and older ones
+alike, and join those of the weather by place and hour. All answer the same layout: one object a place, a list of them
+for several. Times carry no zone; they are local to ``utc_offset_seconds``. An hour in which every one of several asked
+values is null is one the source does not have: it is no observation, and the gate counts it as absent. With a single
+column that cannot be told from a missing value, so it is kept as one, up to the last hour that has a value: the hours
+after it have not come yet.
 """
 
 from __future__ import annotations
@@ -177,7 +179,8 @@ def _columns(task: Task, url: str) -> list[str]:
 
 
 def _asked(task: Task, url: str) -> Iterator[dict[str, str]]:
-    """Yield the parameters every call has, for as many places as one call may ask for; none where no column is asked."""
+    """Yield the parameters every call has, for as many places as one call may ask for; none where no column is
+    asked."""
     names = _columns(task, url)
     for places in _calls(task) if names else ():
         yield {

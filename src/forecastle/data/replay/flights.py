@@ -5,8 +5,8 @@
                      "departed_at": "2013-12-01T05:17:00Z", "delay_minutes": 2}, …]}
 
 ``slot`` is the flight's own place in the schedule: its scheduled minute, and where several flights of an airport share
-that minute, the seconds count them (UTC). ``delay_minutes`` is below zero for a flight that left early. Flights that were cancelled, or
-have not left, are not there; so an hour without flights has no rows. Rows come by slot and airport.
+that minute, the seconds count them (UTC). ``delay_minutes`` is below zero for a flight that left early. Flights that
+were cancelled, or have not left, are not there; so an hour without flights has no rows. Rows come by slot and airport.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def test_the_version_and_what_repeats_are_read_where_they_are_told(gtfs_zip):
     body = gtfs_zip(
         *CALLS,
         feed_info="\ufefffeed_publisher_name, feed_version\nThe Agency,Summer 2026\n",
-        frequencies="trip_id,start_time,end_time,headway_secs,exact_times\nt1,05:00:00,09:00:00,600,1\nt2,1:00:00,2:00:00,60,\n",
+        frequencies="trip_id,start_time,end_time,headway_secs,exact_times\nt1,05:00:00,09:00:00,600,1\n"
+        "t2,1:00:00,2:00:00,60,\n",
     )
     table = read(body)
     assert table.version == "Summer 2026"
