@@ -361,9 +361,14 @@ class Task(Part):
         return self.columns[self.target].unit
 
     @property
+    def calendar(self) -> str:
+        """The zone calendars are read in: the task's; of dates (steps of a day, from 00:00 UTC) that is UTC."""
+        return "UTC" if self.grid == "regular" and self.frequency == DAY else self.timezone
+
+    @property
     def zone(self) -> ZoneInfo:
         """The time zone calendars are read in."""
-        return ZoneInfo(self.timezone)
+        return ZoneInfo(self.calendar)
 
     @property
     def start(self) -> datetime:

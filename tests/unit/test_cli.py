@@ -206,6 +206,15 @@ def test_init_takes_everything_a_table_of_ones_own_needs(call, table) -> None:
     assert task.source.path == str(table)
 
 
+def test_a_live_run_that_fails_looks_at_the_rules_all_the_same_and_tells_of_it(call, table) -> None:
+    assert call("init", "mine", *INIT, "--path", table.name).code == 0
+    assert call("run", "live", "--task", "mine.toml").code == 4  # the table ended long ago
+    with Journal(load_settings().journal_url) as journal:
+        beats = journal.heartbeats("mine")
+        assert "watch" in beats and "forecast" not in beats
+        assert [one.kind for one in journal.incidents("mine", open_only=True)] == ["ingest-failed"]
+
+
 def test_init_overwrites_nothing_unless_told_to(call) -> None:
     Path("mine.toml").write_text("mine")
     ended = call("init", "mine")

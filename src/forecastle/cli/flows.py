@@ -246,6 +246,8 @@ def _run_step(file: Path, flow: str, name: str, now: str | None, as_json: bool) 
 
 def _report(run: Run, steps: Sequence[Step], outcomes: Iterator[Outcome], as_json: bool) -> None:
     """Show each outcome as it comes, and until then the step at work; raise the error that ended the last one."""
+    from forecastle import pipeline
+
     if not as_json:
         from forecastle.console import OUT
         from forecastle.console.following import follow
@@ -254,6 +256,8 @@ def _report(run: Run, steps: Sequence[Step], outcomes: Iterator[Outcome], as_jso
     for outcome in outcomes:
         _show(outcome, as_json)
         if outcome.error is not None:
+            if run.flow == "live":  # the step that looks at the rules, and tells of them, has not come to its turn
+                pipeline.look(run)
             raise outcome.error
 
 

@@ -101,6 +101,11 @@ class QualityReport:
         return _gravest(graver)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was found and let pass, each by its check."""
+        return tuple(f"{one.check}: {one.found}" for one in self.findings if one.verdict == "warn")
+
+    @property
     def reason(self) -> str:
         """What was expected and found where the batch, or series of it, failed."""
         return "; ".join(f"{one.check}: expected {one.expected}, found {one.found}" for one in self.failures)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from forecastle.data.panel import Floats, Integers, Panel, bars_a_day
 from forecastle.data.recipe import COVARIATE_LAGS, COVARIATE_WINDOWS, PROFILE_SEASONS, SEASONS, Recipe
 from forecastle.data.window import Window, blocks, filled, make_almanac
-from forecastle.task import Task
+from forecastle.task import DAY, Task
 
 Matrix = npt.NDArray[np.float32]
 
@@ -40,6 +40,7 @@ class Features:
 def make_recipe(task: Task, panel: Panel) -> Recipe:
     """Resolve a task's feature settings against the series and the season its history shows."""
     season = task.features.season or bars_a_day(panel, task)
+    dates = task.frequency == DAY and not (panel.timestamps % (WEEK // 7)).any()  # on an observed grid, too
     return Recipe(
         columns=panel.columns,
         series_ids=panel.series_ids,
@@ -47,7 +48,7 @@ def make_recipe(task: Task, panel: Panel) -> Recipe:
         windows=tuple(sorted({*task.features.windows, max(season, 2)})),
         season=season,
         steps=task.steps,
-        timezone=task.timezone,
+        timezone="UTC" if dates else task.timezone,
         grid=task.grid,
         holidays=task.features.holidays,
         step=panel.step,

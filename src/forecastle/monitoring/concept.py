@@ -217,7 +217,7 @@ def _relative(means: pl.DataFrame, spread: Mapping[str, float]) -> pl.DataFrame:
 def _waves(task: Task, means: pl.DataFrame) -> pl.DataFrame:
     """Return of each series and local day the parts of a daily wave in its errors, and the last time of the day; days
     without half of their hours, and tasks that look less often than every six hours, have none."""
-    local = pl.col("timestamp").dt.convert_time_zone(task.timezone)
+    local = pl.col("timestamp").dt.convert_time_zone(task.calendar)
     turn = (local.dt.hour() + local.dt.minute() / 60) * (2 * np.pi / 24)
     enough = DAY / task.frequency / 2 if task.frequency <= DAY / 4 else np.inf
     waves = means.group_by("series_id", local.dt.date().alias("day")).agg(
@@ -236,7 +236,7 @@ def _spreads(known: Mapping[str, float], name: str) -> pl.DataFrame:
 
 
 def _errors(task: Task, rows: pl.DataFrame) -> pl.DataFrame:
-    hour = pl.col("timestamp").dt.convert_time_zone(task.timezone).dt.hour().cast(pl.Int64).alias("hour")
+    hour = pl.col("timestamp").dt.convert_time_zone(task.calendar).dt.hour().cast(pl.Int64).alias("hour")
     error = (pl.col("actual") - pl.col("value")).alias("error")
     errors = rows.select("series_id", "timestamp", pl.col("horizon").cast(pl.Int64), hour, error)
     return errors.filter(pl.col("error").is_finite())

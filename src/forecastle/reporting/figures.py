@@ -29,7 +29,7 @@ def forecast_against_truth(axes: Any, rows: pl.DataFrame, task: Task) -> None:
     name = str(rows["series_id"].min())
     first = rows.filter(pl.col("series_id") == name, pl.col("horizon") == 1).sort("timestamp")
     shown = first.filter(pl.col("timestamp") > pl.col("timestamp").max() - timedelta(days=SHOWN))
-    times = shown["timestamp"].dt.convert_time_zone(task.timezone).dt.replace_time_zone(None).to_list()
+    times = shown["timestamp"].dt.convert_time_zone(task.calendar).dt.replace_time_zone(None).to_list()
     axes.fill_between(times, shown["lower"], shown["upper"], color=BLUE, alpha=0.15, linewidth=0, label="interval")
     axes.plot(times, shown["value"], color=BLUE, linewidth=1.2, label="forecast")
     axes.plot(times, shown["actual"], color=ORANGE, linewidth=1.2, label="truth")
@@ -52,9 +52,9 @@ def residuals(axes: Any, rows: pl.DataFrame, task: Task) -> None:
 
 def error_by_hour(axes: Any, rows: pl.DataFrame, task: Task) -> None:
     """Draw the RMSE by the local hour of the target, beside that of persistence."""
-    hour = pl.col("timestamp").dt.convert_time_zone(task.timezone).dt.hour().alias("hour")
+    hour = pl.col("timestamp").dt.convert_time_zone(task.calendar).dt.hour().alias("hour")
     table = rows.group_by(hour).agg(**_rmse()).sort("hour")
-    _two_lines(axes, table, "hour", f"RMSE by hour of the day ({task.timezone})", task)
+    _two_lines(axes, table, "hour", f"RMSE by hour of the day ({task.calendar})", task)
 
 
 def error_by_horizon(axes: Any, rows: pl.DataFrame, task: Task) -> None:

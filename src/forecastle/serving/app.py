@@ -55,7 +55,6 @@ UNMATCHED = "unmatched"
 
 _ABOUT = "Forecasts with their intervals, the age and version of what they were made from, and what came true."
 _DOWN = problems.refusals(503)
-_INVALID = problems.refusals(422)
 _NAMED = problems.refusals(404, 422, 503)
 
 
@@ -232,7 +231,7 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
             raise _unknown_series(state, series_id)
         return _json(await run_in_threadpool(_explained, board, state, series_id, horizon, now))
 
-    @app.get("/v1/incidents", response_model=schemas.Incidents, tags=["operation"], responses=_DOWN | _INVALID)
+    @app.get("/v1/incidents", response_model=schemas.Incidents, tags=["operation"], responses=_NAMED)
     async def list_incidents(
         task: Annotated[str | None, Query(max_length=200, pattern=f"^[^{CONTROL[1:]}*$")] = None,
         open_only: bool = False,
@@ -240,6 +239,8 @@ def _tasks(app: FastAPI, board: Board, clock: Callable[[], datetime]) -> None:
     ) -> Response:
         """List incidents, the newest first, of one task or of all, with what was done about each."""
         found = await run_in_threadpool(lambda: incidents.listing(board.journal(), task, open_only, limit))
+        if task is not None and not found and task != incidents.INSTALLATION:
+            board.task(task)  # where nobody knows it the nearest is named: nothing would look as if all were well
         return _json(schemas.Incidents.model_validate({"incidents": found}))
 
     @app.get("/v1/tasks/{task}/scores", response_model=schemas.TaskScores, tags=["tasks"], responses=_NAMED)

@@ -131,7 +131,7 @@ def _state(snapshot: Snapshot, details: Details, reason: str | None) -> tuple[st
 def _facts(task: Task) -> str:
     what = f"{task.description}. " if task.description else ""
     every = "every observed bar" if task.grid == "observed" else f"every {spoken(task.frequency).removeprefix('1 ')}"
-    return f"{what}{task.target}, {every}; times in {task.timezone}."
+    return f"{what}{task.target}, {every}; times in {task.calendar}."
 
 
 def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> list[Tile]:

@@ -146,7 +146,7 @@ def incident(one: Incident, task: Task, handbook: str = "") -> dict[str, Any]:
 def _days(task: Task, outcomes: pl.DataFrame, name: str, places: int) -> Markup | None:
     """Draw the RMSE of each local day beside that of the last value repeated; None where there are too few days."""
     error, naive = pl.col("value") - pl.col("actual"), pl.col("last") - pl.col("actual")
-    local = pl.col(TIMESTAMP).dt.convert_time_zone(task.timezone).dt.truncate("1d")
+    local = pl.col(TIMESTAMP).dt.convert_time_zone(task.calendar).dt.truncate("1d")
     days = (
         outcomes.drop_nulls(["actual", "value", "last"])
         .group_by(local.dt.convert_time_zone("UTC").alias("day"))

@@ -188,6 +188,7 @@ def _take_in(
         known=taken.appended.known,
         masked=taken.report.masked,
         withheld=tuple(taken.report.withheld),
+        warnings=taken.report.warnings,
     )
 
 

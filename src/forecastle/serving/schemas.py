@@ -242,6 +242,7 @@ class Accepted(Answer):
     known: int
     masked: int = Field(description="Values that count as missing, being outside what a column can be.")
     withheld: tuple[str, ...] = Field(description="Series that the gate keeps in quarantine.")
+    warnings: tuple[str, ...] = Field((), description="What the gate found and let pass, each by its check.")
 
 
 class Part(Answer):

@@ -193,3 +193,27 @@ def test_neighbours_that_share_a_stretch_of_time_have_the_bits_of_rows_that_are_
         assert (
             features(rows)[chosen].tobytes() == np.concatenate([features(chosen[[at]]) for at in range(40)]).tobytes()
         )
+
+
+@pytest.mark.parametrize("grid", ["regular", "observed"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_a_date_is_that_date_in_every_zone(small_task, grid, zone):
+    """On 30 March 2025 clocks change in Berlin, on the 9th in New York; the season of seven days goes on regardless."""
+    days = hourly(datetime(2025, 3, 1, tzinfo=UTC), [float(day % 7) for day in range(60)], timedelta(days=1))
+
+    def told(name: str) -> tuple:
+        shape = {"frequency": "1d", "horizon": "7d", "grid": grid, "timezone": name}
+        recipe, panel = served(small_task(**shape, features={"season": 7, "holidays": "US"}), days)
+        rows = np.arange(20, 50)
+        return origin_features(recipe, panel, rows), step_features(recipe, panel, rows, 3), recipe
+
+    (origin, step, recipe), (plain, ahead, _) = told(zone), told("UTC")
+    assert recipe.timezone == "UTC"
+    assert origin.names == plain.names and np.array_equal(origin.matrix, plain.matrix, equal_nan=True)
+    assert step.names == ahead.names and np.array_equal(step.matrix, ahead.matrix, equal_nan=True)
+
+
+def test_bars_of_a_day_that_begin_at_local_midnight_are_of_the_local_date(small_task):
+    bars = hourly(datetime(2025, 2, 28, 23, tzinfo=UTC), [1.0] * 20, timedelta(days=1))
+    task = small_task(frequency="1d", horizon="2d", grid="observed", timezone="Europe/Berlin")
+    assert served(task, bars)[0].timezone == "Europe/Berlin"
