@@ -48,8 +48,7 @@ def trained(settings: Settings) -> Iterator[dict[str, Summary]]:
 
 
 def tell(stage: Stage) -> Iterator[Claim]:
-    """A second task, departure delays with this weather as covariates: trained beside the hours that passed, then
-    forecast."""
+    """A second task, departure delays with this weather as covariates: trained beside those hours, then forecast."""
     yield from _begun(stage)
     yield from _lived(stage)
 
