@@ -122,11 +122,7 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
     with open_run(task, settings, "live", clock(), clock=clock) as opened:
         for number in itertools.count(1):
             run = replace(opened, now=clock().replace(microsecond=0))
-            last: Outcome | None = None
-            for last in run_flow(run):
-                yield last
-            if last is not None and last.error is not None:
-                look(run)
+            yield from watched(run, run_flow(run))
             try:
                 yield from retrain_if_wanted(run)
             except StorageUnavailable as silent:
@@ -140,13 +136,19 @@ def passages(task: Task, settings: Settings, passes: int | None, clock: Callable
             _sleep_until(due, clock)
 
 
-def look(run: Run) -> None:
-    """Watch after a pass that failed, for that nothing comes any more is what some rules are about; what hinders it is
-    logged, since the pass has told its own failure."""
-    try:
-        watching.watch(run)
-    except ForecastleError as error:
-        LOG.warning("the rules could not be looked at: %s", error)
+def watched(run: Run, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Yield the outcomes of LIVE, or of some of its steps, and watch where one failed: the step that does has not come
+    to its turn then, and that nothing comes any more is what some rules are about. Of TRAIN they are yielded alone.
+
+    What hinders it is logged, since the pass tells its own failure.
+    """
+    for outcome in outcomes:
+        if outcome.error is not None and run.flow == "live":
+            try:
+                watching.watch(run)
+            except ForecastleError as error:
+                LOG.warning("the rules could not be looked at: %s", error)
+        yield outcome
 
 
 def retrain_if_wanted(run: Run) -> Iterator[Outcome]:

@@ -109,7 +109,7 @@ def quality_check(run: Run) -> Summary:
         "new": admitted.appended.new,
         "revised": admitted.appended.revised,
         "known": admitted.appended.known,
-        **({"warned": [one.split(":")[0] for one in warned]} if (warned := admitted.report.warnings) else {}),
+        **({"warned": [one.check for one in warned]} if (warned := admitted.report.warnings) else {}),
         **({"notes": notes} if notes else {}),
     }
 

@@ -230,13 +230,23 @@ def _kill(
     else:
         time.sleep(moments.uniform(0, 1.0))
     process.send_signal(getattr(signal, name))
-    said, complaints = process.communicate(timeout=LONGEST)
+    said, complaints = _ended(process)
     too_late = (0, TOO_SHORT)
     # -SIGINT: it came while Python itself was starting or ending
     allowed = (-signal.SIGKILL,) if name == "SIGKILL" else (130, -signal.SIGINT)
     # what Python itself says and exits with, interrupted while it still imports site
     not_begun = name == "SIGINT" and process.returncode == 1 and "init_import_site" in complaints
     assert process.returncode in (*allowed, *too_late) or not_begun, said + complaints
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what a process said until its end; of one that does not end, fail with what each of its threads is at."""
+    try:
+        return process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired as hanging:
+        threads = Path(f"/proc/{process.pid}/task").glob("*")
+        at = [[(one / name).read_text().strip() for name in ("comm", "wchan", "stat")] for one in threads]
+        pytest.fail(f"{hanging}\n{hanging.stdout!r} {hanging.stderr!r}\n" + "\n".join(map(str, at)))
 
 
 def _wait(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:

@@ -92,7 +92,7 @@ def run(
 ) -> None:
     """Run a flow, whole or up to one of its steps, stopping at the first step that fails."""
     from forecastle.errors import TaskError
-    from forecastle.pipeline import FLOWS, run_flow
+    from forecastle.pipeline import FLOWS, run_flow, watched
     from forecastle.task import nearest
 
     if flow not in FLOWS:
@@ -103,7 +103,7 @@ def run(
         raise TaskError(f"a step of flow {flow} ({', '.join(names)})", found, "Name one of them.")
     steps = FLOWS[flow][: None if until is None else names.index(until) + 1]
     with _open_run(task, flow, now) as opened:
-        _report(opened, steps, run_flow(opened, steps), as_json)
+        _report(opened, steps, watched(opened, run_flow(opened, steps)), as_json)
 
 
 @app.command(epilog="Example: forecastle live --task tasks/nyc-temperature.toml")
@@ -234,20 +234,18 @@ def _step_command(name: str, default_flow: str) -> Callable[..., None]:
 
 def _run_step(file: Path, flow: str, name: str, now: str | None, as_json: bool) -> None:
     from forecastle.errors import TaskError
-    from forecastle.pipeline import FLOWS, run_flow
+    from forecastle.pipeline import FLOWS, run_flow, watched
     from forecastle.task import nearest
 
     if flow not in FLOWS:
         raise TaskError("flow train or live", f"{flow!r}{nearest(flow, FLOWS)}", "Name one of them.")
     with _open_run(file, flow, now, resume=name != "ingest") as opened:
         chosen = [step for step in FLOWS[flow] if step.name == name]
-        _report(opened, chosen, run_flow(opened, chosen), as_json)
+        _report(opened, chosen, watched(opened, run_flow(opened, chosen)), as_json)
 
 
 def _report(run: Run, steps: Sequence[Step], outcomes: Iterator[Outcome], as_json: bool) -> None:
     """Show each outcome as it comes, and until then the step at work; raise the error that ended the last one."""
-    from forecastle import pipeline
-
     if not as_json:
         from forecastle.console import OUT
         from forecastle.console.following import follow
@@ -256,8 +254,6 @@ def _report(run: Run, steps: Sequence[Step], outcomes: Iterator[Outcome], as_jso
     for outcome in outcomes:
         _show(outcome, as_json)
         if outcome.error is not None:
-            if run.flow == "live":  # the step that looks at the rules, and tells of them, has not come to its turn
-                pipeline.look(run)
             raise outcome.error
 
 

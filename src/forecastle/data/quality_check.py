@@ -101,9 +101,9 @@ class QualityReport:
         return _gravest(graver)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was found and let pass, each by its check."""
-        return tuple(f"{one.check}: {one.found}" for one in self.findings if one.verdict == "warn")
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings that let the batch pass all the same."""
+        return tuple(finding for finding in self.findings if finding.verdict == "warn")
 
     @property
     def reason(self) -> str:

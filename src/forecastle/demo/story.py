@@ -314,9 +314,8 @@ def _room(folder: Path) -> Iterator[None]:
     alone."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UserError(f"an empty folder, or a former demo, at {folder}", "something else", "Choose another --folder.")
-    write_text(
-        folder / MARK, "Made by forecastle demo, which empties this folder each time.\n"
-    )  # first of all, and stays
+    # first of all, and stays
+    write_text(folder / MARK, "Made by forecastle demo, which empties this folder each time.\n")
     try:
         held = FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout:

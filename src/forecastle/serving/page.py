@@ -92,7 +92,8 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
     condition = snapshot.condition(now)
     shown = snapshot.series_ids[:MOST_SERIES]
     first = details.outcomes[TIMESTAMP].min()
-    tone, state = _state(snapshot, details, condition.reason)
+    broken = panels.broken(snapshot, details)
+    tone, state = _state(details, condition.reason, broken is not None)
     return {
         "anchor": anchor,
         "name": task.name,
@@ -106,7 +107,7 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
         "promise": percent(task.training.coverage),
         "horizon": spoken(task.horizon),
         "window": spoken(window(task)),
-        "tiles": _tiles(snapshot, details, now, places),
+        "tiles": _tiles(snapshot, details, now, places, broken),
         "series": [_series(snapshot, details, now, one, f"{anchor}-s{i}", places) for i, one in enumerate(shown)],
         "more": max(len(snapshot.series_ids) - MOST_SERIES, 0),
         "since": f" since {day(first, task)}" if isinstance(first, datetime) else "",
@@ -118,12 +119,12 @@ def _task(snapshot: Snapshot, details: Details, now: datetime, anchor: str) -> d
     }
 
 
-def _state(snapshot: Snapshot, details: Details, reason: str | None) -> tuple[str, str]:
+def _state(details: Details, reason: str | None, broken: bool) -> tuple[str, str]:
     """Return the colour of a task's light, and its state in words: green is what neither lags, fails nor is off."""
     if reason:
         return "warn", "Degraded"
     unsolved = sum(one.closed_at is None for one in details.incidents)
-    but = ["worse than promised"] if panels.broken(snapshot, details) is not None else []
+    but = ["worse than promised"] if broken else []
     but += [f"{unsolved} incident{'s' * (unsolved > 1)} open"] if unsolved else []
     return ("warn", f"Up to date, but {' and '.join(but)}") if but else ("good", "Up to date")
 
@@ -134,7 +135,7 @@ def _facts(task: Task) -> str:
     return f"{what}{task.target}, {every}; times in {task.calendar}."
 
 
-def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> list[Tile]:
+def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int, broken: float | None) -> list[Tile]:
     task, promise, live = snapshot.task, snapshot.promise or Scores(), details.live or Scores()
     age = snapshot.condition(now).data_age
     newest = max(snapshot.newest.values(), default=None)
@@ -142,9 +143,8 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
     stale = age is None or timedelta(seconds=age) > task.patience(task.monitoring.stale_after)
     model = snapshot.model
     missing = "could not be loaded" if snapshot.model_fault else "none promoted yet"
-    times = panels.broken(snapshot, details)
-    far = "far above" if times == math.inf else f"{times or 0:.1f} times"
-    broken = f" · this model's {far} its promise" if times is not None else ""
+    far = "far above" if broken == math.inf else f"{broken or 0:.1f} times"
+    off = f" · this model's {far} its promise" if broken is not None else ""
     return [
         Tile(
             "Live skill over persistence",
@@ -157,8 +157,8 @@ def _tiles(snapshot: Snapshot, details: Details, now: datetime, places: int) -> 
             "Live RMSE",
             number(live.rmse, places + 1),
             task.unit,
-            f"promised {number(promise.rmse, places + 1)}{broken}",
-            "warn" if broken else "",
+            f"promised {number(promise.rmse, places + 1)}{off}",
+            "warn" if off else "",
         ),
         Tile(
             "Live interval coverage",

@@ -188,7 +188,7 @@ def _take_in(
         known=taken.appended.known,
         masked=taken.report.masked,
         withheld=tuple(taken.report.withheld),
-        warnings=taken.report.warnings,
+        warnings=tuple(f"{one.check}: {one.found}" for one in taken.report.warnings),
     )
 
 
